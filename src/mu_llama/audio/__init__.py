@@ -1,0 +1,1 @@
+"""Sound in: reading, resampling, and choosing which seconds are heard."""
