@@ -1,0 +1,1 @@
+"""Weight files: one reader a format, each giving sizes and named tensors."""

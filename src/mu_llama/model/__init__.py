@@ -1,0 +1,1 @@
+"""Features to conditioning, conditioning to a stock LLaMA."""

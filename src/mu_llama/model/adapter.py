@@ -1,0 +1,95 @@
+"""Encoder features to one audio vector of the LLaMA's width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from mu_llama.model.config import AdapterConfig
+
+# Epsilon of the bridge's own norms; the LLaMA's come from its params.json.
+RMS_EPSILON = 1e-6
+LAYER_NORM_EPSILON = 1e-5
+# In `w / (w + epsilon)`: the published weighting of audio inputs, so that weight 1 gives a norm of 0.999999.
+WEIGHT_EPSILON = 1e-6
+
+Blend = Callable[[Tensor], Tensor]
+
+
+class BridgeBlock(nn.Module):
+    """Pre-norm SwiGLU block with a residual: `x + down(silu(gate(n)) * up(n))`, `n = norm(x)`."""
+
+    def __init__(self, hidden_size: int, inner_width: int, *, legacy: bool) -> None:
+        super().__init__()
+        self.norm: nn.Module
+        if legacy:
+            self.norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPSILON)
+        else:
+            self.norm = nn.RMSNorm(hidden_size, eps=RMS_EPSILON)
+        self.gate = nn.Linear(hidden_size, inner_width, bias=legacy)
+        self.up = nn.Linear(hidden_size, inner_width, bias=legacy)
+        self.down = nn.Linear(inner_width, hidden_size, bias=legacy)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, H) to (B, H)."""
+        n = self.norm(x)
+        out: Tensor = x + self.down(nn.functional.silu(self.gate(n)) * self.up(n))
+        return out
+
+
+class AudioAdapter(nn.Module):
+    """Features (B, L, D) to one audio vector (B, H).
+
+    Layer mix (a 1x1 convolution over the L hidden states), L2 normalisation, an optional blend with
+    neighbours, a linear projection and the bridge blocks. Source: MU-LLaMA, arXiv 2308.11276, section 3.
+    """
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_mix = nn.Conv1d(config.num_encoder_layers, 1, kernel_size=1)
+        self.projection = nn.Linear(config.encoder_width, config.hidden_size)
+        self.blocks = nn.ModuleList(
+            BridgeBlock(config.hidden_size, config.bridge_width, legacy=config.legacy_bridge)
+            for _ in range(config.num_blocks)
+        )
+        if config.input_scaling == "standardise":
+            shape = (config.num_encoder_layers, config.encoder_width)
+            self.register_buffer("feature_mean", torch.zeros(shape))
+            self.register_buffer("feature_deviation", torch.ones(shape))
+
+    def mix(self, features: Tensor) -> Tensor:
+        """Weigh the L hidden states into one: (B, L, D) to (B, D)."""
+        if self.config.input_scaling == "standardise":
+            features = (features - self.feature_mean) / self.feature_deviation
+        mixed: Tensor = self.layer_mix(features).squeeze(1)  # (B, 1, D) -> (B, D)
+        return mixed
+
+    def pool(self, features: Tensor, *, weight: float = 1.0) -> Tensor:
+        """Mix and L2-normalise: (B, L, D) to (B, D) of norm `weight / (weight + 1e-6)`."""
+        unit = nn.functional.normalize(self.mix(features), dim=-1)
+        return unit * (weight / (weight + WEIGHT_EPSILON))
+
+    def bridge(self, pooled: Tensor) -> Tensor:
+        """Project and refine: (B, D) to (B, H)."""
+        vector: Tensor = self.projection(pooled)
+        for block in self.blocks:
+            vector = block(vector)
+        return vector
+
+    def forward(self, features: Tensor, *, blend: Blend | None = None) -> Tensor:
+        """Map features to the audio vector.
+
+        Args:
+            features: (B, L, D), averaged over time.
+            blend: maps unit vectors (B, D) to unit vectors (B, D), e.g. `NeighbourBlend`.
+
+        Returns:
+            (B, H).
+        """
+        pooled = self.pool(features)
+        if blend is not None:
+            pooled = blend(pooled)
+        return self.bridge(pooled)

@@ -1,0 +1,95 @@
+"""Carry an audio vector into a stock LLaMA.
+
+The audio is one vector per track, so what it adds to layer l, `tanh(gate_l) * Wv_l (audio + prefix_l)`, depends
+neither on the token nor on its position: a tensor (B, Q, A), computed once per track, where A is heads times head
+width. It travels as a keyword argument through transformers' own forward pass, which hands unknown keywords
+down to the attention function; ours is the stock one plus one broadcast add. So no module is patched, no state
+is kept between calls, threads can't mix their tracks, and gradient checkpointing sees the right tensors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+ATTENTION_NAME = "mu_llama_sdpa"
+
+
+def conditioned_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    conditioning: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Scaled-dot-product attention, plus the audio's term in the layers that have one.
+
+    Args:
+        module: the attention layer, which knows its `layer_idx` and config.
+        query: (B, heads, T, head width); `key` and `value` likewise with their own number of heads.
+        key: see `query`.
+        value: see `query`.
+        attention_mask: as transformers' sdpa function takes it.
+        conditioning: (B, Q, A) for the last Q layers, or None for no audio.
+        kwargs: passed on to the stock function.
+
+    Returns:
+        Output (B, T, heads, head width) and no weights.
+    """
+    output, weights = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **kwargs)
+    if conditioning is not None:
+        row = int(module.layer_idx) - int(module.config.num_hidden_layers) + conditioning.shape[1]
+        if row >= 0:
+            # (B, A) -> (B, 1, heads, head width): the same for every token
+            term = conditioning[:, row].view(output.shape[0], 1, output.shape[2], output.shape[3])
+            output = output + term.to(output.dtype)
+    return output, weights
+
+
+# Registering is idempotent and touches only transformers' own tables of functions.
+AttentionInterface.register(ATTENTION_NAME, conditioned_attention)
+AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
+
+
+class LayerConditioner(nn.Module):
+    """The audio vector to one additive term for each conditioned layer.
+
+    Holds `prefix` (Q, H), added to the audio vector of each layer, and `gate` (Q, heads), 0 where the layer
+    starts out deaf. The value projections belong to the LLaMA and are passed in.
+    """
+
+    def __init__(self, num_layers: int, hidden_size: int, *, num_heads: int, head_width: int) -> None:
+        super().__init__()
+        self.head_width = head_width
+        self.prefix = nn.Parameter(torch.zeros(num_layers, hidden_size))
+        self.gate = nn.Parameter(torch.zeros(num_layers, num_heads))
+
+    def forward(self, audio: Tensor, value_weights: list[Tensor]) -> Tensor:
+        """Compute `tanh(gate) * Wv (audio + prefix)` for every conditioned layer.
+
+        Args:
+            audio: (B, H).
+            value_weights: Q matrices (key-value heads * head width, H), without LoRA, in layer order.
+
+        Returns:
+            (B, Q, A) with A = heads * head width; value heads are repeated for grouped-query attention.
+        """
+        terms = []
+        for prefix, gate, weight in zip(self.prefix, self.gate, value_weights, strict=True):
+            value = nn.functional.linear((audio + prefix).to(weight.dtype), weight)
+            terms.append(_gate_heads(value, gate, self.head_width))
+        return torch.stack(terms, dim=1)
+
+
+def _gate_heads(value: Tensor, gate: Tensor, head_width: int) -> Tensor:
+    """Repeat key-value heads to all heads and scale each by tanh of its gate: (B, K*W) to (B, heads*W)."""
+    value_heads = value.view(value.shape[0], -1, head_width)  # (B, K*W) -> (B, K, W)
+    repeated = value_heads.repeat_interleave(gate.shape[0] // value_heads.shape[1], dim=1)  # (B, heads, W)
+    return (repeated * torch.tanh(gate).to(value.dtype)[:, None]).flatten(1)

@@ -1,0 +1,128 @@
+"""The whole model: an adapter and a conditioner beside a stock LLaMA."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.cache_utils import Cache, DynamicCache
+
+from mu_llama.model.adapter import AudioAdapter, Blend
+from mu_llama.model.conditioning import ATTENTION_NAME, LayerConditioner
+from mu_llama.model.config import AdapterConfig
+
+
+class MuLlama(nn.Module):
+    """An audio adapter, a layer conditioner and a stock LLaMA.
+
+    Args:
+        llama: any transformers model of the LLaMA family, set to `ATTENTION_NAME` attention here.
+        adapter: features to audio vector.
+        conditioner: audio vector to per-layer terms.
+    """
+
+    def __init__(self, llama: LlamaForCausalLM, *, adapter: AudioAdapter, conditioner: LayerConditioner) -> None:
+        super().__init__()
+        llama.set_attn_implementation(ATTENTION_NAME)
+        self.llama = llama
+        self.adapter = adapter
+        self.conditioner = conditioner
+        self._kept_values: list[Tensor] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the token embeddings live, and so where token ids go."""
+        device: torch.device = self.llama.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of prompt and answer together."""
+        return int(self.llama.config.max_position_embeddings)
+
+    def keep_value_weights(self, weights: list[Tensor]) -> None:
+        """Give the Q value projections the audio goes through where a merged LoRA changes the LLaMA's own.
+
+        The audio's path must not see that LoRA.
+        """
+        self._kept_values = weights
+
+    def value_weights(self) -> list[Tensor]:
+        """The value projections of the conditioned layers, without LoRA, in layer order."""
+        if self._kept_values is not None:
+            return [weight.to(self.conditioner.prefix.device) for weight in self._kept_values]
+        layers = self.llama.get_decoder().layers[-self.conditioner.prefix.shape[0] :]
+        projections = [layer.self_attn.v_proj for layer in layers]
+        # A peft layer keeps the frozen projection inside.
+        return [getattr(projection, "base_layer", projection).weight for projection in projections]
+
+    def condition(self, features: Tensor, *, blend: Blend | None = None) -> Tensor:
+        """Features (B, L, D) to conditioning (B, Q, A): once per track, reused for every token and question."""
+        weight = self.conditioner.prefix
+        audio = self.adapter(features.to(weight.device, weight.dtype), blend=blend)
+        conditioning: Tensor = self.conditioner(audio, self.value_weights())
+        return conditioning
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        *,
+        conditioning: Tensor | None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        logits_to_keep: int = 0,
+    ) -> Tensor:
+        """Compute logits.
+
+        Args:
+            input_ids: (B, T).
+            conditioning: (B, Q, A) from `condition`, one row per sequence, or None for text alone.
+            attention_mask: (B, past + T), 1 for real tokens; None where there is no padding.
+            position_ids: (B, T); None counts from the cache.
+            past_key_values: cache of earlier tokens, extended in place.
+            logits_to_keep: compute only the last so many positions; 0 for all.
+
+        Returns:
+            Float32 logits (B, T or logits_to_keep, vocabulary).
+        """
+        extra: dict[str, Any] = {} if conditioning is None else {"conditioning": conditioning}
+        output = self.llama(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=past_key_values is not None,
+            logits_to_keep=logits_to_keep,
+            **extra,
+        )
+        logits: Tensor = output.logits.float()
+        return logits
+
+    def new_cache(self) -> DynamicCache:
+        """An empty key-value cache that grows as needed."""
+        return DynamicCache(config=self.llama.config)
+
+
+def build_mu_llama(
+    llama_config: LlamaConfig, adapter_config: AdapterConfig, *, dtype: torch.dtype, meta: bool = True
+) -> MuLlama:
+    """Make the modules from numbers, on the meta device unless told otherwise; no disk is touched."""
+    with torch.device("meta" if meta else "cpu"):
+        llama = LlamaForCausalLM(llama_config).to(dtype)
+        adapter = AudioAdapter(adapter_config)
+        conditioner = LayerConditioner(
+            adapter_config.num_conditioned_layers,
+            adapter_config.hidden_size,
+            num_heads=adapter_config.num_heads,
+            head_width=head_width(llama_config),
+        )
+    return MuLlama(llama, adapter=adapter, conditioner=conditioner)
+
+
+def head_width(config: LlamaConfig) -> int:
+    """Width of one attention head."""
+    explicit = getattr(config, "head_dim", None)
+    return int(explicit or config.hidden_size // config.num_attention_heads)

@@ -1,0 +1,72 @@
+"""Blend a track's vector with its nearest neighbours out of an index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mu_llama.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class BlendOptions:
+    """How far a track's own vector moves towards its neighbours."""
+
+    weight: float = 0.0
+    """Share of the neighbours in the result, from 0 (off) to 1."""
+    num_neighbours: int = 100
+    """How many vectors of the index take part; fewer if the index holds fewer."""
+    sharpness: float = 20.0
+    """Factor on the similarities before the softmax over neighbours."""
+
+    def __post_init__(self) -> None:
+        bad = []
+        if not 0.0 <= self.weight <= 1.0:
+            bad.append(f"weight={self.weight} (expected 0 to 1)")
+        if self.num_neighbours < 1:
+            bad.append(f"num_neighbours={self.num_neighbours} (expected 1 or more)")
+        if bad:
+            raise ConfigError("neighbour blend: " + ", ".join(bad))
+
+
+class NeighbourBlend:
+    """Inner-product search over vectors (N, D) and the published way to mix what it finds.
+
+    `own' = normalise((1 - w) * own + w * normalise(softmax(sharpness * similarity) @ neighbours))`.
+    """
+
+    def __init__(self, vectors: Tensor, options: BlendOptions) -> None:
+        if vectors.ndim != 2 or vectors.shape[0] == 0:
+            raise ConfigError(f"the index has shape {tuple(vectors.shape)}; expected (N, D) with N at least 1")
+        self.vectors = vectors.float()
+        self.options = options
+
+    def search(self, queries: Tensor, *, num_neighbours: int) -> tuple[Tensor, Tensor]:
+        """Find the most similar vectors.
+
+        Args:
+            queries: (B, D).
+            num_neighbours: k, cut to the size of the index.
+
+        Returns:
+            Similarities (B, k), highest first, and indices (B, k).
+        """
+        if queries.shape[-1] != self.vectors.shape[1]:
+            raise ConfigError(
+                f"the index holds vectors of width {self.vectors.shape[1]}; this model's are {queries.shape[-1]} wide: "
+                "use an index that was built with this model's encoder"
+            )
+        k = min(num_neighbours, self.vectors.shape[0])
+        found = torch.topk(queries.float() @ self.vectors.T, k, dim=-1)
+        return found.values, found.indices
+
+    def __call__(self, own: Tensor) -> Tensor:
+        """Mix each row of (B, D) with its neighbours; the result has unit rows, also at weight 0."""
+        similarities, indices = self.search(own, num_neighbours=self.options.num_neighbours)
+        shares = torch.softmax(similarities * self.options.sharpness, dim=-1)  # (B, k)
+        prototype = torch.einsum("bk,bkd->bd", shares, self.vectors[indices])
+        prototype = torch.nn.functional.normalize(prototype, dim=-1)
+        mixed = (1.0 - self.options.weight) * own + self.options.weight * prototype
+        return torch.nn.functional.normalize(mixed, dim=-1)

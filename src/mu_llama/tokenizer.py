@@ -1,0 +1,154 @@
+"""Text to token ids and back, over the two tokenizer files LLaMA models come with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from mu_llama.errors import CheckpointError
+
+REPLACEMENT = "\ufffd"
+
+
+class Tokenizer(Protocol):
+    """What generation needs of a tokenizer."""
+
+    vocab_size: int
+    """Number of token ids."""
+    eos_ids: frozenset[int]
+    """Ids that end an answer."""
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Turn a whole prompt into ids, with the begin token in front where the model expects one."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Turn ids into text, without special tokens."""
+        ...
+
+
+class SentencePieceTokenizer:
+    """Meta's `tokenizer.model`: begin token in front, one end token."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self.vocab_size: int = processor.vocab_size()
+        self.bos_id: int = processor.bos_id()
+        self.eos_id: int = processor.eos_id()
+        self.eos_ids = frozenset({self.eos_id})
+
+    def encode(self, text: str) -> list[int]:
+        """Turn text into ids with neither begin nor end token."""
+        return list(self._processor.encode(text))
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Turn a prompt into ids with the begin token in front."""
+        return [self.bos_id, *self.encode(text)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Turn ids into text."""
+        return str(self._processor.decode(list(ids)))
+
+
+class FastTokenizer:
+    """A Hugging Face `tokenizer.json`; the prompt template writes every special token itself."""
+
+    def __init__(self, tokenizer: Any, *, eos_tokens: Sequence[str], bos_token: str | None = None) -> None:
+        self._tokenizer = tokenizer
+        self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
+        self.eos_ids = frozenset(self._id(token) for token in eos_tokens)
+        self._head = [] if bos_token is None else [self._id(bos_token)]
+
+    def _id(self, token: str) -> int:
+        found = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise CheckpointError(f"the tokenizer has no token {token!r}; expected it as a special token")
+        return int(found)
+
+    def encode(self, text: str) -> list[int]:
+        """Turn text into ids; special tokens written in the text become their ids."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Turn a prompt into ids, with the begin token in front if the model has one."""
+        return [*self._head, *self.encode(text)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Turn ids into text, without special tokens."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def load_sentencepiece(path: Path) -> SentencePieceTokenizer:
+    """Open a SentencePiece model file.
+
+    Raises:
+        CheckpointError: if the file isn't there or isn't a SentencePiece model.
+    """
+    import sentencepiece
+
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected LLaMA's tokenizer.model: pass the folder that holds it")
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(path.read_bytes())
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path}: not a SentencePiece model; expected LLaMA's tokenizer.model: download it again"
+        ) from error
+    return SentencePieceTokenizer(processor)
+
+
+def load_fast_tokenizer(path: Path, *, eos_tokens: Sequence[str], bos_token: str | None = None) -> FastTokenizer:
+    """Open a `tokenizer.json`.
+
+    Raises:
+        CheckpointError: if the file isn't there or can't be parsed.
+    """
+    import tokenizers
+
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise CheckpointError(f"{path}: not a tokenizer.json ({error}); expected a Hugging Face tokenizer") from error
+    return FastTokenizer(tokenizer, eos_tokens=eos_tokens, bos_token=bos_token)
+
+
+class TextStream:
+    """Turns ids that come one by one into pieces of text that never split a character.
+
+    Example:
+        >>> class Bytes:
+        ...     vocab_size, eos_ids = 256, frozenset()
+        ...     def encode_prompt(self, text): return list(text.encode())
+        ...     def decode(self, ids): return bytes(ids).decode(errors="replace")
+        >>> stream = TextStream(Bytes())
+        >>> [stream.push(i) for i in "né".encode()]
+        ['n', '', 'é']
+    """
+
+    # A character is at most four byte pieces long: after that many a broken one is really broken.
+    _LONGEST_CHARACTER = 4
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._num_held = 0
+        self._told = ""
+
+    def push(self, token_id: int) -> str:
+        """Take one more id and return the text that is now certain."""
+        self._ids.append(token_id)
+        self._num_held += 1
+        text = self._tokenizer.decode(self._ids)
+        if text.endswith(REPLACEMENT) and self._num_held < self._LONGEST_CHARACTER:
+            return ""
+        return self._tell(text)
+
+    def flush(self) -> str:
+        """Return what `push` held back."""
+        return self._tell(self._tokenizer.decode(self._ids))
+
+    def _tell(self, text: str) -> str:
+        piece, self._told, self._num_held = text[len(self._told) :], text, 0
+        return piece
