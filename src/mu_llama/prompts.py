@@ -103,3 +103,7 @@ def template_by_name(name: str) -> PromptTemplate:
     except KeyError:
         known = ", ".join(sorted(TEMPLATES))
         raise ConfigError(f"prompt template {name!r} is unknown; expected one of: {known}") from None
+
+
+CAPTION_QUESTIONS = {"short": "Describe the audio", "long": "Describe the audio in detail"}
+"""What `caption` asks; two of the four fixed questions of the MusicQA data."""

@@ -27,6 +27,10 @@ class Tokenizer(Protocol):
         """Turn ids into text, without special tokens."""
         ...
 
+    def without_special(self, text: str) -> str:
+        """Take out whatever `encode_prompt` would read as a control token."""
+        ...
+
 
 class SentencePieceTokenizer:
     """Meta's `tokenizer.model`: begin token in front, one end token."""
@@ -50,6 +54,10 @@ class SentencePieceTokenizer:
         """Turn ids into text."""
         return str(self._processor.decode(list(ids)))
 
+    def without_special(self, text: str) -> str:
+        """Return the text as it is: SentencePiece never reads control tokens out of text."""
+        return text
+
 
 class FastTokenizer:
     """A Hugging Face `tokenizer.json`; the prompt template writes every special token itself."""
@@ -59,6 +67,8 @@ class FastTokenizer:
         self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
         self.eos_ids = frozenset(self._id(token) for token in eos_tokens)
         self._head = [] if bos_token is None else [self._id(bos_token)]
+        added = tokenizer.get_added_tokens_decoder().values()
+        self._special = [token.content for token in added if token.special]
 
     def _id(self, token: str) -> int:
         found = self._tokenizer.token_to_id(token)
@@ -77,6 +87,13 @@ class FastTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Turn ids into text, without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def without_special(self, text: str) -> str:
+        """Take out control tokens, also those that only appear once others are gone."""
+        while any(token in text for token in self._special):
+            for token in self._special:
+                text = text.replace(token, "")
+        return text
 
 
 def load_sentencepiece(path: Path) -> SentencePieceTokenizer:

@@ -1,0 +1,213 @@
+"""Reads the sound of any file as a stream of blocks, or as one mono waveform."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+
+from mu_llama.audio.diagnosis import explain_refusal, is_cut_off
+from mu_llama.audio.ffmpeg_decoder import FfmpegDecoder
+from mu_llama.audio.resample import ResampleStream
+from mu_llama.audio.soundfile_decoder import SoundfileDecoder
+from mu_llama.audio.source import AudioSource, ByteReader, open_bytes
+from mu_llama.audio.waveform import Samples, Waveform
+from mu_llama.errors import AudioError
+
+__all__ = ["AudioSource", "AudioStream", "AudioWarning", "open_audio", "read_audio"]
+
+MISSING_S = 0.5
+"""A track this much shorter than its header says counts as truncated."""
+
+
+class AudioWarning(UserWarning):
+    """Sound that could be read only in part: the text names the file and what is missing."""
+
+
+class Decoder(Protocol):
+    """What a decoding library offers here."""
+
+    rate_hz: int
+    num_channels: int
+    declared_s: float | None
+    damaged: int
+    broken: bool
+
+    def blocks(self, start: int) -> Iterator[Samples]:
+        """Decode from sample `start` on."""
+        ...
+
+    def close(self) -> None:
+        """Free what the library holds."""
+        ...
+
+
+class AudioStream:
+    """The sound of one source between two moments, decoded block by block.
+
+    Each iteration starts anew and yields float32 blocks of shape (C, n) at `rate_hz`; nothing is kept, so
+    memory doesn't grow with the file. Made by `open_audio`; a context manager.
+    """
+
+    def __init__(
+        self, reader: ByteReader, decoder: Decoder, *, offset_s: float, duration_s: float | None
+    ) -> None:
+        self._reader, self._decoder = reader, decoder
+        self.name = reader.label
+        """File name, for messages."""
+        self.rate_hz = decoder.rate_hz
+        """Samples per second, as stored in the file."""
+        self.num_channels = decoder.num_channels
+        """C: channels, as stored in the file."""
+        self.declared_s = decoder.declared_s
+        """Length of the whole file as its header states it; None where that is a guess."""
+        self.truncated = False
+        """Whether the last full iteration met the end of the file too early."""
+        self.num_damaged = 0
+        """Packets that the last iteration couldn't decode and left out."""
+        self.offset_s = offset_s
+        """Where the stream starts in the file."""
+        self._start = round(offset_s * self.rate_hz)
+        self._stop = None if duration_s is None else self._start + max(1, round(duration_s * self.rate_hz))
+
+    def __iter__(self) -> Iterator[Samples]:
+        position = self._start
+        for block in self._decoder.blocks(self._start):
+            if self._stop is not None:
+                block = block[:, : self._stop - position]
+            if not np.isfinite(block).all():
+                raise AudioError(
+                    f"{self.name}: holds NaN or infinite samples; export it again as PCM or FLAC"
+                )
+            position += block.shape[1]
+            yield block
+            if position == self._stop:
+                return
+        if self._reader.failure is not None:
+            failure = self._reader.failure
+            raise AudioError(
+                f"{self.name}: reading failed ({failure}); check the disk or stream"
+            ) from failure
+        if position == self._start:
+            raise AudioError(
+                f"{self.name}: has no sound at offset {self.offset_s:g} s; choose an offset before its end"
+            )
+        self._note_losses(position / self.rate_hz)
+
+    def has_sample(self, index: int) -> bool:
+        """Tell whether the stream reaches sample `index`, counted from its own start."""
+        position = self._start + index
+        if self._stop is not None and position >= self._stop:
+            return False
+        return next(self._decoder.blocks(position), None) is not None
+
+    def close(self) -> None:
+        """Close the file; iterating afterwards isn't possible."""
+        self._decoder.close()
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _note_losses(self, end_s: float) -> None:
+        self.num_damaged = self._decoder.damaged
+        short_s = (self.declared_s or 0) - end_s
+        self.truncated = self._decoder.broken or short_s > MISSING_S or is_cut_off(self._reader)
+        if self.truncated:
+            promised = f" of {self.declared_s:.1f} s" if short_s > MISSING_S else ""
+            problem = f"ends early, after {end_s:.1f} s{promised}"
+        elif self.num_damaged:
+            problem = f"has {self.num_damaged} damaged packets, which were left out"
+        else:
+            return
+        warnings.warn(f"{self.name}: {problem}; copy or download it again", AudioWarning, stacklevel=4)
+
+
+def open_audio(source: AudioSource, *, offset_s: float = 0.0, duration_s: float | None = None) -> AudioStream:
+    """Open a source and decode its first frame.
+
+    The container is found by content, never by the file's name; of a video, the first audio stream is
+    taken. Files that point at other files or addresses (playlists, scripts) are refused.
+
+    Args:
+        source: path, bytes or binary file.
+        offset_s: first second heard, exact to the sample.
+        duration_s: how many seconds at most; None for all.
+
+    Returns:
+        A stream to be iterated and closed.
+
+    Raises:
+        AudioNotFoundError: if the path doesn't exist.
+        AudioError: if the source can't be heard; the text names it and says what to do.
+    """
+    check_range(offset_s, duration_s)
+    reader = open_bytes(source)
+    try:
+        decoder = _decoder(reader)
+    except BaseException:
+        reader.close()
+        raise
+    return AudioStream(reader, decoder, offset_s=offset_s, duration_s=duration_s)
+
+
+def read_audio(
+    source: AudioSource, *, rate_hz: int | None = None, offset_s: float = 0.0, duration_s: float | None = None
+) -> Waveform:
+    """Read a source into memory as one mono waveform.
+
+    Args:
+        source: path, bytes or binary file.
+        rate_hz: rate wanted (soxr, quality HQ); None keeps the file's own.
+        offset_s: first second heard.
+        duration_s: how many seconds at most; None for all.
+
+    Returns:
+        The mean of the channels.
+
+    Raises:
+        AudioError: as `open_audio`, and for a rate that isn't positive.
+    """
+    if rate_hz is not None and rate_hz <= 0:
+        raise AudioError(f"rate_hz is {rate_hz}; expected a positive number of samples per second")
+    with open_audio(source, offset_s=offset_s, duration_s=duration_s) as stream:
+        resampler = ResampleStream(stream.rate_hz, rate_hz or stream.rate_hz)
+        parts = [resampler.feed(block.mean(axis=0, keepdims=True)) for block in stream]
+        samples = np.concatenate([*parts, resampler.finish()], axis=1)[0]
+    return Waveform(samples, rate_hz or stream.rate_hz)
+
+
+def check_range(offset_s: float, duration_s: float | None) -> None:
+    """Refuse an offset or duration that names no part of a track.
+
+    Raises:
+        AudioError: if the offset is negative, the duration isn't positive, or either isn't finite.
+    """
+    if not (math.isfinite(offset_s) and offset_s >= 0):
+        raise AudioError(f"offset_s is {offset_s}; expected seconds from 0 up")
+    if duration_s is not None and not (math.isfinite(duration_s) and duration_s > 0):
+        raise AudioError(f"duration_s is {duration_s}; expected more than 0 seconds, or None for all")
+
+
+def _decoder(reader: ByteReader) -> Decoder:
+    try:
+        return FfmpegDecoder(reader)
+    except AudioError as first:
+        try:
+            return SoundfileDecoder(reader)
+        except AudioError:
+            pass
+        if reader.failure is not None:
+            raise AudioError(
+                f"{reader.label}: reading failed ({reader.failure}); check the disk or stream"
+            ) from reader.failure
+        raise AudioError(f"{reader.label}: {explain_refusal(reader, str(first))}") from first

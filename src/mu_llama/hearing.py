@@ -1,0 +1,105 @@
+"""From a source of sound to its features, through the cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from mu_llama.audio.source import AudioSource
+from mu_llama.audio.waveform import Waveform
+from mu_llama.audio.windows import Window, WindowPlan, stream_windows
+from mu_llama.encoders.feature_cache import FeatureCache, content_hash, feature_key
+from mu_llama.encoders.protocol import Encoder
+from mu_llama.encoders.track import TrackFeatures, encode_track
+from mu_llama.errors import AudioError
+
+Audio = AudioSource | Waveform
+
+# Peaks below this count as silence: -80 dBFS, a little above the noise of 16-bit dither.
+SILENCE_PEAK = 1e-4
+
+
+def audio_name(audio: Audio) -> str:
+    """Name a source for answers and messages."""
+    if isinstance(audio, (str, os.PathLike)):
+        return os.fspath(audio)
+    if isinstance(audio, Waveform):
+        return "waveform"
+    if isinstance(audio, (bytes, bytearray, memoryview)):
+        return "bytes"
+    return str(getattr(audio, "name", "file object"))
+
+
+class Hearing:
+    """Hears tracks with one encoder and one window plan, each only once.
+
+    Args:
+        make_encoder: builds the encoder; called when its fingerprint or its ears are first needed.
+        plan: which seconds are heard.
+        cache: where features are kept; None keeps nothing.
+    """
+
+    def __init__(self, make_encoder: Callable[[], Encoder], *, plan: WindowPlan, cache: FeatureCache | None) -> None:
+        self._make_encoder = make_encoder
+        self.plan = plan
+        self.cache = cache
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder, built on first use."""
+        return self._make_encoder()
+
+    def hear(self, audio: Audio, *, offset_s: float = 0.0, duration_s: float | None = None) -> TrackFeatures:
+        """Compute or look up the features of one track.
+
+        Args:
+            audio: path, bytes, binary file or waveform.
+            offset_s: where listening starts.
+            duration_s: how much is listened to; None is up to the end.
+
+        Returns:
+            Features (L, D) and the seconds they were made of.
+
+        Raises:
+            AudioError: if the source can't be read, holds nothing or is silent.
+        """
+        if self.cache is None:
+            return self._encode(audio, offset_s, duration_s)
+        if not isinstance(audio, (str, Path, bytes, bytearray, memoryview, Waveform)):
+            audio = _whole(audio)
+        key = feature_key(
+            encoder_name=self.encoder.name,
+            encoder_fingerprint=self.encoder.fingerprint,
+            content=content_hash(audio),
+            window_plan=self.plan.key,
+            offset_s=offset_s,
+            duration_s=duration_s,
+        )
+        return self.cache.get_or_compute(key, lambda: self._encode(audio, offset_s, duration_s))
+
+    def _encode(self, audio: Audio, offset_s: float, duration_s: float | None) -> TrackFeatures:
+        windows = stream_windows(
+            audio, plan=self.plan, rate_hz=self.encoder.rate_hz, offset_s=offset_s, duration_s=duration_s
+        )
+        weighting = "equal" if self.plan.name == "published" else "duration"
+        return encode_track(self.encoder, _refuse_silence(windows, audio_name(audio)), weighting=weighting)
+
+
+def _refuse_silence(windows: Iterator[Window], name: str) -> Iterator[Window]:
+    """Pass windows on, and fail at the end if none of them held a sound."""
+    loudest = 0.0
+    for window in windows:
+        loudest = max(loudest, float(np.abs(window.waveform.samples).max()))
+        yield window
+    if loudest < SILENCE_PEAK:
+        raise AudioError(f"{name}: silent (peak below -80 dBFS); expected something to hear: check the recording")
+
+
+def _whole(file: BinaryIO) -> Audio:
+    """Read a stream that can't be read twice (once to hash, once to hear) into memory."""
+    return file if file.seekable() else file.read()
