@@ -44,7 +44,9 @@ class Hearing:
         cache: where features are kept; None keeps nothing.
     """
 
-    def __init__(self, make_encoder: Callable[[], Encoder], *, plan: WindowPlan, cache: FeatureCache | None) -> None:
+    def __init__(
+        self, make_encoder: Callable[[], Encoder], *, plan: WindowPlan, cache: FeatureCache | None
+    ) -> None:
         self._make_encoder = make_encoder
         self.plan = plan
         self.cache = cache
@@ -97,7 +99,9 @@ def _refuse_silence(windows: Iterator[Window], name: str) -> Iterator[Window]:
         loudest = max(loudest, float(np.abs(window.waveform.samples).max()))
         yield window
     if loudest < SILENCE_PEAK:
-        raise AudioError(f"{name}: silent (peak below -80 dBFS); expected something to hear: check the recording")
+        raise AudioError(
+            f"{name}: silent (peak below -80 dBFS); expected something to hear: check the recording"
+        )
 
 
 def _whole(file: BinaryIO) -> Audio:

@@ -154,17 +154,20 @@ class Listener:
         """
         start = time.perf_counter()
         features = self.hearing.hear(audio, offset_s=offset_s, duration_s=duration_s)
-        return HeardTrack(
-            name=audio_name(audio),
-            conditioning=self._condition(features),
-            heard=features.heard,
-            listen_s=time.perf_counter() - start,
-        )
+        return self.recall(features, name=audio_name(audio), since=start)
 
     @torch.inference_mode()
-    def _condition(self, features: TrackFeatures) -> Tensor:
-        conditioned: Tensor = self.opened.model.condition(features.values[None], blend=self.blend)[0]
-        return conditioned
+    def recall(self, features: TrackFeatures, *, name: str, since: float | None = None) -> HeardTrack:
+        """Make a track out of features that were computed before.
+
+        Args:
+            features: (L, D) of this model's encoder.
+            name: of the track.
+            since: `time.perf_counter()` at which listening began; None for now.
+        """
+        start = time.perf_counter() if since is None else since
+        conditioning = self.opened.model.condition(features.values[None], blend=self.blend)[0]
+        return HeardTrack(name, conditioning, features.heard, listen_s=time.perf_counter() - start)
 
     def ask(
         self,
@@ -204,7 +207,9 @@ class Listener:
         track = self._track(audio, offset_s, duration_s)
         return self._stream_turns(track, [Turn(question)], options)
 
-    def _stream_turns(self, track: HeardTrack, turns: Sequence[Turn], options: GenerationOptions) -> AnswerStream:
+    def _stream_turns(
+        self, track: HeardTrack, turns: Sequence[Turn], options: GenerationOptions
+    ) -> AnswerStream:
         row = self._row(track, turns)
         return AnswerStream(piece for _, piece in self._write([row], options))
 
@@ -215,6 +220,8 @@ class Listener:
         *,
         options: GenerationOptions = _DEFAULTS,
         batch_size: int = 16,
+        offset_s: float = 0.0,
+        duration_s: float | None = None,
     ) -> list[Answer | Failure]:
         """Ask every question about every track, many rows in one batch.
 
@@ -225,7 +232,16 @@ class Listener:
         Raises:
             QuestionError: if a question is empty.
         """
-        return list(self.iterate_many(audios, questions, options=options, batch_size=batch_size))
+        return list(
+            self.iterate_many(
+                audios,
+                questions,
+                options=options,
+                batch_size=batch_size,
+                offset_s=offset_s,
+                duration_s=duration_s,
+            )
+        )
 
     def iterate_many(
         self,
@@ -234,6 +250,8 @@ class Listener:
         *,
         options: GenerationOptions = _DEFAULTS,
         batch_size: int = 16,
+        offset_s: float = 0.0,
+        duration_s: float | None = None,
     ) -> Iterator[Answer | Failure]:
         """Like `ask_many`, yielding records in order as batches finish; holds one batch at a time."""
         if batch_size < 1:
@@ -242,16 +260,18 @@ class Listener:
             self._check_question(question)
         waiting: list[_Row | Failure] = []
         for audio in audios:
-            waiting.extend(self._rows_of(audio, questions))
+            waiting.extend(self._rows_of(audio, questions, offset_s, duration_s))
             while sum(isinstance(row, _Row) for row in waiting) >= batch_size:
                 cut = _end_of_batch(waiting, batch_size)
                 yield from self._answer_batch(waiting[:cut], options)
                 waiting = waiting[cut:]
         yield from self._answer_batch(waiting, options)
 
-    def _rows_of(self, audio: Audio | HeardTrack, questions: Sequence[str]) -> Iterator[_Row | Failure]:
+    def _rows_of(
+        self, audio: Audio | HeardTrack, questions: Sequence[str], offset_s: float, duration_s: float | None
+    ) -> Iterator[_Row | Failure]:
         try:
-            track = self._track(audio, 0.0, None)
+            track = self._track(audio, offset_s, duration_s)
         except MuLlamaError as error:
             name = audio.name if isinstance(audio, HeardTrack) else audio_name(audio)
             yield from (Failure(name, question, error) for question in questions)
@@ -262,7 +282,9 @@ class Listener:
             except MuLlamaError as error:
                 yield Failure(track.name, question, error)
 
-    def _answer_batch(self, waiting: Sequence[_Row | Failure], options: GenerationOptions) -> Iterator[Answer | Failure]:
+    def _answer_batch(
+        self, waiting: Sequence[_Row | Failure], options: GenerationOptions
+    ) -> Iterator[Answer | Failure]:
         rows = [row for row in waiting if isinstance(row, _Row)]
         written = self._write(rows, options) if rows else iter(())
         answers = {row: piece for row, piece in written if isinstance(piece, Answer)}
@@ -345,10 +367,14 @@ class Listener:
             if reason is not None:
                 yield token.row, text.finish()
                 row = rows[token.row]
-                timings = Timings(row.track.listen_s, first_token_s, time.perf_counter() - start + row.track.listen_s)
+                timings = Timings(
+                    row.track.listen_s, first_token_s, time.perf_counter() - start + row.track.listen_s
+                )
                 yield token.row, self._answer(row, text.text, reason, counts[token.row], timings)
 
-    def _answer(self, row: _Row, text: str, reason: FinishReason, num_tokens: int, timings: Timings) -> Answer:
+    def _answer(
+        self, row: _Row, text: str, reason: FinishReason, num_tokens: int, timings: Timings
+    ) -> Answer:
         return Answer(
             text=text,
             audio=row.track.name,
@@ -371,7 +397,9 @@ class Conversation:
         options: how answers are written.
     """
 
-    def __init__(self, listener: Listener, track: HeardTrack, *, options: GenerationOptions = _DEFAULTS) -> None:
+    def __init__(
+        self, listener: Listener, track: HeardTrack, *, options: GenerationOptions = _DEFAULTS
+    ) -> None:
         self._listener = listener
         self.track = track
         self.options = options

@@ -21,7 +21,19 @@ HOME_VARIABLE = "MU_LLAMA_HOME"
 def home_folder() -> Path:
     """Where converted models and cached features live: `MU_LLAMA_HOME`, else the platform's cache folder."""
     chosen = os.environ.get(HOME_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("mu-llama", appauthor=False))
+    return (
+        Path(chosen).expanduser()
+        if chosen
+        else Path(platformdirs.user_cache_dir("mu-llama", appauthor=False))
+    )
+
+
+def available_devices() -> list[str]:
+    """Name the kinds of device this machine has, the fastest first."""
+    import torch
+
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [kind for kind, there in present.items() if there]
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -35,15 +47,16 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     import torch
 
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = available_devices()
     if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
+        return torch.device(available[0])
     kind = name.split(":")[0]
-    if kind not in available:
+    if kind not in ("cuda", "mps", "cpu"):
         raise ConfigError(f"device {name!r} is unknown; expected auto, cpu, cuda, cuda:N or mps")
-    if not available[kind]:
-        there = ", ".join(kind for kind, present in available.items() if present)
-        raise ConfigError(f"device {name!r} isn't available on this machine; available: {there}")
+    if kind not in available:
+        raise ConfigError(
+            f"device {name!r} isn't available on this machine; available: {', '.join(available)}"
+        )
     return torch.device(name)
 
 

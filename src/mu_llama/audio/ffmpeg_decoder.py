@@ -27,6 +27,10 @@ DECLARING = SEEKABLE | {"tta", "wv", "ape", "ogg"}
 """Containers that state how long they are, rather than have FFmpeg guess it from the bit rate."""
 PREROLL_S = 1
 """Sound decoded and dropped before an offset, for codecs that remember earlier packets."""
+BUFFER_BYTES = 2**17
+"""How much is read at a time."""
+PCM_PACKET_BYTES = 2**15
+"""Largest packet of a WAV: fewer packets cost less, but opening a file reads a number of them."""
 FOREIGN_ERRORS = (
     av.FFmpegError,
     ValueError,
@@ -95,12 +99,13 @@ class FfmpegDecoder:
                 mode="r",
                 container_options={
                     "format_whitelist": FORMATS,
+                    "max_size": str(PCM_PACKET_BYTES),
                     "protocol_whitelist": "none",
                     "enable_drefs": "0",
                     "use_absolute_path": "0",
                 },
                 metadata_errors="replace",
-                buffer_size=2**17,
+                buffer_size=BUFFER_BYTES,
                 io_open=_refuse,
             )
         except FOREIGN_ERRORS as error:

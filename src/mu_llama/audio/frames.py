@@ -97,8 +97,8 @@ def _packed(frame: Any, packers: dict[tuple[str, str, int], Any]) -> Any:
 def _to_float(data: np.ndarray[Any, Any]) -> Samples:
     """Scale integers to [-1, 1) by a power of two, which is exact for up to 24 bits."""
     if data.dtype == np.uint8:
-        return (data.astype(np.float32) - np.float32(128)) * np.float32(2**-7)
+        return (data.astype(np.float32, order="C") - np.float32(128)) * np.float32(2**-7)
     if data.dtype.kind == "i":
-        return data.astype(np.float32) * np.float32(2.0 ** (1 - 8 * data.dtype.itemsize))
+        return data.astype(np.float32, order="C") * np.float32(2.0 ** (1 - 8 * data.dtype.itemsize))
     with np.errstate(over="ignore"):
-        return data.astype(np.float32)
+        return data.astype(np.float32, order="C")

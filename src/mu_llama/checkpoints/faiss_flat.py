@@ -34,10 +34,14 @@ def read_faiss_flat(path: Path) -> Tensor:
         raise CheckpointError(f"{path}: only {len(data)} bytes; expected a faiss index: get it again")
     code, width, count, _, _, _, metric = _HEADER.unpack_from(data)
     if code not in _FLAT_CODES or metric != _INNER_PRODUCT:
-        raise CheckpointError(f"{path}: index type {code!r}, metric {metric}; expected a flat inner-product index (IxFI)")
+        raise CheckpointError(
+            f"{path}: index type {code!r}, metric {metric}; expected a flat inner-product index (IxFI)"
+        )
     (num_floats,) = struct.unpack_from("<q", data, _HEADER.size)
     start = _HEADER.size + 8
     if width < 1 or count < 1 or num_floats != width * count or len(data) - start != 4 * num_floats:
-        raise CheckpointError(f"{path}: cut short or empty ({count} vectors of {width} announced); get it again")
+        raise CheckpointError(
+            f"{path}: cut short or empty ({count} vectors of {width} announced); get it again"
+        )
     vectors = np.frombuffer(data, dtype="<f4", count=num_floats, offset=start).reshape(count, width)
     return torch.from_numpy(vectors.astype(np.float32))

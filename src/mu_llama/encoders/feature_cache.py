@@ -43,7 +43,7 @@ def content_hash(source: AudioSource | Waveform) -> str:
 
     Example:
         >>> content_hash(b"RIFF")[:8]
-        'e3b6ca52'
+        'a40ff3d5'
     """
     if isinstance(source, Waveform):
         digest = hashlib.sha256(f"waveform {source.rate_hz} ".encode())

@@ -1,4 +1,4 @@
-"""The MusiCNN encoder: what two music taggers hear, one trained on MagnaTagATune, one on the Million Songs."""
+"""The MusiCNN encoder: what two music taggers hear, trained on MagnaTagATune and the Million Song Dataset."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def read_musicnn_weights() -> MusicnnWeights:
     try:
         tensors = safetensors.torch.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        names: dict[Variant, list[str]] = json.loads(header["__metadata__"]["tags"])
+        names: dict[Variant, list[str]] = json.loads(header["__metadata__"]["about"])["tags"]
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"musicnn.safetensors is damaged ({error}): reinstall mu-llama") from error
     tag_names = {variant: tuple(tags) for variant, tags in names.items()}

@@ -4,8 +4,8 @@ Three facts make this several times faster than layer-by-layer convolution, at t
 
 - Bias, ReLU and batch normalisation are monotone, so the maximum over frequency can be taken of the bare
   correlation, and the rest done on a thirtieth to a ninety-sixth of the numbers.
-- Weight decay has zeroed most filters (of the 561, 397 in the MSD variant and 209 in the MTT variant). What
-  such a filter gives is a constant, known when the network is built.
+- Weight decay has zeroed most filters (of 561, 497 in the MSD variant and 303 in the MTT variant). What such
+  a filter gives is a constant, known when the network is built.
 - The variants hear the same patches, so their filters stand side by side in one matrix, each variant's input
   normalisation folded in.
 
@@ -35,7 +35,7 @@ def norm_affine(tensors: Tensors, layer: str) -> tuple[torch.Tensor, torch.Tenso
 
 
 class FrontEndLayer(nn.Module):
-    """The same front-end layer of all variants: correlation, bias, ReLU, normalisation, maximum over frequency.
+    """One front-end layer of all variants: correlation, bias, ReLU, normalisation, maximum over frequency.
 
     Args:
         variants: each variant's tensors by `<layer>.<leaf>`.

@@ -1,0 +1,50 @@
+"""From nothing to `clips.jsonl`: fetch, plan, render each group, join; a rerun does what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import time
+from collections import Counter
+from pathlib import Path
+
+from fetch import fetch
+from plans import default_work_dir, read_jsonl, write_jsonl
+from render import render_group
+
+# Group: the module that writes its plans, in the order in which they are worth having.
+MAKERS = {"C": "folk", "A": "bands", "F": "recordings", "B": "scores"}
+
+
+def join(work_dir: Path) -> None:
+    """Write `clips.jsonl` from the groups there are, and print what is in it."""
+    records = [r for group in "ABCF" for r in read_jsonl(work_dir / "clips" / f"{group}.jsonl")]
+    split_of_work: dict[str, str] = {}
+    for record in records:
+        if split_of_work.setdefault(record["work"], record["split"]) != record["split"]:
+            raise ValueError(f"work {record['work']} is in two splits; fix the split rule of its group")
+    write_jsonl(work_dir / "clips.jsonl", records)
+    counts = Counter((record["group"], record["split"]) for record in records)
+    print(", ".join(f"{group} {split} {num}" for (group, split), num in sorted(counts.items())))
+    hours = sum(record["seconds"] for record in records) / 3600
+    print(f"{len(records)} clips, {hours:.2f} h -> {work_dir / 'clips.jsonl'}")
+
+
+def main() -> None:
+    """Run every step for the groups asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=default_work_dir(), help="folder for all heavy files")
+    parser.add_argument("--groups", default="".join(MAKERS), help="which groups to make, e.g. CA")
+    options = parser.parse_args()
+    began = time.monotonic()
+    fetch(options.work)
+    for group in options.groups:
+        if not (options.work / "plans" / f"{group}.jsonl").exists():
+            importlib.import_module(MAKERS[group]).make_plans(options.work)
+        render_group(options.work, group)
+        join(options.work)
+        print(f"{time.monotonic() - began:.0f} s since the start", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Fetch the Debian packages with soundfonts, tools and recordings and unpack them below the work folder."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+from pathlib import Path
+
+from plans import default_work_dir
+
+PACKAGES: tuple[str, ...] = (
+    "abcmidi",
+    "mma",
+    "timgm6mb-soundfont",
+    "fluid-soundfont-gm",
+    "musescore-general-soundfont-small",
+    "wesnoth-1.16-music",
+    "warzone2100-music",
+    "nexuiz-music",
+    "ufoai-music",
+    "supertux-data",
+    "fillets-ng-data",
+    "fretsonfire-songs-muldjord",
+    "fretsonfire-songs-sectoid",
+    "singularity-music",
+)
+# Unpacked together with every library it needs that this machine lacks.
+_WITH_LIBRARIES = "fluidsynth"
+# Kept for outside checks of the finished model: removed before anyone can look.
+_RESERVED: tuple[str, ...] = ("mma/usr/share/mma/lib/yamaha",)
+
+
+def _download(debs: Path, names: list[str]) -> None:
+    """Download packages into a folder, renewing apt's lists if that fails the first time."""
+    debs.mkdir(parents=True, exist_ok=True)
+    command = ["apt-get", "download", "-q", *names]
+    if subprocess.run(command, cwd=debs, check=False).returncode:
+        subprocess.run(["apt-get", "update", "-q"], check=True)
+        subprocess.run(command, cwd=debs, check=True)
+
+
+def _fetch_with_libraries(debs: Path, packages: Path) -> None:
+    """Unpack fluidsynth and what apt says it would install with it."""
+    simulate = ["apt-get", "install", "-s", "--reinstall", "--no-install-recommends", _WITH_LIBRARIES]
+    done = subprocess.run(simulate, capture_output=True, text=True, check=False)
+    if done.returncode:
+        subprocess.run(["apt-get", "update", "-q"], check=True)
+        done = subprocess.run(simulate, capture_output=True, text=True, check=True)
+    names = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("Inst ")]
+    _download(debs, names)
+    part = packages / f"{_WITH_LIBRARIES}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for name in names:
+        deb = next(debs.glob(f"{name}_*.deb"))
+        subprocess.run(["dpkg", "-x", str(deb), str(part)], check=True)
+        deb.unlink()
+    part.replace(packages / _WITH_LIBRARIES)
+    print(f"unpacked {_WITH_LIBRARIES} with {len(names) - 1} libraries", flush=True)
+
+
+def fetch(work_dir: Path) -> None:
+    """Download and unpack every package not unpacked yet (root is not needed; nothing is installed).
+
+    Raises:
+        subprocess.CalledProcessError: when apt or dpkg fails, e.g. without network.
+    """
+    debs, packages = work_dir / "debs", work_dir / "packages"
+    if not (packages / _WITH_LIBRARIES).exists():
+        _fetch_with_libraries(debs, packages)
+    missing = [name for name in PACKAGES if not (packages / name).exists()]
+    if missing:
+        _download(debs, missing)
+    for name in missing:
+        part = packages / f"{name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        deb = next(debs.glob(f"{name}_*.deb"))
+        subprocess.run(["dpkg", "-x", str(deb), str(part)], check=True)
+        for reserved in _RESERVED:
+            if reserved.startswith(f"{name}/"):
+                shutil.rmtree(part / reserved.removeprefix(f"{name}/"))
+        part.replace(packages / name)
+        deb.unlink()
+        print(f"unpacked {name}", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=default_work_dir())
+    fetch(parser.parse_args().work)

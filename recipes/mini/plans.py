@@ -1,0 +1,111 @@
+"""What passes between the steps: one plan a clip to be made, one clip a clip that exists; both are JSONL."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+Split = Literal["train", "val", "test"]
+Labels = dict[str, Any]
+
+CLIP_S = 12.0
+RATE_HZ = 16_000
+LABEL_KEYS: tuple[str, ...] = (
+    "instruments", "instruments_complete", "faint", "lead", "solo", "drums", "ensemble", "vocals", "style",
+    "tempo_bpm", "meter", "key", "mode", "density", "title", "composer", "acoustic",
+)  # fmt: skip
+"""Every clip has all of these; null where it is not known."""
+TRAIN_FONTS: tuple[str, ...] = ("TimGM6mb", "FluidR3_GM")
+TEST_FONT = "MuseScore_General_Lite"
+FONT_LICENCES: dict[str, str] = {"TimGM6mb": "GPL-2", "FluidR3_GM": "MIT", TEST_FONT: "MIT"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A clip to be made from a MIDI file (`soundfont` set) or cut from a recording (`soundfont` null)."""
+
+    id: str
+    group: str
+    work: str
+    """The composition, groove file or recording; every clip of one work is in one split."""
+    split: Split
+    source: str
+    """Path below the work folder of the MIDI file or recording."""
+    licence: str
+    soundfont: str | None = None
+    start_s: float | None = None
+    """Start of the excerpt; null lets `render.py` choose where notes sound."""
+    labels: Labels = field(default_factory=dict)
+    """What the maker knows; `render.py` adds what the excerpt's own notes show."""
+
+
+def seeded(*parts: object) -> random.Random:
+    """Give a random generator that depends on `parts` alone, not on the order of work."""
+    digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
+    return random.Random(int.from_bytes(digest[:8], "big"))
+
+
+def split_of(work: str) -> Split:
+    """Send 85 % of works to train, 7.5 % to val, 7.5 % to test, by hash of their name."""
+    share = seeded("split", work).random()
+    return "train" if share < 0.85 else "val" if share < 0.925 else "test"
+
+
+def font_of(clip_id: str, split: Split) -> str:
+    """Choose a soundfont: test clips use the one that training never hears."""
+    return TEST_FONT if split == "test" else seeded("font", clip_id).choice(TRAIN_FONTS)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read all records of a file; a missing file has none."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Write records so that a reader sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
+    part.replace(path)
+
+
+def write_plans(work_dir: Path, group: str, plans: list[Plan]) -> None:
+    """Write `plans/<group>.jsonl`, refusing two plans with one id."""
+    if len({plan.id for plan in plans}) != len(plans):
+        raise ValueError(f"group {group}: two plans share an id; ids must be unique")
+    write_jsonl(work_dir / "plans" / f"{group}.jsonl", (asdict(plan) for plan in plans))
+    print(f"{group}: {len(plans)} plans -> {work_dir / 'plans' / (group + '.jsonl')}")
+
+
+def read_plans(work_dir: Path, group: str) -> list[Plan]:
+    """Read `plans/<group>.jsonl`."""
+    return [Plan(**record) for record in read_jsonl(work_dir / "plans" / f"{group}.jsonl")]
+
+
+def default_work_dir() -> Path:
+    """Name the work folder used when `--work` is not given: `work/mini` in the checkout."""
+    return Path(__file__).resolve().parents[2] / "work" / "mini"
+
+
+def complete(labels: Labels) -> Labels:
+    """Order labels as in LABEL_KEYS, null where absent; an unknown label is an error."""
+    unknown = set(labels) - set(LABEL_KEYS)
+    if unknown:
+        raise ValueError(f"labels {sorted(unknown)} are not in LABEL_KEYS; add them there or drop them")
+    return {key: labels.get(key) for key in LABEL_KEYS}
+
+
+def music21_corpus() -> Path:
+    """Find the scores inside the installed music21, without importing it."""
+    found = find_spec("music21")
+    if found is None or found.origin is None:
+        raise FileNotFoundError("music21 is not installed: pip install -r recipes/mini/requirements.txt")
+    return Path(found.origin).parent / "corpus"

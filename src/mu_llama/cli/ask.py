@@ -1,0 +1,151 @@
+"""`mu-llama ask`: questions about one or many audio files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mu_llama.cli import options as opt
+from mu_llama.errors import MuLlamaError
+
+if TYPE_CHECKING:
+    from mu_llama.generation import GenerationOptions
+    from mu_llama.listener import Answer, Failure, Listener
+
+BATCH_SIZE = 16
+
+
+def ask(
+    audio: Annotated[
+        list[Path], typer.Argument(help="Audio files, or videos with sound.", show_default=False)
+    ],
+    question: Annotated[
+        list[str], typer.Option("--question", "-q", help="What to ask; repeatable.", show_default=False)
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    model: opt.Model = "mini",
+    llama: opt.Llama = None,
+    encoder: opt.EncoderPath = None,
+    knn_index: opt.KnnIndex = None,
+    knn_weight: opt.KnnWeight = 0.1,
+    knn_size: opt.KnnSize = 100,
+    window: opt.WindowChoice = "auto",
+    offset: opt.Offset = 0.0,
+    duration: opt.Duration = None,
+    max_new_tokens: opt.MaxNewTokens = 256,
+    temperature: opt.Temperature = 0.0,
+    top_p: opt.TopP = 1.0,
+    seed: opt.Seed = None,
+    stop: opt.Stop = None,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    cache: opt.Cache = True,
+) -> None:
+    """Ask questions about audio files.
+
+    Exit code 0: all answered. 1: some files of several failed. 2: nothing was answered.
+    """
+    try:
+        generation = opt.generation_options(
+            max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=stop
+        )
+        listener = opt.load_listener(
+            model,
+            llama=llama,
+            encoder=encoder,
+            knn_index=knn_index,
+            knn_weight=knn_weight,
+            knn_size=knn_size,
+            window=window,
+            device=device,
+            dtype=dtype,
+            cache=cache,
+        )
+        seconds = {"offset_s": offset, "duration_s": duration}
+        if as_json:
+            failed = _print_json(listener, audio, question, generation, seconds)
+        else:
+            failed = _print_text(listener, audio, question, generation, seconds)
+    except MuLlamaError as error:
+        raise opt.fail(error) from None
+    if failed:
+        raise typer.Exit(opt.FAILED if failed == len(audio) * len(question) else opt.PARTLY_FAILED)
+
+
+def _print_json(
+    listener: Listener,
+    audio: list[Path],
+    question: list[str],
+    generation: GenerationOptions,
+    seconds: dict[str, Any],
+) -> int:
+    """Answer in batches, a line as soon as its batch is done; returns how many rows failed."""
+    from mu_llama.listener import Failure
+
+    failed = 0
+    last = None
+    for row in listener.iterate_many(audio, question, options=generation, batch_size=BATCH_SIZE, **seconds):
+        print(json.dumps(_record(row), ensure_ascii=False), flush=True)
+        if isinstance(row, Failure):
+            failed += 1
+            if row.error is not last:
+                opt.say_error(row.error)
+            last = row.error
+    return failed
+
+
+def _record(row: Answer | Failure) -> dict[str, Any]:
+    from mu_llama.listener import Failure
+
+    if isinstance(row, Failure):
+        return {"audio": row.audio, "question": row.question, "error": str(row.error)}
+    return {
+        "audio": row.audio,
+        "question": row.question,
+        "answer": row.text,
+        "heard_s": [[round(start, 3), round(end, 3)] for start, end in row.heard],
+        "model": row.model,
+        "finish_reason": row.finish_reason,
+        "num_tokens": row.num_tokens,
+        "seconds": round(row.timings.total_s, 3),
+    }
+
+
+def _print_text(
+    listener: Listener,
+    audio: list[Path],
+    question: list[str],
+    generation: GenerationOptions,
+    seconds: dict[str, Any],
+) -> int:
+    """Answer one after the other, each as it is written; returns how many rows failed."""
+    failed = 0
+    for path in audio:
+        try:
+            track = listener.listen(path, **seconds)
+        except MuLlamaError as error:
+            opt.say_error(error)
+            failed += len(question)
+            continue
+        heading = f"{path.name} ({_seconds(track.heard)})"
+        for text in question:
+            if len(audio) * len(question) > 1:
+                print(f"{heading}: {text}", flush=True)
+            try:
+                for piece in listener.stream(track, text, options=generation):
+                    print(piece, end="", flush=True)
+                print(flush=True)
+            except MuLlamaError as error:
+                opt.say_error(error)
+                failed += 1
+        if len(audio) * len(question) == 1 and sys.stderr.isatty():
+            print(f"[{listener.name} heard {_seconds(track.heard)} of {path.name}]", file=sys.stderr)
+    return failed
+
+
+def _seconds(heard: tuple[tuple[float, float], ...]) -> str:
+    return ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in heard)

@@ -1,0 +1,70 @@
+"""`mu-llama chat`: a conversation about one audio file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mu_llama.cli import options as opt
+from mu_llama.errors import MuLlamaError
+
+
+def chat(
+    audio: Annotated[Path, typer.Argument(help="Audio file, or video with sound.", show_default=False)],
+    model: opt.Model = "mini",
+    llama: opt.Llama = None,
+    encoder: opt.EncoderPath = None,
+    knn_index: opt.KnnIndex = None,
+    knn_weight: opt.KnnWeight = 0.1,
+    knn_size: opt.KnnSize = 100,
+    window: opt.WindowChoice = "auto",
+    max_new_tokens: opt.MaxNewTokens = 256,
+    temperature: opt.Temperature = 0.0,
+    top_p: opt.TopP = 1.0,
+    seed: opt.Seed = None,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    cache: opt.Cache = True,
+) -> None:
+    """Talk about one audio file; earlier turns are remembered. An empty line or ctrl-D ends it."""
+    try:
+        generation = opt.generation_options(
+            max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=None
+        )
+        listener = opt.load_listener(
+            model,
+            llama=llama,
+            encoder=encoder,
+            knn_index=knn_index,
+            knn_weight=knn_weight,
+            knn_size=knn_size,
+            window=window,
+            device=device,
+            dtype=dtype,
+            cache=cache,
+        )
+        conversation = listener.chat(audio, options=generation)
+    except MuLlamaError as error:
+        raise opt.fail(error) from None
+    print(
+        f"{listener.name} has heard {audio.name}. Ask away; an empty line ends the conversation.",
+        file=sys.stderr,
+    )
+    while question := _next_question():
+        try:
+            for piece in conversation.stream(question):
+                print(piece, end="", flush=True)
+            print(flush=True)
+        except MuLlamaError as error:
+            opt.say_error(error)
+
+
+def _next_question() -> str:
+    """Read a line, with a prompt where a person types."""
+    try:
+        return input("> " if sys.stdin.isatty() else "").strip()
+    except EOFError:
+        return ""

@@ -1,0 +1,79 @@
+"""`mu-llama info`: versions, device, models that are present, licences that apply."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from typing import Annotated, Any
+
+import typer
+
+from mu_llama import __version__
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "av",
+    "soxr",
+    "soundfile",
+    "peft",
+    "accelerate",
+)
+
+
+def info(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """Show versions, devices, models and the licences that apply to them."""
+    facts = _facts()
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name in ("mu-llama", "python", "platform", "devices", "cache folder", "cached features"):
+        table.add_row(f"[bold]{name}[/bold]", str(facts[name]))
+    for name, version in facts["packages"].items():
+        table.add_row(name, version or "[dim]not installed[/dim]")
+    console.print(table)
+    for model in facts["models"]:
+        console.print(f"\n[bold]{model['name']}[/bold]: {model['state']}")
+        for part, licence in model["licences"].items():
+            console.print(f"  {part}: {licence}")
+
+
+def _facts() -> dict[str, Any]:
+    from mu_llama.checkpoints.native import read_model_config
+    from mu_llama.checkpoints.open_model import EMBEDDED, embedded_folder
+    from mu_llama.checkpoints.provision import PACKAGED, converted_folder
+    from mu_llama.encoders.feature_cache import FeatureCache
+    from mu_llama.runtime import available_devices, home_folder
+
+    home = home_folder()
+    models = []
+    for name in EMBEDDED:
+        config = read_model_config(embedded_folder(name))
+        there = (converted_folder(PACKAGED[config.llama["packaged"]], home) / "config.json").is_file()
+        state = "ready" if there else "its language model is fetched on first use"
+        models.append({"name": name, "state": state, "licences": config.licences})
+    return {
+        "mu-llama": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": ", ".join(available_devices()),
+        "cache folder": str(home),
+        "cached features": f"{FeatureCache(home / 'features').size_bytes() / 1e6:.1f} MB",
+        "packages": {name: _version(name) for name in PACKAGES},
+        "models": models,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
