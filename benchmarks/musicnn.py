@@ -1,7 +1,8 @@
-"""Times the MusiCNN encoder against plain float32 torch, from file to features.
+"""Times the MusiCNN encoder against plain float32 torch, from audio file to features.
 
-Run from the root of the checkout: `python benchmarks/musicnn.py [--threads N...] [--audio PATH...]`; prints and
-writes benchmarks/results/musicnn.json. Without audio, five minutes of synthesised music are used. The plain forward below is also the slow oracle of the fast one.
+Run from the root of the checkout: `python benchmarks/musicnn.py [--threads N...] [--audio PATH...]`. Prints and
+writes benchmarks/results/musicnn.json. Without audio, five minutes of synthesised music are used. The plain
+forward below is also the slow oracle of the fast one.
 """
 
 from __future__ import annotations

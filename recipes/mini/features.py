@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -32,9 +31,7 @@ def encode_clips(work: Path) -> None:
     todo = [clip for clip in clips if f"{clip['id']}/features" not in done]
     for number, clip in enumerate(todo, start=1):
         heard = encoder.listen(read_audio(work / clip["path"], rate_hz=encoder.rate_hz))
-        done[f"{clip['id']}/features"] = torch.cat(
-            [getattr(heard, part) for part in encoder.parts], -1
-        )  # (P, D)
+        done[f"{clip['id']}/features"] = torch.cat([getattr(heard, part) for part in encoder.parts], -1)  # (P, D)
         done[f"{clip['id']}/weights"] = heard.weights
         done[f"{clip['id']}/tags"] = heard.averaged().tag_probabilities[0]
         if number % SAVE_EVERY == 0 or number == len(todo):
@@ -45,7 +42,7 @@ def encode_clips(work: Path) -> None:
 def _save(tensors: dict[str, torch.Tensor], path: Path, *, tag_names: list[str], fingerprint: str) -> None:
     scratch = path.with_suffix(".partial")
     save_file(tensors, scratch, metadata={"tag_names": json.dumps(tag_names), "encoder": fingerprint})
-    os.replace(scratch, path)
+    scratch.replace(path)
 
 
 if __name__ == "__main__":

@@ -91,9 +91,7 @@ def _accompany(
     return part
 
 
-def _arrange(
-    tune: Tune, raw: list[Note], soloist: Soloist, *, duo: bool, rng: Random
-) -> tuple[list[Note], Labels]:
+def _arrange(tune: Tune, raw: list[Note], soloist: Soloist, *, duo: bool, rng: Random) -> tuple[list[Note], Labels]:
     """Make the sounding notes of one clip, in seconds, and the labels known from making them."""
     quarters, _, (slow, fast) = _METERS[tune.meter]
     melody, turn = _melody(raw, soloist, rng)

@@ -72,9 +72,7 @@ _RANGES: tuple[tuple[int, int, str], ...] = (
     (113, 113, HAND_PERCUSSION),
     (115, 119, HAND_PERCUSSION),
 )
-PLAIN_NAMES: dict[int, str] = {
-    program: name for first, last, name in _RANGES for program in range(first, last + 1)
-}
+PLAIN_NAMES: dict[int, str] = {program: name for first, last, name in _RANGES for program in range(first, last + 1)}
 
 ELECTRIC: frozenset[str] = frozenset(
     {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wording import GENRES, MOODS, VOICE_TAGS, capital, listed, with_article
+from wording import BEAT_TAGS, GENRES, INSTRUMENTS, MOODS, VOICE_TAGS, capital, is_plural, listed, with_article
 
 YES, NO = 0.35, 0.05
 """The tagger's probability from which a tag counts as there, and up to which it counts as absent."""
@@ -50,11 +50,19 @@ class Clip:
     labels: Mapping[str, Any]
     tags: Mapping[str, float]
 
+    @property
+    def style(self) -> str | None:
+        """The known style in plain words; that a piece is from a game can't be heard."""
+        style = self.labels.get("style")
+        return None if style in (None, "game music") else style.replace(" game music", " music")
+
+    def surely_without(self, tags: Sequence[str]) -> bool:
+        """Whether the tagger is sure that none of the tags applies."""
+        return all(self.tags.get(tag, 0.0) <= NO for tag in tags)
+
     def guessed(self, table: Mapping[str, str]) -> list[str]:
         """Words of a table whose tags are confident, surest first, each once."""
-        sure = sorted(
-            (tag for tag in table if self.tags.get(tag, 0.0) >= YES), key=lambda tag: -self.tags[tag]
-        )
+        sure = sorted((tag for tag in table if self.tags.get(tag, 0.0) >= YES), key=lambda tag: -self.tags[tag])
         return list(dict.fromkeys(table[tag] for tag in sure))
 
 
@@ -71,8 +79,8 @@ def _instruments(clip: Clip) -> list[str]:
 
 def instruments(clip: Clip, rng: random.Random) -> QA | None:
     """Which instruments are there."""
-    names = _instruments(clip)
-    if not names:
+    names, guesses = _instruments(clip), clip.guessed(INSTRUMENTS)[:3]
+    if not names and not guesses:
         return None
     questions = [
         "What instruments do you hear?", "Which instruments are playing?", "What instruments are used in this music?",
@@ -86,6 +94,8 @@ def instruments(clip: Clip, rng: random.Random) -> QA | None:
             "Which instrument do you hear?",
         ]
         answers = [f"I hear a solo {name}.", f"{with_article(name)}, playing alone.", f"it is a solo {name}."]
+    elif not names:
+        answers = [f"it sounds like {listed(guesses)}.", f"probably {listed(guesses)}."]
     else:
         answers = [f"I hear {listed(names[:5])}.", f"{listed(names[:5])}."]
     return _qa("instruments", rng, questions, answers)
@@ -97,23 +107,25 @@ def lead(clip: Clip, rng: random.Random) -> QA | None:
     if not name:
         return None
     questions = ["Which instrument leads?", "What plays the melody?", "What is the lead instrument?"]
-    return _qa(
-        "lead", rng, questions, [f"the {name}.", f"the {name} plays the melody.", f"the {name} leads."]
-    )
+    return _qa("lead", rng, questions, [f"the {name}.", f"the {name} plays the melody.", f"the {name} leads."])
 
 
 def drums(clip: Clip, rng: random.Random) -> QA | None:
     """Whether there are drums."""
     there = clip.labels.get("drums")
-    if there is None:
+    guessed_there = any(clip.tags.get(tag, 0.0) >= YES for tag in BEAT_TAGS)
+    if there is None and not guessed_there and not clip.surely_without(BEAT_TAGS):
         return None
     questions = [
         "Are there drums?", "Do you hear drums?", "Is there a drum kit in this music?", "Does this track have drums?",
-        "Is there percussion or drums?",
-    ][: 4 if not there else 5]  # fmt: skip
-    answers = (
-        ["yes, there are drums.", "yes, I hear drums."] if there else ["no, there are no drums.", "no drums."]
-    )
+    ]  # fmt: skip
+    if there is None:
+        hedged = ["yes, I think there are drums.", "yes, it sounds like there are drums."]
+        answers = hedged if guessed_there else ["no, I don't think there are drums.", "no, I hear no drums."]
+    elif there:
+        answers = ["yes, there are drums.", "yes, I hear drums."]
+    else:
+        answers = ["no, there are no drums.", "no, I don't hear drums."]
     return _qa("drums", rng, questions, answers)
 
 
@@ -122,29 +134,19 @@ def presence(clip: Clip, rng: random.Random) -> QA | None:
     names = set(_instruments(clip))
     if not names or not clip.labels.get("instruments_complete", True):
         return None
-    near = (
-        set().union(*(group for group in _NEAR if group & names))
-        | names
-        | set(clip.labels.get("faint") or [])
-    )
+    near = set().union(*(group for group in _NEAR if group & names)) | names | set(clip.labels.get("faint") or [])
     there = [name for name in ASKABLE if name in names]
     absent = [name for name in ASKABLE if name not in near]
     yes = bool(there) and rng.random() < 0.5
     name = rng.choice(there if yes else absent)
+    noun, verb = with_article(name), "are" if is_plural(name) else "is"
     questions = [
-        f"Is there {with_article(name)}?", f"Do you hear {with_article(name)}?",
-        f"Can you hear {with_article(name)} in this track?", f"Does {with_article(name)} play here?",
+        f"{capital(verb)} there {noun}?", f"Do you hear {noun}?", f"Can you hear {noun} in this track?",
+        f"{capital(verb)} there {noun} in this music?",
     ]  # fmt: skip
     if yes:
-        return _qa(
-            "presence",
-            rng,
-            questions,
-            [f"yes, there is {with_article(name)}.", f"yes, I hear {with_article(name)}."],
-        )
-    return _qa(
-        "presence", rng, questions, [f"no, I don't hear {with_article(name)}.", f"no, there is no {name}."]
-    )
+        return _qa("presence", rng, questions, [f"yes, there {verb} {noun}.", f"yes, I hear {noun}."])
+    return _qa("presence", rng, questions, [f"no, I don't hear {noun}.", f"no, there {verb} no {name}."])
 
 
 def choice(clip: Clip, rng: random.Random) -> QA | None:
@@ -190,14 +192,14 @@ def ensemble(clip: Clip, rng: random.Random) -> QA | None:
 
 def style(clip: Clip, rng: random.Random) -> QA | None:
     """The style: stated where it is known, guessed where only the tagger speaks."""
-    known, guesses = clip.labels.get("style"), clip.guessed(GENRES)[:2]
+    known, guesses = clip.style, clip.guessed(GENRES)[:2]
     questions = [
         "What genre is this?", "What style of music is this?", "What kind of music is it?", "Describe the genre.",
         "What is the genre of the music?",
     ]  # fmt: skip
-    if known and known != "game music":
+    if known:
         answers = [f"{known}.", f"this is {known}."]
-        if guesses:
+        if guesses and not _instruments(clip):
             answers.append(f"this is {known}; it sounds like {listed(guesses, article=False)}.")
         return _qa("style", rng, questions, answers)
     if guesses:
@@ -228,7 +230,7 @@ def voice(clip: Clip, rng: random.Random) -> QA | None:
     """Whether somebody sings; the tagger may say no, but only labels say yes."""
     there = clip.labels.get("vocals")
     if there is None:
-        if all(clip.tags.get(tag, 0.0) <= NO for tag in VOICE_TAGS):
+        if clip.surely_without(VOICE_TAGS) and "choir" not in _instruments(clip):
             answers = [
                 "I don't hear any singing.",
                 "it sounds instrumental.",
@@ -250,11 +252,7 @@ def acoustic(clip: Clip, rng: random.Random) -> QA | None:
     if known is None:
         return None
     questions = ["Is this acoustic or electronic?", "Are the instruments acoustic?", "Acoustic or electric?"]
-    answers = (
-        ["it is acoustic.", "acoustic."]
-        if known
-        else ["it is electric or electronic.", "it is not acoustic."]
-    )
+    answers = ["it is acoustic.", "acoustic."] if known else ["it is electric or electronic.", "it is not acoustic."]
     return _qa("acoustic", rng, questions, answers)
 
 
@@ -268,9 +266,7 @@ def cannot_tell(clip: Clip, rng: random.Random) -> QA | None:
         ("the exact tempo", ["What is the tempo in BPM?", "How many beats per minute?"]),
         ("the key", ["What key is this in?", "Is it in major or minor?"]),
     ])  # fmt: skip
-    return _qa(
-        "cannot_tell", rng, questions, [f"I can't tell {subject} from listening.", f"I can't hear {subject}."]
-    )
+    return _qa("cannot_tell", rng, questions, [f"I can't tell {subject} from listening.", f"I can't hear {subject}."])
 
 
 def short_description(clip: Clip, rng: random.Random) -> QA | None:
@@ -295,17 +291,16 @@ def long_description(clip: Clip, rng: random.Random) -> QA | None:
 
 def _describe(clip: Clip, rng: random.Random) -> list[str]:
     """Sentences about the clip, the most telling first."""
-    names, known = _instruments(clip), clip.labels.get("style")
-    known = None if known == "game music" else known
+    names, known = _instruments(clip), clip.style
     guesses, moods = clip.guessed(GENRES)[:2], clip.guessed(MOODS)[:2]
     sentences = []
     if clip.labels.get("solo") and names:
-        tune = f" playing {with_article(known)}" if known and known.startswith(("Irish", "Scottish")) else ""
-        sentences.append(f"A solo {names[0]}{tune}.")
+        tune = known.replace("traditional", "traditional tune") if known and clip.labels.get("lead") else None
+        sentences.append(f"A solo {names[0]} playing {with_article(tune)}." if tune else f"A solo {names[0]}.")
     elif known and names:
         sentences.append(f"{capital(known)} with {listed(names[:3])}.")
     elif known:
-        sentences.append(f"{capital(with_article('piece'))} of {known}.")
+        sentences.append(f"A piece of {known}.")
     elif names:
         sentences.append(f"A piece with {listed(names[:4])}.")
     elif guesses:
@@ -320,7 +315,7 @@ def _describe(clip: Clip, rng: random.Random) -> list[str]:
         sentences.append("There are voices.")
     if moods:
         sentences.append(f"It sounds {listed(moods, article=False)}.")
-    if guesses and sentences and "sounds like" not in sentences[0]:
+    if guesses and sentences and not known and "sounds like" not in sentences[0]:
         sentences.append(f"The genre is probably {guesses[0]}.")
     return sentences
 

@@ -197,9 +197,7 @@ def make_plans(work_dir: Path) -> None:
                 if "instruments" in labels:
                     labels["instruments_complete"] = False
                 clip_id = f"F-{split}-{name}-{k}"
-                plans.append(
-                    Plan(clip_id, "F", track.work, split, path, track.licence, None, start_s, labels)
-                )
+                plans.append(Plan(clip_id, "F", track.work, split, path, track.licence, None, start_s, labels))
     write_plans(work_dir, "F", plans)
 
 

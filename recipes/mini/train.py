@@ -79,18 +79,22 @@ def build(recipe: Recipe, examples: list[Example], llama_folder: Path) -> MuLlam
         input_scaling="standardise",
     )
     fresh = build_mu_llama(llama_config, sizes, dtype=torch.float32, meta=False)
-    nn.init.normal_(fresh.adapter.projection.weight, std=0.5)  # unit features become entries of size 0.5
+    # Small enough that the untrained audio term hardly disturbs the text (loss 2.9 against 14 at 0.5 and 0.5).
+    nn.init.normal_(fresh.adapter.projection.weight, std=0.1)
     nn.init.ones_(fresh.adapter.layer_mix.weight)
     nn.init.zeros_(fresh.adapter.layer_mix.bias)
     fresh.adapter.feature_mean.copy_(stacked.mean(0))
     fresh.adapter.feature_deviation.copy_(stacked.std(0).clamp_min(1e-3))
-    nn.init.constant_(fresh.conditioner.gate, 0.5)
+    nn.init.constant_(fresh.conditioner.gate, 0.1)
     state = {name: value for name, value in fresh.state_dict().items() if not name.startswith("llama.")}
-    state |= {f"llama.{name}": value.float() for name, value in tensors.items()}
-    model = build_mu_llama(llama_config, sizes, dtype=torch.float32)
+    state |= {f"llama.{name}": value for name, value in tensors.items()}
+    model = build_mu_llama(llama_config, sizes, dtype=torch.bfloat16)
     place_tensors(model, state, source=llama_folder)
     config = peft.LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=LINEARS)
     peft.inject_adapter_in_model(config, model.llama)
+    for name, parameter in model.llama.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
     for part in (model.adapter, model.conditioner):
         part.requires_grad_(True)
     return model
@@ -105,10 +109,7 @@ def optimiser(model: MuLlama, recipe: Recipe) -> torch.optim.AdamW:
             decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
-        [
-            {"params": p, "lr": rate, "weight_decay": decay, "peak": rate}
-            for (rate, decay), p in groups.items()
-        ],
+        [{"params": p, "lr": rate, "weight_decay": decay, "peak": rate} for (rate, decay), p in groups.items()],
         betas=(0.9, 0.95),
     )
 
@@ -137,9 +138,7 @@ def balanced(examples: list[Example], rng: random.Random) -> Example:
     return rng.choice(pools[chosen])
 
 
-def loss_of(
-    model: MuLlama, batch: list[Example], rng: random.Random, recipe: Recipe, tokenizer: Tokenizer
-) -> Tensor:
+def loss_of(model: MuLlama, batch: list[Example], rng: random.Random, recipe: Recipe, tokenizer: Tokenizer) -> Tensor:
     """Mean cross-entropy over the answers of a batch of conversations."""
     rows, features = [], []
     for example in batch:
@@ -150,9 +149,7 @@ def loss_of(
     with torch.autocast("cpu", dtype=torch.bfloat16):
         conditioning = model.condition(torch.stack(features))
         logits = model(ids, conditioning=conditioning, attention_mask=mask)
-    return nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
-    )
+    return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
 
 
 def train(work: Path, out: Path, recipe: Recipe) -> None:
@@ -194,9 +191,7 @@ def train(work: Path, out: Path, recipe: Recipe) -> None:
 def export(model: MuLlama, out: Path, recipe: Recipe) -> None:
     """Write adapter and LoRA in fp16, and the recipe beside them."""
     state = model.state_dict()
-    adapter = {
-        name: value.half() for name, value in state.items() if name.startswith(("adapter.", "conditioner."))
-    }
+    adapter = {name: value.half() for name, value in state.items() if name.startswith(("adapter.", "conditioner."))}
     lora = {
         name.removeprefix("llama.").replace(".default.", "."): value.half()
         for name, value in state.items()

@@ -23,6 +23,12 @@ MOODS = {
     "mtt:fast": "fast", "mtt:loud": "loud", "mtt:quiet": "quiet", "mtt:soft": "soft", "mtt:ambient": "calm",
     "msd:ambient": "calm", "msd:metal": "aggressive", "mtt:weird": "strange", "mtt:beat": "rhythmic",
 }  # fmt: skip
+INSTRUMENTS = {
+    "mtt:guitar": "guitar", "mtt:strings": "strings", "mtt:drums": "drums", "mtt:piano": "piano",
+    "mtt:violin": "violin", "mtt:synth": "synthesizer", "mtt:flute": "flute", "mtt:harpsichord": "harpsichord",
+    "mtt:sitar": "sitar", "mtt:harp": "harp", "mtt:cello": "cello", "mtt:choir": "choir",
+}  # fmt: skip
+BEAT_TAGS = ("mtt:drums", "mtt:beat", "mtt:beats", "mtt:techno", "mtt:rock", "mtt:metal", "msd:metal", "msd:rock")
 VOICE_TAGS = ("mtt:vocal", "mtt:vocals", "mtt:singing", "mtt:voice", "mtt:female", "mtt:male", "mtt:woman",
               "mtt:man", "mtt:choir", "mtt:choral", "mtt:female voice", "mtt:male voice")  # fmt: skip
 
@@ -37,6 +43,11 @@ def with_article(name: str) -> str:
     if name in PLURAL or name in MASS:
         return name
     return ("an " if name[0].lower() in "aeiou" else "a ") + name
+
+
+def is_plural(name: str) -> bool:
+    """Whether a verb after the name is plural."""
+    return name in PLURAL
 
 
 def listed(names: Sequence[str], *, article: bool = True) -> str:

@@ -76,9 +76,7 @@ def rename(source: Tensors) -> Tensors:
     return renamed
 
 
-def slaney_mel_filters(
-    *, rate_hz: int = 16000, fft_size: int = 512, num_bands: int = 96
-) -> npt.NDArray[np.float32]:
+def slaney_mel_filters(*, rate_hz: int = 16000, fft_size: int = 512, num_bands: int = 96) -> npt.NDArray[np.float32]:
     """Compute the mel filter bank that `librosa.filters.mel` gives by default.
 
     Triangles between points equally spaced on Slaney's mel scale (linear below 1 kHz, logarithmic above;
@@ -91,9 +89,7 @@ def slaney_mel_filters(
     corner_mel = corner_hz / hz_per_mel
     top_mel = corner_mel + np.log(rate_hz / 2 / corner_hz) / log_step
     mels = np.linspace(0, top_mel, num_bands + 2)
-    edges_hz = np.where(
-        mels < corner_mel, mels * hz_per_mel, corner_hz * np.exp(log_step * (mels - corner_mel))
-    )
+    edges_hz = np.where(mels < corner_mel, mels * hz_per_mel, corner_hz * np.exp(log_step * (mels - corner_mel)))
     bins_hz = np.linspace(0, rate_hz / 2, fft_size // 2 + 1)
     widths_hz = np.diff(edges_hz)[:, None]
     distance = edges_hz[:, None] - bins_hz

@@ -33,9 +33,7 @@ def read_float_tensors(index: bytes, data: bytes) -> dict[str, npt.NDArray[np.fl
         ValueError: if the index isn't an uncompressed table or an entry reaches beyond the data.
     """
     if index[-len(TABLE_MAGIC) :] != TABLE_MAGIC:
-        raise ValueError(
-            "the .index file doesn't end in the table magic; expected a TensorFlow V2 checkpoint"
-        )
+        raise ValueError("the .index file doesn't end in the table magic; expected a TensorFlow V2 checkpoint")
     footer = index[-FOOTER_BYTES:]
     _, position = _block_handle(footer, 0)  # the meta index, not needed
     (offset, size), _ = _block_handle(footer, position)
@@ -50,9 +48,7 @@ def read_float_tensors(index: bytes, data: bytes) -> dict[str, npt.NDArray[np.fl
                 continue
             start, length = int(entry.get(4, 0)), int(entry[5])
             if start + length > len(data):
-                raise ValueError(
-                    f"{name.decode()} ends at byte {start + length} of {len(data)}: truncated .data file"
-                )
+                raise ValueError(f"{name.decode()} ends at byte {start + length} of {len(data)}: truncated .data file")
             tensors[name.decode()] = np.frombuffer(data[start : start + length], "<f4").reshape(
                 _shape(entry.get(2, b""))
             )
@@ -78,9 +74,7 @@ def _block_handle(buffer: bytes, position: int) -> tuple[tuple[int, int], int]:
 
 def _block(table: bytes, offset: int, size: int) -> bytes:
     if table[offset + size] != 0 or len(table) < offset + size + BLOCK_TRAILER_BYTES:
-        raise ValueError(
-            "the .index file holds a compressed or truncated block; expected an uncompressed table"
-        )
+        raise ValueError("the .index file holds a compressed or truncated block; expected an uncompressed table")
     return table[offset : offset + size]
 
 

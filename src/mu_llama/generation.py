@@ -90,9 +90,7 @@ class Decoder:
         self._conditioning = conditioning
         self._finished: set[int] = set()
         self._generators = [_generator(options.seed) for _ in prompts]
-        self._budgets = [
-            min(options.max_new_tokens, model.context_length - len(prompt)) for prompt in prompts
-        ]
+        self._budgets = [min(options.max_new_tokens, model.context_length - len(prompt)) for prompt in prompts]
         for prompt, budget in zip(prompts, self._budgets, strict=True):
             if not prompt:
                 raise QuestionError("a prompt has no tokens; expected at least one")
@@ -185,7 +183,5 @@ def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[T
     ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     if all(len(prompt) == longest for prompt in prompts):
         return ids, None
-    mask = torch.tensor(
-        [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device
-    )
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
     return ids, mask

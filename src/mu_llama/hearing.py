@@ -15,7 +15,7 @@ from mu_llama.audio.waveform import Waveform
 from mu_llama.audio.windows import Window, WindowPlan, stream_windows
 from mu_llama.encoders.feature_cache import FeatureCache, content_hash, feature_key
 from mu_llama.encoders.protocol import Encoder
-from mu_llama.encoders.track import TrackFeatures, encode_track
+from mu_llama.encoders.track import TrackFeatures, Weighting, encode_track
 from mu_llama.errors import AudioError
 
 Audio = AudioSource | Waveform
@@ -44,9 +44,7 @@ class Hearing:
         cache: where features are kept; None keeps nothing.
     """
 
-    def __init__(
-        self, make_encoder: Callable[[], Encoder], *, plan: WindowPlan, cache: FeatureCache | None
-    ) -> None:
+    def __init__(self, make_encoder: Callable[[], Encoder], *, plan: WindowPlan, cache: FeatureCache | None) -> None:
         self._make_encoder = make_encoder
         self.plan = plan
         self.cache = cache
@@ -88,7 +86,7 @@ class Hearing:
         windows = stream_windows(
             audio, plan=self.plan, rate_hz=self.encoder.rate_hz, offset_s=offset_s, duration_s=duration_s
         )
-        weighting = "equal" if self.plan.name == "published" else "duration"
+        weighting: Weighting = "equal" if self.plan.name == "published" else "duration"
         return encode_track(self.encoder, _refuse_silence(windows, audio_name(audio)), weighting=weighting)
 
 
@@ -99,9 +97,7 @@ def _refuse_silence(windows: Iterator[Window], name: str) -> Iterator[Window]:
         loudest = max(loudest, float(np.abs(window.waveform.samples).max()))
         yield window
     if loudest < SILENCE_PEAK:
-        raise AudioError(
-            f"{name}: silent (peak below -80 dBFS); expected something to hear: check the recording"
-        )
+        raise AudioError(f"{name}: silent (peak below -80 dBFS); expected something to hear: check the recording")
 
 
 def _whole(file: BinaryIO) -> Audio:

@@ -73,8 +73,7 @@ ALPACA_PUBLISHED = PromptTemplate(
 ALPACA = PromptTemplate(
     name="alpaca",
     head=(
-        "Below is an instruction that describes a task. "
-        "Write a response that appropriately completes the request.\n\n"
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
     ),
     before="### Instruction:\n",
     between="\n\n### Response:",

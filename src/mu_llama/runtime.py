@@ -21,11 +21,7 @@ HOME_VARIABLE = "MU_LLAMA_HOME"
 def home_folder() -> Path:
     """Where converted models and cached features live: `MU_LLAMA_HOME`, else the platform's cache folder."""
     chosen = os.environ.get(HOME_VARIABLE)
-    return (
-        Path(chosen).expanduser()
-        if chosen
-        else Path(platformdirs.user_cache_dir("mu-llama", appauthor=False))
-    )
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("mu-llama", appauthor=False))
 
 
 def available_devices() -> list[str]:
@@ -54,9 +50,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if kind not in ("cuda", "mps", "cpu"):
         raise ConfigError(f"device {name!r} is unknown; expected auto, cpu, cuda, cuda:N or mps")
     if kind not in available:
-        raise ConfigError(
-            f"device {name!r} isn't available on this machine; available: {', '.join(available)}"
-        )
+        raise ConfigError(f"device {name!r} isn't available on this machine; available: {', '.join(available)}")
     return torch.device(name)
 
 

@@ -29,9 +29,7 @@ def nucleus(logits: Tensor, *, temperature: float, top_p: float) -> tuple[Tensor
     return ids, ordered / ordered.sum()
 
 
-def choose_token(
-    logits: Tensor, *, temperature: float, top_p: float, generator: torch.Generator | None
-) -> int:
+def choose_token(logits: Tensor, *, temperature: float, top_p: float, generator: torch.Generator | None) -> int:
     """Pick one token: the most likely at temperature 0, else a sample from the nucleus.
 
     Args:

@@ -105,9 +105,7 @@ def load_sentencepiece(path: Path) -> SentencePieceTokenizer:
     import sentencepiece
 
     if not path.is_file():
-        raise CheckpointError(
-            f"{path}: no such file; expected LLaMA's tokenizer.model: pass the folder that holds it"
-        )
+        raise CheckpointError(f"{path}: no such file; expected LLaMA's tokenizer.model: pass the folder that holds it")
     processor = sentencepiece.SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(path.read_bytes())
@@ -118,9 +116,7 @@ def load_sentencepiece(path: Path) -> SentencePieceTokenizer:
     return SentencePieceTokenizer(processor)
 
 
-def load_fast_tokenizer(
-    path: Path, *, eos_tokens: Sequence[str], bos_token: str | None = None
-) -> FastTokenizer:
+def load_fast_tokenizer(path: Path, *, eos_tokens: Sequence[str], bos_token: str | None = None) -> FastTokenizer:
     """Open a `tokenizer.json`.
 
     Raises:
@@ -131,9 +127,7 @@ def load_fast_tokenizer(
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise CheckpointError(
-            f"{path}: not a tokenizer.json ({error}); expected a Hugging Face tokenizer"
-        ) from error
+        raise CheckpointError(f"{path}: not a tokenizer.json ({error}); expected a Hugging Face tokenizer") from error
     return FastTokenizer(tokenizer, eos_tokens=eos_tokens, bos_token=bos_token)
 
 

@@ -16,8 +16,7 @@ def music(seconds: float = 3.0, *, rate_hz: int = 44100, channels: int = 2) -> A
     """A different chord in each channel, slowly changing, without noise; float32 (C, S)."""
     t = np.arange(round(seconds * rate_hz)) / rate_hz
     rows = [
-        0.3 * np.sin(2 * np.pi * (220 + 110 * c) * t + np.sin(3 * t)) * (0.6 + 0.4 * np.sin(t))
-        for c in range(channels)
+        0.3 * np.sin(2 * np.pi * (220 + 110 * c) * t + np.sin(3 * t)) * (0.6 + 0.4 * np.sin(t)) for c in range(channels)
     ]
     return np.stack(rows).astype(np.float32)
 

@@ -236,9 +236,7 @@ def quicktime_reference(canary: Path) -> bytes:
     """A MOV whose samples are said to lie in another file."""
     data = bytearray(media.encoded(media.music(1), "mov", "pcm_s16le"))
     path = str(canary).encode()
-    alias = (
-        bytes(10) + b"\1" + b"v".ljust(27, b"\0") + bytes(12) + b"\x0acanary.wav".ljust(64, b"\0") + bytes(16)
-    )
+    alias = bytes(10) + b"\1" + b"v".ljust(27, b"\0") + bytes(12) + b"\x0acanary.wav".ljust(64, b"\0") + bytes(16)
     alias += struct.pack(">hh", 1, 1) + bytes(16)
     for kind, name in ((2, path[1:]), (18, path)):
         alias += struct.pack(">hh", kind, len(name)) + name + bytes(len(name) % 2)
@@ -257,9 +255,7 @@ def quicktime_reference(canary: Path) -> bytes:
 def test_references_to_other_files_are_never_followed(canary: Path, tmp_path: Path) -> None:
     opened: list[str] = []
     sys.addaudithook(
-        lambda event, details: (
-            opened.append(f"{event} {details}") if event in ("open", "socket.connect") else None
-        )
+        lambda event, details: opened.append(f"{event} {details}") if event in ("open", "socket.connect") else None
     )
     kept_atime = 946684800
     for name, data in (reference_files(canary) | {"alias.mov": quicktime_reference(canary)}).items():
@@ -285,9 +281,7 @@ def test_the_canary_would_be_heard_without_the_guard(canary: Path, tmp_path: Pat
     ) as container:
         assert container.format.name == "hls"
         assert container.streams.audio
-    with av.open(
-        str(tmp_path / "alias.mov"), options={"enable_drefs": "1", "use_absolute_path": "1"}
-    ) as container:
+    with av.open(str(tmp_path / "alias.mov"), options={"enable_drefs": "1", "use_absolute_path": "1"}) as container:
         assert sum(frame.samples for frame in container.decode(audio=0)) > 0
     if canary.stat().st_atime == 946684800:
         pytest.skip("this file system keeps no access times, so only Python's own opens are watched")
@@ -299,9 +293,7 @@ def test_the_canary_would_be_heard_without_the_guard(canary: Path, tmp_path: Pat
 def test_playlists_are_named_as_such(canary: Path, name: str) -> None:
     path = canary.with_name(name)
     path.write_bytes(reference_files(canary)[name])
-    with pytest.raises(
-        AudioError, match=rf"^{name}: is a playlist or script that points at other files; give"
-    ):
+    with pytest.raises(AudioError, match=rf"^{name}: is a playlist or script that points at other files; give"):
         open_audio(path)
 
 

@@ -90,9 +90,7 @@ def test_soxr_stream_equals_soxr_and_keeps_a_tone() -> None:
     assert out.size == 48000
     np.testing.assert_allclose(out, soxr.resample(tone, 44100, 24000, quality="HQ"), atol=1e-5)
     inner = slice(2000, -2000)
-    np.testing.assert_allclose(
-        out[inner], np.sin(2 * np.pi * 1000 * np.arange(48000) / 24000)[inner], atol=1e-4
-    )
+    np.testing.assert_allclose(out[inner], np.sin(2 * np.pi * 1000 * np.arange(48000) / 24000)[inner], atol=1e-4)
     np.testing.assert_allclose(out[inner], signal.resample_poly(tone, 80, 147)[inner], atol=1e-2)
 
 

@@ -75,9 +75,7 @@ def test_full_from_a_file_in_the_middle(tmp_path: Path) -> None:
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, (22050 * 9, 2)).astype(np.float32)
     soundfile.write(tmp_path / "t.wav", sound, 22050, subtype="FLOAT")
     plan = WindowPlan(window_s=2.5)
-    windows = list(
-        stream_windows(tmp_path / "t.wav", plan=plan, rate_hz=22050, offset_s=1.0, duration_s=6.25)
-    )
+    windows = list(stream_windows(tmp_path / "t.wav", plan=plan, rate_hz=22050, offset_s=1.0, duration_s=6.25))
     expected = [(1.0, 3.5), (3.5, 6.0), (6.0, 7.25)]
     np.testing.assert_allclose([(w.start_s, w.end_s) for w in windows], expected, atol=1e-4)
     np.testing.assert_allclose(windows[1].waveform.samples, sound[77175:132300].mean(axis=1), atol=1e-7)
@@ -167,9 +165,7 @@ def test_published_considers_only_the_part_asked_for(two_hours: Path) -> None:
 @pytest.mark.parametrize(
     ("plan", "rate_hz", "num_windows"), [(FULL, 2000, 120), (PUBLISHED, 24000, 3)], ids=["full", "published"]
 )
-def test_memory_does_not_grow_with_the_track(
-    two_hours: Path, plan: WindowPlan, rate_hz: int, num_windows: int
-) -> None:
+def test_memory_does_not_grow_with_the_track(two_hours: Path, plan: WindowPlan, rate_hz: int, num_windows: int) -> None:
     tracemalloc.start()
     count = sum(1 for _ in stream_windows(two_hours, plan=plan, rate_hz=rate_hz))
     _, peak_bytes = tracemalloc.get_traced_memory()

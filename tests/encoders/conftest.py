@@ -52,9 +52,7 @@ class TinyMert:
             for parameter in self.model.parameters():
                 # Norm weights and biases start at 1 and 0, where mistakes don't show.
                 parameter.data += 0.1 * torch.randn_like(parameter)
-        self.config = (
-            TINY | settings | {"model_type": "mert_model", "attention_relax": -1.0, "deepnorm": False}
-        )
+        self.config = TINY | settings | {"model_type": "mert_model", "attention_relax": -1.0, "deepnorm": False}
         self.tensors = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
     def save(self, folder: Path, tensors: dict[str, torch.Tensor] | None = None) -> Path:

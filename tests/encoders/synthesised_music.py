@@ -33,9 +33,7 @@ def synthesise(style: str, duration_s: float, *, seed: int = 0) -> npt.NDArray[n
     return (sound / np.abs(sound).max()).astype(np.float32)
 
 
-def _chamber(
-    sound: Sound, random: np.random.Generator, beat: int, beat_s: float, chord: tuple[int, ...]
-) -> None:
+def _chamber(sound: Sound, random: np.random.Generator, beat: int, beat_s: float, chord: tuple[int, ...]) -> None:
     if beat % 4 == 0:
         for note in (chord[0] - 12, *chord):
             _add(
@@ -46,9 +44,7 @@ def _chamber(
     _add(sound, beat * beat_s, 0.5 * _tone(int(random.choice(chord)) + 12, 1.5, decay_s=0.4, num_harmonics=8))
 
 
-def _band(
-    sound: Sound, random: np.random.Generator, beat: int, beat_s: float, chord: tuple[int, ...]
-) -> None:
+def _band(sound: Sound, random: np.random.Generator, beat: int, beat_s: float, chord: tuple[int, ...]) -> None:
     start_s = beat * beat_s
     _add(sound, start_s, _kick() if beat % 2 == 0 else 0.6 * _noise(random, 0.15, 0.05))
     for half in (0, 0.5):
@@ -62,9 +58,7 @@ def _band(
         )
 
 
-def _club(
-    sound: Sound, random: np.random.Generator, beat: int, beat_s: float, chord: tuple[int, ...]
-) -> None:
+def _club(sound: Sound, random: np.random.Generator, beat: int, beat_s: float, chord: tuple[int, ...]) -> None:
     start_s = beat * beat_s
     _add(sound, start_s, 1.2 * _kick())
     _add(sound, start_s + beat_s / 2, 0.3 * np.diff(_noise(random, 0.1, 0.03), prepend=0))

@@ -205,9 +205,7 @@ def test_silence_stays_silence() -> None:
         ({"model_type": "hubert"}, None, 16000),
     ],
 )
-def test_where_the_rate_comes_from(
-    config: dict[str, Any], preprocessor: dict[str, Any] | None, rate_hz: int
-) -> None:
+def test_where_the_rate_comes_from(config: dict[str, Any], preprocessor: dict[str, Any] | None, rate_hz: int) -> None:
     assert parse_mert_config(config, preprocessor=preprocessor).rate_hz == rate_hz
 
 
@@ -227,9 +225,7 @@ def test_refused_configs(config: dict[str, Any], match: str) -> None:
         parse_mert_config(config)
 
 
-@pytest.mark.parametrize(
-    "setting", [{"feat_extract_norm": "batch"}, {"hidden_act": "x"}, {"num_attention_heads": 3}]
-)
+@pytest.mark.parametrize("setting", [{"feat_extract_norm": "batch"}, {"hidden_act": "x"}, {"num_attention_heads": 3}])
 def test_configs_that_make_no_model(tiny_mert: Make, setting: dict[str, Any]) -> None:
     tiny = tiny_mert()
     with pytest.raises(CheckpointError, match="makes no model"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,15 @@ from mu_llama.errors import AudioError, CheckpointError, ConfigError
 
 synthesise = runpy.run_path(str(Path(__file__).with_name("synthesised_music.py")))["synthesise"]
 EXPECTED = json.loads(Path(__file__).with_name("musicnn_expected.json").read_text())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Keep threads from waiting for each other where test machines have fewer cores than jobs."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +110,7 @@ def test_dropped_filters_are_constants(weights: MusicnnWeights) -> None:
     (ours,) = FrontEndLayer([tensors], "timbral_38", num_frames=PATCH_FRAMES)(patch)
     scale, offset = norm_affine(tensors, "input")
     heard = torch.nn.functional.pad(patch * scale + offset, (0, 0, 3, 3))[:, None]
-    full = torch.nn.functional.conv2d(
-        heard, tensors["timbral_38.kernel"][:, None], tensors["timbral_38.bias"]
-    )
+    full = torch.nn.functional.conv2d(heard, tensors["timbral_38.kernel"][:, None], tensors["timbral_38.bias"])
     scale, offset = (part[:, None, None] for part in norm_affine(tensors, "timbral_38"))
     plain = (torch.relu(full) * scale + offset).amax(3).transpose(1, 2)
     torch.testing.assert_close(ours, plain, rtol=0, atol=2e-4)
@@ -162,9 +170,7 @@ def test_short_window_is_repeated(encoder: MusicnnEncoder, raw: MusicnnEncoder) 
 def test_level_hardly_matters_when_normalised(encoder: MusicnnEncoder, raw: MusicnnEncoder) -> None:
     samples = synthesise("band", 4)
     rms = np.sqrt(np.mean(samples**2))
-    quiet, loud = (
-        Waveform((samples / rms * 10 ** (level / 20)).astype(np.float32), 16000) for level in (-30, -10)
-    )
+    quiet, loud = (Waveform((samples / rms * 10 ** (level / 20)).astype(np.float32), 16000) for level in (-30, -10))
     torch.testing.assert_close(encoder.encode(quiet), encoder.encode(loud), rtol=0, atol=1e-2)
     assert (raw.encode(quiet) - raw.encode(loud)).abs().max() > 0.1
 

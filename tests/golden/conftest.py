@@ -80,9 +80,7 @@ class Golden:
         if not path.is_file():
             pytest.fail(f"the golden set names the audio {audio!r}, but has no {path.name}")
         channels, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-        return sinc_resample(np.ascontiguousarray(channels.T), rate_hz, RATE_HZ).mean(
-            axis=0, dtype=np.float32
-        )
+        return sinc_resample(np.ascontiguousarray(channels.T), rate_hz, RATE_HZ).mean(axis=0, dtype=np.float32)
 
 
 _OPEN: dict[Path, Golden] = {}
@@ -91,9 +89,7 @@ _OPEN: dict[Path, Golden] = {}
 def _open_golden(config: pytest.Config) -> Golden:
     path = config.getoption("--golden").resolve()
     if not (path / "expected.json").is_file():
-        raise pytest.UsageError(
-            f"--golden {path} has no expected.json; give a folder like tests/golden/set_a"
-        )
+        raise pytest.UsageError(f"--golden {path} has no expected.json; give a folder like tests/golden/set_a")
     return _OPEN.setdefault(path, Golden(path))
 
 

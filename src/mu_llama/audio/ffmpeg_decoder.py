@@ -61,9 +61,7 @@ class FfmpegDecoder:
         self.rate_hz, self.num_channels = self._head.sample_rate, self._head.layout.nb_channels
         if not MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ or self.num_channels > MAX_CHANNELS:
             self.close()
-            raise AudioError(
-                f"claims {self.num_channels} channels at {self.rate_hz} Hz, which is no real recording"
-            )
+            raise AudioError(f"claims {self.num_channels} channels at {self.rate_hz} Hz, which is no real recording")
         self.declared_s: float | None = self._declared_s()
         """Length that the container states, if its kind is known to state it."""
 

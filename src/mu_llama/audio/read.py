@@ -53,9 +53,7 @@ class AudioStream:
     memory doesn't grow with the file. Made by `open_audio`; a context manager.
     """
 
-    def __init__(
-        self, reader: ByteReader, decoder: Decoder, *, offset_s: float, duration_s: float | None
-    ) -> None:
+    def __init__(self, reader: ByteReader, decoder: Decoder, *, offset_s: float, duration_s: float | None) -> None:
         self._reader, self._decoder = reader, decoder
         self.name = reader.label
         """File name, for messages."""
@@ -80,18 +78,14 @@ class AudioStream:
             if self._stop is not None:
                 block = block[:, : self._stop - position]
             if not np.isfinite(block).all():
-                raise AudioError(
-                    f"{self.name}: holds NaN or infinite samples; export it again as PCM or FLAC"
-                )
+                raise AudioError(f"{self.name}: holds NaN or infinite samples; export it again as PCM or FLAC")
             position += block.shape[1]
             yield block
             if position == self._stop:
                 return
         if self._reader.failure is not None:
             failure = self._reader.failure
-            raise AudioError(
-                f"{self.name}: reading failed ({failure}); check the disk or stream"
-            ) from failure
+            raise AudioError(f"{self.name}: reading failed ({failure}); check the disk or stream") from failure
         if position == self._start:
             raise AudioError(
                 f"{self.name}: has no sound at offset {self.offset_s:g} s; choose an offset before its end"

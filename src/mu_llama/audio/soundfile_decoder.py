@@ -36,9 +36,7 @@ class SoundfileDecoder:
         self.num_channels = int(self._file.channels)
         if not MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ or self.num_channels > MAX_CHANNELS:
             self.close()
-            raise AudioError(
-                f"claims {self.num_channels} channels at {self.rate_hz} Hz, which is no real recording"
-            )
+            raise AudioError(f"claims {self.num_channels} channels at {self.rate_hz} Hz, which is no real recording")
         self.damaged = 0
         self.broken = False
         try:
@@ -49,9 +47,7 @@ class SoundfileDecoder:
         if empty:
             self.close()
             raise AudioError("holds no sample that can be decoded")
-        self.declared_s: float | None = (
-            self._file.frames / self.rate_hz if 0 < self._file.frames < 2**48 else None
-        )
+        self.declared_s: float | None = self._file.frames / self.rate_hz if 0 < self._file.frames < 2**48 else None
 
     def close(self) -> None:
         """Free libsndfile's buffers; the reader stays open."""

@@ -93,9 +93,7 @@ def open_bytes(source: AudioSource) -> ByteReader:
     elif callable(getattr(source, "read", None)):
         reader = _open_file_object(source)
     else:
-        raise AudioError(
-            f"audio was given as {type(source).__name__}; expected a path, bytes or an open binary file"
-        )
+        raise AudioError(f"audio was given as {type(source).__name__}; expected a path, bytes or an open binary file")
     if reader.size_bytes == 0:
         reader.close()
         raise AudioError(f"{reader.label}: is empty (0 bytes); copy or download it again")
@@ -117,9 +115,7 @@ def _open_path(path: str | Path) -> ByteReader:
         if stat.S_ISDIR(mode):
             raise AudioError(f"{label}: is a folder; give one audio file")
         if not stat.S_ISREG(mode):
-            raise AudioError(
-                f"{label}: is a pipe or device, not a regular file; save its audio to a file first"
-            )
+            raise AudioError(f"{label}: is a pipe or device, not a regular file; save its audio to a file first")
         return ByteReader(Path(path).open("rb"), label=label, owned=True)
     except FileNotFoundError as error:
         advice = "download it and give the file's path" if "://" in str(path) else "check the path"

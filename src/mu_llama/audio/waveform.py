@@ -35,13 +35,9 @@ class Waveform:
     def __post_init__(self) -> None:
         if not isinstance(self.samples, np.ndarray) or self.samples.dtype != np.float32:
             came = getattr(self.samples, "dtype", type(self.samples).__name__)
-            raise AudioError(
-                f"samples are {came}; expected a float32 numpy array: convert with .astype('float32')"
-            )
+            raise AudioError(f"samples are {came}; expected a float32 numpy array: convert with .astype('float32')")
         if self.samples.ndim != 1:
-            raise AudioError(
-                f"samples have shape {self.samples.shape}; expected (S,): average the channels first"
-            )
+            raise AudioError(f"samples have shape {self.samples.shape}; expected (S,): average the channels first")
         if self.samples.size == 0:
             raise AudioError("there are 0 samples; expected at least one: check offset and duration")
         if self.rate_hz <= 0:

@@ -60,9 +60,7 @@ class WindowPlan:
         if not (math.isfinite(self.window_s) and self.window_s >= MIN_LAST_S):
             problems.append(f"window_s is {self.window_s}; expected at least {MIN_LAST_S:g} seconds")
         elif self.name == "published" and self.window_s != PUBLISHED_WINDOW_S:
-            problems.append(
-                f"window_s is {self.window_s}; the published plan has windows of {PUBLISHED_WINDOW_S} s"
-            )
+            problems.append(f"window_s is {self.window_s}; the published plan has windows of {PUBLISHED_WINDOW_S} s")
         if problems:
             raise ConfigError("window plan: " + "; ".join(problems))
 
@@ -228,9 +226,7 @@ class _WaveformSignal:
         stop = None if duration_s is None else start + max(1, round(duration_s * self.rate_hz))
         self._samples = waveform.samples[start:stop]
         if self._samples.size == 0:
-            raise AudioError(
-                f"the waveform has no sound at offset {offset_s:g} s; it lasts {waveform.duration_s:g} s"
-            )
+            raise AudioError(f"the waveform has no sound at offset {offset_s:g} s; it lasts {waveform.duration_s:g} s")
         self.declared_s: float | None = self._samples.size / self.rate_hz
 
     def __iter__(self) -> Iterator[Samples]:

@@ -40,8 +40,6 @@ def read_faiss_flat(path: Path) -> Tensor:
     (num_floats,) = struct.unpack_from("<q", data, _HEADER.size)
     start = _HEADER.size + 8
     if width < 1 or count < 1 or num_floats != width * count or len(data) - start != 4 * num_floats:
-        raise CheckpointError(
-            f"{path}: cut short or empty ({count} vectors of {width} announced); get it again"
-        )
+        raise CheckpointError(f"{path}: cut short or empty ({count} vectors of {width} announced); get it again")
     vectors = np.frombuffer(data, dtype="<f4", count=num_floats, offset=start).reshape(count, width)
     return torch.from_numpy(vectors.astype(np.float32))

@@ -125,9 +125,7 @@ def gguf_tensors(model: GgufModel, config: LlamaConfig) -> Iterator[tuple[str, T
         if record.name in _IGNORED:
             continue
         # A copy: unquantised tensors come as read-only views of the file.
-        tensor = torch.from_numpy(
-            gguf.dequantize(record.data, record.tensor_type).astype(np.float32, copy=True)
-        )
+        tensor = torch.from_numpy(gguf.dequantize(record.data, record.tensor_type).astype(np.float32, copy=True))
         if record.name in _TOP:
             yield _TOP[record.name], tensor
             continue

@@ -61,9 +61,7 @@ def read_llama_folder(folder: Path) -> tuple[LlamaConfig, dict[str, Tensor]]:
     return LlamaConfig.from_dict(raw), read_safetensors(folder / WEIGHTS_FILE)
 
 
-def write_llama_folder(
-    folder: Path, config: LlamaConfig, tensors: Mapping[str, Tensor], tokenizer_json: str
-) -> None:
+def write_llama_folder(folder: Path, config: LlamaConfig, tensors: Mapping[str, Tensor], tokenizer_json: str) -> None:
     """Write config, weights and tokenizer into an existing folder."""
     config.architectures = ["LlamaForCausalLM"]
     save_file(dict(tensors), folder / WEIGHTS_FILE, metadata={"format": "pt"})

@@ -54,9 +54,7 @@ def find_meta_folder(root: Path, *, llama_type: str | None = None) -> MetaFolder
     Raises:
         CheckpointError: if params.json or tokenizer.model is nowhere, or several types are there.
     """
-    candidates = (
-        sorted(root.glob("*/params.json")) if llama_type is None else [root / llama_type / "params.json"]
-    )
+    candidates = sorted(root.glob("*/params.json")) if llama_type is None else [root / llama_type / "params.json"]
     if llama_type is None and (root / "params.json").is_file():
         candidates = [root / "params.json"]
     candidates = [path for path in candidates if path.is_file()]
@@ -88,9 +86,7 @@ def read_meta_params(path: Path) -> MetaParams:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw.get("use_scaled_rope"):
-            raise CheckpointError(
-                f"{path}: use_scaled_rope is set; scaled rotary angles (LLaMA 3.1) aren't supported"
-            )
+            raise CheckpointError(f"{path}: use_scaled_rope is set; scaled rotary angles (LLaMA 3.1) aren't supported")
         return MetaParams(
             num_heads=int(raw["n_heads"]),
             norm_eps=float(raw["norm_eps"]),
@@ -100,9 +96,7 @@ def read_meta_params(path: Path) -> MetaParams:
     except (ValueError, KeyError, AttributeError, OSError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(
-            f"{path}: not LLaMA's params.json ({error}); expected n_heads and norm_eps"
-        ) from error
+        raise CheckpointError(f"{path}: not LLaMA's params.json ({error}); expected n_heads and norm_eps") from error
 
 
 def read_meta_tensors(shards: tuple[Path, ...]) -> dict[str, Tensor]:
@@ -129,9 +123,7 @@ def _llama_keys(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     kept = {name: value for name, value in content.items() if not any(part in name for part in skipped)}
     unknown = [name for name in kept if parse_meta_name(name) is None]
     if unknown:
-        raise CheckpointError(
-            unknown_keys_message(path, unknown, ["layers.0.attention.wq.weight", "norm.weight"])
-        )
+        raise CheckpointError(unknown_keys_message(path, unknown, ["layers.0.attention.wq.weight", "norm.weight"]))
     return kept
 
 
@@ -159,9 +151,7 @@ def llama_config_from_meta(tensors: dict[str, Tensor], params: MetaParams, *, bi
     )  # fmt: skip
     missing = [name for name in needed if name not in tensors]
     if missing:
-        raise CheckpointError(
-            f"LLaMA weights lack {missing[0]!r}; expected a full LLaMA: pass its folder as llama"
-        )
+        raise CheckpointError(f"LLaMA weights lack {missing[0]!r}; expected a full LLaMA: pass its folder as llama")
     vocab_size, hidden_size = tensors[needed[0]].shape
     query_rows, key_rows = tensors[needed[1]].shape[0], tensors[needed[2]].shape[0]
     if query_rows % params.num_heads or key_rows % (query_rows // params.num_heads):

@@ -56,9 +56,7 @@ def read_model_config(folder: Path) -> ModelConfig:
     path = folder / CONFIG_FILE
     raw = read_json(path)
     if raw.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path}: format is {raw.get('format')!r}; expected {FORMAT!r}, a mu-llama model folder"
-        )
+        raise CheckpointError(f"{path}: format is {raw.get('format')!r}; expected {FORMAT!r}, a mu-llama model folder")
     try:
         sizes = AdapterConfig(**raw.pop("adapter"))  # type: ignore[arg-type]
         return ModelConfig(adapter=sizes, **raw)  # type: ignore[arg-type]
@@ -82,9 +80,7 @@ def write_model_folder(
     save_file({name: value.contiguous() for name, value in adapter.items()}, folder / ADAPTER_FILE)
     if lora is not None:
         save_file({name: value.contiguous() for name, value in lora.items()}, folder / LORA_FILE)
-    (folder / CONFIG_FILE).write_text(
-        json.dumps(dataclasses.asdict(config), indent=2) + "\n", encoding="utf-8"
-    )
+    (folder / CONFIG_FILE).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n", encoding="utf-8")
 
 
 def assemble_native(
@@ -108,9 +104,7 @@ def assemble_native(
     if lora_path.is_file():
         first = llama_config.num_hidden_layers - config.adapter.num_conditioned_layers
         layers = range(first, llama_config.num_hidden_layers)
-        model.keep_value_weights(
-            [merged[f"model.layers.{layer}.self_attn.v_proj.weight"] for layer in layers]
-        )
+        model.keep_value_weights([merged[f"model.layers.{layer}.self_attn.v_proj.weight"] for layer in layers])
         merge_lora(merged, base, read_safetensors(lora_path), source=lora_path)
     placed = {f"llama.{name}": value for name, value in merged.items()}
     placed |= {name: value.float() for name, value in read_safetensors(folder / ADAPTER_FILE).items()}

@@ -83,9 +83,7 @@ def open_model(
     name = str(model)
     if name in EMBEDDED or (Path(model) / CONFIG_FILE).is_file():
         if llama is not None or encoder is not None:
-            raise ConfigError(
-                f"model {name!r} brings its own LLaMA and encoder; leave out --llama and --encoder"
-            )
+            raise ConfigError(f"model {name!r} brings its own LLaMA and encoder; leave out --llama and --encoder")
         folder = embedded_folder(name) if name in EMBEDDED else Path(model)
         return _open_native(folder, device=device, dtype=dtype, home=home, report=report)
     path = Path(model)
@@ -96,9 +94,7 @@ def open_model(
     near = difflib.get_close_matches(name, EMBEDDED, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     known = ", ".join(repr(known) for known in EMBEDDED)
-    raise ModelNotFoundError(
-        f"no model {name!r}: expected {known}, a model folder, or a checkpoint file{hint}"
-    )
+    raise ModelNotFoundError(f"no model {name!r}: expected {known}, a model folder, or a checkpoint file{hint}")
 
 
 def _open_native(
@@ -108,9 +104,7 @@ def _open_native(
     if "packaged" in config.llama:
         packaged = PACKAGED.get(config.llama["packaged"])
         if packaged is None:
-            raise CheckpointError(
-                f"{folder}: embedded LLaMA {config.llama['packaged']!r} is unknown; update mu-llama"
-            )
+            raise CheckpointError(f"{folder}: embedded LLaMA {config.llama['packaged']!r} is unknown; update mu-llama")
         llama_folder = provide_llama(packaged, home, report=report)
     else:
         llama_folder = folder / config.llama["folder"]
@@ -136,9 +130,7 @@ def _open_published(
     dtype: torch.dtype,
 ) -> OpenedModel:
     if llama is None:
-        raise ConfigError(
-            f"{path}: a published checkpoint needs the LLaMA it was made for; add --llama FOLDER"
-        )
+        raise ConfigError(f"{path}: a published checkpoint needs the LLaMA it was made for; add --llama FOLDER")
     parts = read_published([path])
     folder = find_meta_folder(Path(llama))
     has_base = "layers.0.attention.wq.weight" in parts.llama
@@ -171,4 +163,13 @@ def _published_encoder(
     if encoder is not None:
         spec: dict[str, Any] = {"kind": "mert", "path": str(encoder), "device": str(device)}
         return lambda: build_encoder(spec)
+    if parts.encoder:
+        return lambda: _encoder_from(parts, path, device)
     raise ConfigError(f"{path}: needs the MERT it was made with; add --encoder with a MERT folder or hub id")
+
+
+def _encoder_from(parts: PublishedTensors, path: Path, device: torch.device) -> Encoder:
+    from mu_llama.encoders.mert import load_mert_from_tensors, published_config
+
+    config = published_config(parts.encoder, source=str(path))
+    return load_mert_from_tensors(parts.encoder, config, device=str(device), source=str(path))

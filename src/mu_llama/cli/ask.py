@@ -13,16 +13,15 @@ from mu_llama.cli import options as opt
 from mu_llama.errors import MuLlamaError
 
 if TYPE_CHECKING:
+    from mu_llama.answers import Answer, Failure
     from mu_llama.generation import GenerationOptions
-    from mu_llama.listener import Answer, Failure, Listener
+    from mu_llama.listener import Listener
 
 BATCH_SIZE = 16
 
 
 def ask(
-    audio: Annotated[
-        list[Path], typer.Argument(help="Audio files, or videos with sound.", show_default=False)
-    ],
+    audio: Annotated[list[Path], typer.Argument(help="Audio files, or videos with sound.", show_default=False)],
     question: Annotated[
         list[str], typer.Option("--question", "-q", help="What to ask; repeatable.", show_default=False)
     ],
@@ -84,7 +83,7 @@ def _print_json(
     seconds: dict[str, Any],
 ) -> int:
     """Answer in batches, a line as soon as its batch is done; returns how many rows failed."""
-    from mu_llama.listener import Failure
+    from mu_llama.answers import Failure
 
     failed = 0
     last = None
@@ -99,7 +98,7 @@ def _print_json(
 
 
 def _record(row: Answer | Failure) -> dict[str, Any]:
-    from mu_llama.listener import Failure
+    from mu_llama.answers import Failure
 
     if isinstance(row, Failure):
         return {"audio": row.audio, "question": row.question, "error": str(row.error)}

@@ -18,17 +18,13 @@ FAILED = 2
 PARTLY_FAILED = 1
 """Exit code: some rows of a batch were not answered."""
 
-Model = Annotated[
-    str, typer.Option("--model", "-m", help="mini, a model folder, or a published checkpoint.pth.")
-]
+Model = Annotated[str, typer.Option("--model", "-m", help="mini, a model folder, or a published checkpoint.pth.")]
 Llama = Annotated[
     Path | None, typer.Option(help="Meta LLaMA folder beside a published checkpoint.", show_default=False)
 ]
 EncoderPath = Annotated[
     str | None,
-    typer.Option(
-        "--encoder", help="MERT folder or hub id beside a published checkpoint.", show_default=False
-    ),
+    typer.Option("--encoder", help="MERT folder or hub id beside a published checkpoint.", show_default=False),
 ]
 KnnIndex = Annotated[
     Path | None, typer.Option(help="faiss file of vectors to blend into the track's own.", show_default=False)
@@ -44,19 +40,13 @@ WindowChoice = Annotated[
     ),
 ]
 Offset = Annotated[float, typer.Option(min=0, help="Start listening here, in seconds.")]
-Duration = Annotated[
-    float | None, typer.Option(help="Listen to so many seconds at most.", show_default="to the end")
-]
+Duration = Annotated[float | None, typer.Option(help="Listen to so many seconds at most.", show_default="to the end")]
 Cache = Annotated[bool, typer.Option(help="Keep features on disk, so that a track is encoded once.")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
 Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest word; higher varies more.")]
-TopP = Annotated[
-    float, typer.Option(min=0, max=1, help="Sample among the likeliest words up to this probability.")
-]
+TopP = Annotated[float, typer.Option(min=0, max=1, help="Sample among the likeliest words up to this probability.")]
 Seed = Annotated[int | None, typer.Option(help="Makes sampling repeatable.", show_default=False)]
-Stop = Annotated[
-    list[str] | None, typer.Option(help="Text that ends an answer; repeatable.", show_default=False)
-]
+Stop = Annotated[list[str] | None, typer.Option(help="Text that ends an answer; repeatable.", show_default=False)]
 
 
 def fail(message: object, *, code: int = FAILED) -> typer.Exit:

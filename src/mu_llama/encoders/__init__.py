@@ -21,9 +21,7 @@ def _mert_builder() -> Callable[..., Encoder]:
 
     dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-    def build(
-        *, path: str, device: str = "cpu", dtype: str = "float32", revision: str | None = None
-    ) -> Encoder:
+    def build(*, path: str, device: str = "cpu", dtype: str = "float32", revision: str | None = None) -> Encoder:
         if dtype not in dtypes:
             raise ConfigError(f"the dtype of mert is {dtype!r}; expected one of {', '.join(dtypes)}")
         return load_mert(path, device=device, dtype=dtypes[dtype], revision=revision)
@@ -64,7 +62,5 @@ def build_encoder(spec: Mapping[str, Any]) -> Encoder:
     try:
         signature.bind(**settings)
     except TypeError as error:
-        raise ConfigError(
-            f"the encoder {kind}: {error}; its settings are {', '.join(signature.parameters)}"
-        ) from None
+        raise ConfigError(f"the encoder {kind}: {error}; its settings are {', '.join(signature.parameters)}") from None
     return builder(**settings)

@@ -168,9 +168,7 @@ class FeatureCache:
 def encode_entry(features: TrackFeatures) -> bytes:
     """Write features as the bytes of a safetensors file, with a checksum in its metadata."""
     values = features.values.detach().to("cpu", torch.float32).contiguous()
-    facts = json.dumps(
-        {"heard": features.heard, "duration_s": features.duration_s, "details": dict(features.details)}
-    )
+    facts = json.dumps({"heard": features.heard, "duration_s": features.duration_s, "details": dict(features.details)})
     # One metadata key, because safetensors writes several in any order.
     entry = json.dumps({"facts": facts, "sha256": _checksum(values, facts)})
     data: bytes = save({"values": values}, metadata={"entry": entry})
@@ -210,9 +208,7 @@ def _hash_bytes(source: AudioSource) -> str:
     finally:
         reader.close()
     if reader.failure is not None:
-        raise AudioError(
-            f"{reader.label}: can't be read ({reader.failure}); check the disk"
-        ) from reader.failure
+        raise AudioError(f"{reader.label}: can't be read ({reader.failure}); check the disk") from reader.failure
     return digest.hexdigest()
 
 

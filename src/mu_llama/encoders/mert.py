@@ -101,9 +101,7 @@ class MertEncoder:
 
     def _check_window(self, window: Waveform) -> None:
         if window.rate_hz != self.rate_hz:
-            raise AudioError(
-                f"the window is at {window.rate_hz} Hz; expected {self.rate_hz}: resample it first"
-            )
+            raise AudioError(f"the window is at {window.rate_hz} Hz; expected {self.rate_hz}: resample it first")
         if window.samples.size < self.config.min_samples:
             raise AudioError(
                 f"the window has {window.samples.size} samples ({window.duration_s:.4f} s); "
@@ -122,9 +120,7 @@ def normalise(samples: Samples) -> Samples:
         [-1.0, 1.0]
     """
     precise = samples.astype(np.float64)
-    normalised: Samples = ((precise - precise.mean()) / np.sqrt(precise.var() + _NORMALISE_EPS)).astype(
-        np.float32
-    )
+    normalised: Samples = ((precise - precise.mean()) / np.sqrt(precise.var() + _NORMALISE_EPS)).astype(np.float32)
     return normalised
 
 
@@ -180,9 +176,7 @@ def load_mert_from_tensors(
     return _build(tensors, parsed, device=device, dtype=dtype, source=source)
 
 
-def published_config(
-    tensors: Mapping[str, torch.Tensor], *, source: str = "the given tensors"
-) -> dict[str, Any]:
+def published_config(tensors: Mapping[str, torch.Tensor], *, source: str = "the given tensors") -> dict[str, Any]:
     """Find the published MERT size (330M or 95M) that tensors without a config.json belong to.
 
     Raises:
@@ -195,9 +189,7 @@ def published_config(
         if config["hidden_size"] == width:
             return dict(config)
     sizes = ", ".join(f"{config['hidden_size']} ({name})" for name, config in PUBLISHED_CONFIGS.items())
-    raise CheckpointError(
-        f"{source} hold a MERT of width {width}; expected one of {sizes}: give its config.json"
-    )
+    raise CheckpointError(f"{source} hold a MERT of width {width}; expected one of {sizes}: give its config.json")
 
 
 def _build(

@@ -143,9 +143,7 @@ def parse_mert_config(
     model_type = config.get("model_type", "mert_model")
     if model_type not in DEFAULT_RATES_HZ:
         known = " or ".join(DEFAULT_RATES_HZ)
-        raise CheckpointError(
-            f"{source} has model_type {model_type!r}; expected {known}: give a MERT-v1 folder"
-        )
+        raise CheckpointError(f"{source} has model_type {model_type!r}; expected {known}: give a MERT-v1 folder")
     for field, effect in REFUSED_FIELDS.items():
         if config.get(field):
             raise CheckpointError(
@@ -155,9 +153,7 @@ def parse_mert_config(
     try:
         hubert = HubertConfig(**given)
     except (TypeError, ValueError, StrictDataclassError) as error:
-        raise CheckpointError(
-            f"{source} doesn't describe a HuBERT: {' '.join(str(error).split())}"
-        ) from error
+        raise CheckpointError(f"{source} doesn't describe a HuBERT: {' '.join(str(error).split())}") from error
     preprocessor = preprocessor or {}
     fallback_rate_hz = config.get("sample_rate", DEFAULT_RATES_HZ[model_type])
     rate_hz = preprocessor.get("sampling_rate", fallback_rate_hz)
@@ -180,9 +176,7 @@ def read_mert_config(folder: Path) -> MertConfig:
     path = folder / "config.json"
     preprocessor_path = folder / "preprocessor_config.json"
     if not path.is_file():
-        raise ModelNotFoundError(
-            f"{folder} has no config.json; expected a MERT folder: download it completely"
-        )
+        raise ModelNotFoundError(f"{folder} has no config.json; expected a MERT folder: download it completely")
     preprocessor = _read_json_object(preprocessor_path) if preprocessor_path.is_file() else None
     return parse_mert_config(_read_json_object(path), preprocessor=preprocessor, source=str(path))
 

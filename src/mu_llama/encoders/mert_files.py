@@ -70,9 +70,7 @@ def _download(hub_id: str, *, revision: str | None) -> Path:
     try:
         folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=described + safe))
         if not any((folder / name).is_file() for name in (SAFETENSORS_FILE, SAFETENSORS_INDEX, PYTORCH_FILE)):
-            folder = Path(
-                snapshot_download(hub_id, revision=revision, allow_patterns=[*described, PYTORCH_FILE])
-            )
+            folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*described, PYTORCH_FILE]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelNotFoundError(
             f"{hub_id} is neither a folder nor can it be downloaded ({type(error).__name__}); {advice}"
@@ -100,9 +98,7 @@ def _read_shards(index: Path) -> dict[str, torch.Tensor]:
         if Path(shard).name != shard:
             raise CheckpointError(f"{index} names the shard {shard!r}; expected a file name without folders")
         if not path.is_file():
-            raise ModelNotFoundError(
-                f"{path} is missing; {index.name} names it: download the model completely"
-            )
+            raise ModelNotFoundError(f"{path} is missing; {index.name} names it: download the model completely")
         tensors.update(_read_safetensors(path))
     return tensors
 
@@ -115,10 +111,6 @@ def _read_pytorch(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(
             f"{path} can't be read as plain tensors; it's damaged or holds code: use the model's safetensors"
         ) from error
-    if not isinstance(contents, dict) or not all(
-        isinstance(value, torch.Tensor) for value in contents.values()
-    ):
-        raise CheckpointError(
-            f"{path} holds other things than tensors; expected a table of names and tensors"
-        )
+    if not isinstance(contents, dict) or not all(isinstance(value, torch.Tensor) for value in contents.values()):
+        raise CheckpointError(f"{path} holds other things than tensors; expected a table of names and tensors")
     return contents

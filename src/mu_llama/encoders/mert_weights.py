@@ -49,17 +49,13 @@ def fit_names(tensors: Mapping[str, torch.Tensor], *, source: str) -> dict[str, 
             continue
         name = renamed.get(name, name)
         if name in fitted:
-            raise CheckpointError(
-                f"{source} holds {origins[name]} and {given}, two spellings of {name}: remove one"
-            )
+            raise CheckpointError(f"{source} holds {origins[name]} and {given}, two spellings of {name}: remove one")
         origins[name] = given
         fitted[name] = tensor
     return fitted
 
 
-def check_fit(
-    tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], *, source: str
-) -> None:
+def check_fit(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], *, source: str) -> None:
     """Compare names and shapes with those of the model that config.json describes.
 
     Raises:

@@ -23,7 +23,7 @@ Part = Literal["penultimate", "tag_logits", "tag_probabilities", "pooled"]
 SHORTEST_S = 0.1
 TARGET_RMS = 10 ** (-16 / 20)  # -16 dBFS
 LARGEST_GAIN = 10 ** (40 / 20)  # +40 dB
-BATCH_PATCHES = 24  # bounds the memory of a long window
+BATCH_PATCHES = 6  # products that fit the cache; bounds the memory of a long window
 _PART_WIDTHS: dict[Part, int] = {
     "penultimate": 200,
     "tag_logits": 50,
@@ -102,9 +102,7 @@ class MusicnnEncoder:
         self.width = len(variants) * sum(_PART_WIDTHS[part] for part in parts)
         settings = [weights.sha256, variants, parts, normalise_level]
         self.fingerprint = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-        self.tag_names = tuple(
-            f"{variant}:{tag}" for variant in variants for tag in weights.tag_names[variant]
-        )
+        self.tag_names = tuple(f"{variant}:{tag}" for variant in variants for tag in weights.tag_names[variant])
         self._log_mel = LogMel(weights.tensors["mel_filters"])
         self._network = MusicnnNetwork([_variant_tensors(weights, variant) for variant in variants])
 
@@ -223,15 +221,9 @@ def _checked(window: Waveform) -> Waveform:
 
 def _check_choice(setting: str, chosen: tuple[str, ...], known: tuple[str, ...]) -> None:
     if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
-        raise ConfigError(
-            f"MusiCNN {setting} are {chosen}; expected some of {known}, each once: change {setting}"
-        )
+        raise ConfigError(f"MusiCNN {setting} are {chosen}; expected some of {known}, each once: change {setting}")
 
 
 def _variant_tensors(weights: MusicnnWeights, variant: Variant) -> dict[str, torch.Tensor]:
     prefix = f"{variant}."
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in weights.tensors.items()
-        if name.startswith(prefix)
-    }
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.tensors.items() if name.startswith(prefix)}

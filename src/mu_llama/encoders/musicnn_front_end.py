@@ -14,7 +14,7 @@ Correlations are written as matrix products over views of the patch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -60,14 +60,10 @@ class FrontEndLayer(nn.Module):
             # the input is zero-padded after its normalisation, so the shift is felt only inside the patch
             shifts.append((input_offset / input_scale).expand(len(biases[-1])))
         kernel, bias, shift = torch.cat(kernels), torch.cat(biases), torch.cat(shifts)
-        scale, offset = (
-            torch.cat(parts) for parts in zip(*(norm_affine(t, layer) for t in variants), strict=True)
-        )
+        scale, offset = (torch.cat(parts) for parts in zip(*(norm_affine(t, layer) for t in variants), strict=True))
         sums = kernel.sum(2)  # (filters, kernel frames)
         reach = (sums.shape[1] - 1) // 2, sums.shape[1] // 2
-        inside = F.conv1d(F.pad(torch.ones(1, num_frames), reach)[None], sums[:, None])[
-            0
-        ]  # (filters, frames)
+        inside = F.conv1d(F.pad(torch.ones(1, num_frames), reach)[None], sums[:, None])[0]  # (filters, frames)
         frame_bias = bias[:, None] + shift[:, None] * inside
         live = (kernel.abs().sum((1, 2)) * LARGEST_INPUT * scale.abs() > NEGLIGIBLE).nonzero()[:, 0]
         # under a negative scale the minimum is needed: minus the maximum of the negative
@@ -117,10 +113,7 @@ class TimbralPeaks(nn.Module):
         taps = self.num_taps
         padded = F.pad(patches, (0, 0, (taps - 1) // 2, taps // 2))
         rows = padded.unfold(1, taps, 1).reshape(num_patches * num_frames, num_bands * taps)
-        positions = range(num_bands - self.num_bands + 1)
-        windows = (
-            rows[:, taps * low : taps * (low + self.num_bands)] for low in positions
-        )  # views, not copies
+        windows = rows.unfold(1, taps * self.num_bands, taps).transpose(0, 1)  # (positions, rows, K), a view
         return _largest_product(windows, self.matrix).view(num_patches, num_frames, -1)
 
 
@@ -149,19 +142,12 @@ class TemporalPeaks(nn.Module):
         before = (self.num_taps - 1) // 2
         after = num_blocks * BLOCK + self.num_taps - 1 - before - num_frames
         padded = F.pad(patches.permute(2, 0, 1), (before, after))
-        rows = padded.unfold(2, self.num_taps + BLOCK - 1, BLOCK).flatten(
-            1, 2
-        )  # (bands, P * blocks, taps + BLOCK - 1)
-        peaks = _largest_product(rows, self.matrix)
+        windows = padded.unfold(2, self.num_taps + BLOCK - 1, BLOCK).flatten(1, 2)  # (bands, P * blocks, K)
+        peaks = _largest_product(windows, self.matrix)
         return peaks.view(num_patches, num_blocks * BLOCK, -1)[:, :num_frames]
 
 
-def _largest_product(windows: Iterable[torch.Tensor], matrix: torch.Tensor) -> torch.Tensor:
-    """Return the elementwise maximum of `window @ matrix`, holding two products at a time."""
-    remaining = iter(windows)
-    largest = next(remaining) @ matrix
-    product = torch.empty_like(largest)
-    for window in remaining:
-        torch.mm(window, matrix, out=product)
-        torch.maximum(largest, product, out=largest)
-    return largest
+def _largest_product(windows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """Return the maximum over W of `windows @ matrix`: (W, rows, K) and (K, columns) give (rows, columns)."""
+    # one batched product: a loop of small ones leaves threads waiting for each other on a busy machine
+    return torch.bmm(windows, matrix.expand(len(windows), -1, -1)).amax(0)

@@ -61,9 +61,7 @@ class MusicnnNetwork(nn.Module):
         super().__init__()
         for tensors in variants:
             _check_names(tensors)
-        self.front_end = nn.ModuleList(
-            FrontEndLayer(variants, layer, num_frames=PATCH_FRAMES) for layer in FRONT_END
-        )
+        self.front_end = nn.ModuleList(FrontEndLayer(variants, layer, num_frames=PATCH_FRAMES) for layer in FRONT_END)
         self.back_ends = nn.ModuleList(_BackEnd(tensors) for tensors in variants)
 
     def forward(self, patches: torch.Tensor) -> NetworkOutput:
@@ -73,10 +71,7 @@ class MusicnnNetwork(nn.Module):
             patches: float32 log mel patches of shape (P, 187, 96).
         """
         by_variant = zip(*(layer(patches) for layer in self.front_end), strict=True)
-        parts = [
-            back_end(torch.cat(layers, -1))
-            for back_end, layers in zip(self.back_ends, by_variant, strict=True)
-        ]
+        parts = [back_end(torch.cat(layers, -1)) for back_end, layers in zip(self.back_ends, by_variant, strict=True)]
         return NetworkOutput(*(torch.cat(part, -1) for part in zip(*parts, strict=True)))
 
 
@@ -121,9 +116,7 @@ class _MidendLayer(nn.Module):
 
     def forward(self, channels: torch.Tensor) -> torch.Tensor:
         """Map (P, frames, channels) to (P, frames, filters)."""
-        convolved = F.conv1d(
-            channels.transpose(1, 2), self.kernel, self.bias, padding=self.kernel.shape[2] // 2
-        )
+        convolved = F.conv1d(channels.transpose(1, 2), self.kernel, self.bias, padding=self.kernel.shape[2] // 2)
         normed: torch.Tensor = self.norm(F.relu(convolved).transpose(1, 2))
         return normed
 

@@ -46,6 +46,9 @@ class AudioAdapter(nn.Module):
     neighbours, a linear projection and the bridge blocks. Source: MU-LLaMA, arXiv 2308.11276, section 3.
     """
 
+    feature_mean: Tensor
+    feature_deviation: Tensor
+
     def __init__(self, config: AdapterConfig) -> None:
         super().__init__()
         self.config = config

@@ -21,7 +21,7 @@ ATTENTION_NAME = "mu_llama_sdpa"
 
 
 def conditioned_attention(
-    module: nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,

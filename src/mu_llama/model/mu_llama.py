@@ -23,9 +23,7 @@ class MuLlama(nn.Module):
         conditioner: audio vector to per-layer terms.
     """
 
-    def __init__(
-        self, llama: LlamaForCausalLM, *, adapter: AudioAdapter, conditioner: LayerConditioner
-    ) -> None:
+    def __init__(self, llama: LlamaForCausalLM, *, adapter: AudioAdapter, conditioner: LayerConditioner) -> None:
         super().__init__()
         llama.set_attn_implementation(ATTENTION_NAME)
         self.llama = llama

@@ -39,9 +39,7 @@ class NeighbourBlend:
 
     def __init__(self, vectors: Tensor, options: BlendOptions) -> None:
         if vectors.ndim != 2 or vectors.shape[0] == 0:
-            raise ConfigError(
-                f"the index has shape {tuple(vectors.shape)}; expected (N, D) with N at least 1"
-            )
+            raise ConfigError(f"the index has shape {tuple(vectors.shape)}; expected (N, D) with N at least 1")
         self.vectors = vectors.float()
         self.options = options
 

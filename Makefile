@@ -1,0 +1,48 @@
+# Every target sets up what it needs; a second run starts at once.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# `make ask TORCH=torch==2.13.0` takes the default build, which on Linux is the one for NVIDIA GPUs.
+TORCH  ?= cpu
+
+.PHONY: ask test check check-slow lint bench docs clean
+
+ask: $(VENV)/.run
+	@test -n "$$AUDIO" || { echo 'usage: make ask AUDIO=file QUESTION="..."' >&2; exit 2; }
+	@$(BIN)/mu-llama ask "$$AUDIO" -q "$$QUESTION"
+
+export AUDIO QUESTION
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: lint test
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check src tests recipes benchmarks
+	$(BIN)/ruff format --check src tests recipes benchmarks
+	$(BIN)/mypy src
+
+check-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.run
+
+docs: $(VENV)/.dev
+	$(BIN)/pdoc mu_llama '!mu_llama.cli' --output-directory site
+
+clean:
+	rm -rf $(VENV) site build dist
+
+$(VENV)/.run: pyproject.toml constraints.txt scripts/install_torch.sh
+	@echo "setting up $(VENV) (once, a few minutes) ..." >&2
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "needs Python 3.11 or newer" >&2; exit 2; }
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@sh scripts/install_torch.sh $(BIN)/python "$(TORCH)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,train]'
+	@touch $@

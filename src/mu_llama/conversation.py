@@ -1,0 +1,53 @@
+"""Questions about one track, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from mu_llama.answers import Answer, AnswerStream, HeardTrack
+from mu_llama.generation import GenerationOptions
+from mu_llama.prompts import Turn
+
+
+class StreamTurns(Protocol):
+    """Answers the last turn of a conversation, as `Listener.stream_turns` does."""
+
+    def __call__(self, track: HeardTrack, turns: Sequence[Turn], *, options: GenerationOptions) -> AnswerStream:
+        """Stream the answer."""
+        ...
+
+
+class Conversation:
+    """Questions about one track; the model sees what was said before.
+
+    Args:
+        stream_turns: who answers.
+        track: what about.
+        options: how answers are written.
+    """
+
+    def __init__(self, stream_turns: StreamTurns, track: HeardTrack, *, options: GenerationOptions) -> None:
+        self._stream_turns = stream_turns
+        self.track = track
+        self.options = options
+        self.turns: list[Turn] = []
+
+    def ask(self, question: str) -> Answer:
+        """Answer the next question.
+
+        Raises:
+            QuestionError: if it is empty, or the conversation has grown too long.
+        """
+        return self.stream(question).answer
+
+    def stream(self, question: str) -> AnswerStream:
+        """Answer the next question piece by piece; the turn is remembered once its answer is finished."""
+        stream = self._stream_turns(self.track, [*self.turns, Turn(question)], options=self.options)
+        return AnswerStream(self._remembering(stream))
+
+    def _remembering(self, stream: AnswerStream) -> Iterator[str | Answer]:
+        yield from stream
+        answer = stream.answer
+        self.turns.append(Turn(answer.question, answer.text))
+        yield answer

@@ -1,0 +1,131 @@
+"""Write the answers of one batch of rows: prompts in, pieces of text and finished answers out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mu_llama.answer_text import AnswerText
+from mu_llama.answers import Answer, Failure, HeardTrack, Timings
+from mu_llama.checkpoints.open_model import OpenedModel
+from mu_llama.errors import QuestionError
+from mu_llama.generation import Decoder, FinishReason, GenerationOptions
+from mu_llama.prompts import Turn
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One question about one track, ready to be answered."""
+
+    track: HeardTrack
+    """What it is about."""
+    question: str
+    """The last thing that was asked."""
+    prompt: list[int]
+    """Token ids of the whole conversation."""
+
+
+def make_row(opened: OpenedModel, track: HeardTrack, turns: Sequence[Turn]) -> Row:
+    """Write the prompt that asks for the answer of the last turn.
+
+    Raises:
+        QuestionError: if the question is empty, or the conversation leaves no room for an answer.
+    """
+    question = turns[-1].question
+    check_question(question)
+    clean = opened.tokenizer.without_special  # so that a question can't end its own turn
+    cleaned = [Turn(clean(turn.question), None if turn.answer is None else clean(turn.answer)) for turn in turns]
+    prompt = opened.tokenizer.encode_prompt(opened.template.render(cleaned))
+    if len(prompt) >= opened.model.context_length:
+        raise QuestionError(
+            f"the prompt is {len(prompt)} tokens long, the model's context {opened.model.context_length}; "
+            "ask something shorter or start a new conversation"
+        )
+    return Row(track, question, prompt)
+
+
+def check_question(question: str) -> None:
+    """Refuse a question without words.
+
+    Raises:
+        QuestionError: if there is nothing but space.
+    """
+    if not question.strip():
+        raise QuestionError("the question is empty; expected words, e.g. 'What instruments do you hear?'")
+
+
+def write_rows(
+    opened: OpenedModel, rows: Sequence[Row], options: GenerationOptions
+) -> Iterator[tuple[int, str | Answer]]:
+    """Answer all rows in one batch, each with its own conditioning.
+
+    Yields:
+        (row, piece of text) as text is written and, at the end of a row, (row, answer).
+    """
+    start = time.perf_counter()
+    decoder = Decoder(
+        opened.model,
+        prompts=[row.prompt for row in rows],
+        conditioning=torch.stack([row.track.conditioning for row in rows]),
+        options=options,
+        eos_ids=opened.tokenizer.eos_ids,
+    )
+    texts = [AnswerText(opened.tokenizer, (*options.stop, *opened.template.stop)) for _ in rows]
+    counts = [0] * len(rows)
+    first_token_s: float | None = None
+    for token in decoder:
+        now = time.perf_counter() - start
+        first_token_s = now if first_token_s is None else first_token_s
+        text, reason = texts[token.row], token.finish_reason
+        if token.id is not None:
+            counts[token.row] += 1
+            yield token.row, text.push(token.id)
+        if text.stopped:
+            decoder.finish(token.row)
+            reason = "stop"
+        if reason is not None:
+            yield token.row, text.finish()
+            listen_s = rows[token.row].track.listen_s
+            timings = Timings(listen_s, first_token_s, total_s=listen_s + time.perf_counter() - start)
+            yield token.row, _answer(opened, rows[token.row], text.text, reason, counts[token.row], timings)
+
+
+def end_of_batch(waiting: Sequence[Row | Failure], batch_size: int) -> int | None:
+    """Find the index just behind the row that fills a batch; None if there are too few rows."""
+    num_rows = 0
+    for index, row in enumerate(waiting):
+        num_rows += isinstance(row, Row)
+        if num_rows == batch_size:
+            return index + 1
+    return None
+
+
+def answer_batch(
+    opened: OpenedModel, waiting: Sequence[Row | Failure], options: GenerationOptions
+) -> Iterator[Answer | Failure]:
+    """Answer the rows in one batch; yields answers and failures in the order of `waiting`."""
+    rows = [row for row in waiting if isinstance(row, Row)]
+    written = write_rows(opened, rows, options) if rows else iter(())
+    answers = {row: piece for row, piece in written if isinstance(piece, Answer)}
+    ordered = iter(answers[index] for index in range(len(rows)))
+    for row in waiting:
+        yield row if isinstance(row, Failure) else next(ordered)
+
+
+def _answer(
+    opened: OpenedModel, row: Row, text: str, reason: FinishReason, num_tokens: int, timings: Timings
+) -> Answer:
+    return Answer(
+        text=text,
+        audio=row.track.name,
+        question=row.question,
+        model=opened.name,
+        finish_reason=reason,
+        heard=row.track.heard,
+        num_prompt_tokens=len(row.prompt),
+        num_tokens=num_tokens,
+        timings=timings,
+    )
