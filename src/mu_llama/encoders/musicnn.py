@@ -12,9 +12,10 @@ from typing import Literal
 import safetensors.torch
 import torch
 
-from mu_llama.audio.waveform import Waveform
+from mu_llama.audio.waveform import Samples, Waveform
 from mu_llama.encoders.log_mel import HOP, RATE_HZ, LogMel
 from mu_llama.encoders.musicnn_network import PATCH_FRAMES, MusicnnNetwork, NetworkOutput
+from mu_llama.encoders.own_threads import map_on_own_threads
 from mu_llama.errors import AudioError, CheckpointError, ConfigError
 
 Variant = Literal["msd", "mtt"]
@@ -23,7 +24,7 @@ Part = Literal["penultimate", "tag_logits", "tag_probabilities", "pooled"]
 SHORTEST_S = 0.1
 TARGET_RMS = 10 ** (-16 / 20)  # -16 dBFS
 LARGEST_GAIN = 10 ** (40 / 20)  # +40 dB
-BATCH_PATCHES = 6  # products that fit the cache; bounds the memory of a long window
+BATCH_PATCHES = 3  # small enough that products stay in the cache
 _PART_WIDTHS: dict[Part, int] = {
     "penultimate": 200,
     "tag_logits": 50,
@@ -130,22 +131,28 @@ class MusicnnEncoder:
     @torch.inference_mode()
     def listen(self, window: Waveform) -> MusicnnFeatures:
         """Hear one window patch by patch; arguments and errors as for `encode`."""
-        samples = torch.from_numpy(_checked(window).samples)
-        if self.normalise_level:
-            samples = normalised(samples)
-        shortest = (PATCH_FRAMES - 1) * HOP
-        if samples.numel() < shortest:  # repeated, as the variants were trained
-            samples = samples.repeat(-(-shortest // samples.numel()))[:shortest]
-        spectrogram = self._log_mel(samples)  # (frames, bands)
+        (spectrogram,) = map_on_own_threads(self._spectrogram, [_checked(window).samples])
         starts, weights = patch_plan(len(spectrogram))
         patches = torch.stack([spectrogram[start : start + PATCH_FRAMES] for start in starts])
-        outputs: list[NetworkOutput] = [self._network(batch) for batch in torch.split(patches, BATCH_PATCHES)]
+        batches = torch.split(patches, BATCH_PATCHES)
+        outputs: list[NetworkOutput] = map_on_own_threads(self._network, batches)
         return MusicnnFeatures(
             start_s=torch.tensor(starts) * (HOP / RATE_HZ),
             weights=torch.tensor(weights),
             tag_names=self.tag_names,
             **{part: torch.cat([getattr(output, part) for output in outputs]) for part in _PART_WIDTHS},
         )
+
+    def _spectrogram(self, window: Samples) -> torch.Tensor:
+        """Return the log mel spectrogram (frames, bands) of samples (S,), at least one patch long."""
+        samples = torch.from_numpy(window)
+        if self.normalise_level:
+            samples = normalised(samples)
+        shortest = (PATCH_FRAMES - 1) * HOP
+        if samples.numel() < shortest:  # repeated, as the variants were trained
+            samples = samples.repeat(-(-shortest // samples.numel()))[:shortest]
+        spectrogram: torch.Tensor = self._log_mel(samples)
+        return spectrogram
 
 
 def read_musicnn_weights() -> MusicnnWeights:

@@ -149,5 +149,4 @@ class TemporalPeaks(nn.Module):
 
 def _largest_product(windows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """Return the maximum over W of `windows @ matrix`: (W, rows, K) and (K, columns) give (rows, columns)."""
-    # one batched product: a loop of small ones leaves threads waiting for each other on a busy machine
     return torch.bmm(windows, matrix.expand(len(windows), -1, -1)).amax(0)
