@@ -26,6 +26,7 @@ from mu_llama.model.config import AdapterConfig
 from mu_llama.model.mu_llama import MuLlama, build_mu_llama
 
 _BLOCK = re.compile(r"mu_mert_(norm|f1|f2|f3)_(\d+)\.(weight|bias)")
+_ENDS = re.compile(r"mu_mert_(agg|proj)\.(weight|bias)|prefix_query\.weight")
 _BLOCK_PARTS = {"norm": "norm", "f1": "gate", "f3": "up", "f2": "down"}
 _LORA = re.compile(r"layers\.(\d+)\.(attention|feed_forward)\.lora_(w[qkvo123])_(l[12])\.weight")
 _GATE = re.compile(r"layers\.(\d+)\.attention\.gate")
@@ -75,7 +76,7 @@ def _sort_into(parts: PublishedTensors, tensors: Mapping[str, Tensor], path: Pat
         inner = name.removeprefix("llama.")
         if name.startswith("mert_model."):
             parts.encoder[name.removeprefix("mert_model.")] = value
-        elif name.startswith("mu_mert_") or name == "prefix_query.weight":
+        elif _ENDS.fullmatch(name) or _BLOCK.fullmatch(name):
             parts.adapter[name] = value
         elif inner == name:
             unknown.append(name)
@@ -132,8 +133,6 @@ def adapter_tensors(parts: PublishedTensors, config: AdapterConfig, *, num_layer
             renamed[f"{simple[module]}.{kind}"] = value
         elif match := _BLOCK.fullmatch(name):
             renamed[f"adapter.blocks.{int(match[2]) - 1}.{_BLOCK_PARTS[match[1]]}.{match[3]}"] = value
-        elif name != "prefix_query.weight":
-            raise CheckpointError(unknown_keys_message("checkpoint", [name], parts.adapter))
     conditioned = range(num_layers - config.num_conditioned_layers, num_layers)
     missing = [layer for layer in conditioned if layer not in parts.gates]
     if missing:
