@@ -181,8 +181,8 @@ def ensemble(clip: Clip, rng: random.Random) -> QA | None:
         return None
     words = _ENSEMBLES.get(name, with_article(name))
     questions = [
-        "Is this a solo, a band or an orchestra?", "Is it one player or a group?", "Who is playing, a soloist or a group?",
-        "What kind of ensemble is this?",
+        "Is this a solo, a band or an orchestra?", "Is it one player or a group?",
+        "Who is playing, a soloist or a group?", "What kind of ensemble is this?",
     ]  # fmt: skip
     answers = [f"{words}.", f"it is {words}."]
     if name == "solo" and _instruments(clip):

@@ -21,8 +21,8 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from training_data import Example, read_examples, stack, tokenise
 
-from mu_llama.checkpoints.hugging_face import TOKENIZER_FILE, read_llama_folder
-from mu_llama.checkpoints.native import ModelConfig, write_model_folder
+from mu_llama.checkpoints.hugging_face import TOKENIZER_FILE, read_llama_folder, read_safetensors
+from mu_llama.checkpoints.native import ADAPTER_FILE, LORA_FILE, ModelConfig, write_model_folder
 from mu_llama.checkpoints.placing import place_tensors
 from mu_llama.checkpoints.provision import SMOLLM2, provide_llama
 from mu_llama.model.config import AdapterConfig
@@ -100,6 +100,15 @@ def build(recipe: Recipe, examples: list[Example], llama_folder: Path) -> MuLlam
     return model
 
 
+def continue_from(model: MuLlama, folder: Path) -> None:
+    """Load adapter and LoRA that an earlier run exported."""
+    state = read_safetensors(folder / ADAPTER_FILE)
+    for name, value in read_safetensors(folder / LORA_FILE).items():
+        state["llama." + name.replace(".weight", ".default.weight")] = value
+    unknown = model.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
+    assert not unknown.unexpected_keys, unknown.unexpected_keys
+
+
 def optimiser(model: MuLlama, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW with a group for each learning rate and for what doesn't decay."""
     groups: dict[tuple[float, float], list[Tensor]] = {}
@@ -152,8 +161,8 @@ def loss_of(model: MuLlama, batch: list[Example], rng: random.Random, recipe: Re
     return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
 
 
-def train(work: Path, out: Path, recipe: Recipe) -> None:
-    """Train, log to metrics.jsonl, and write the model folder."""
+def train(work: Path, out: Path, recipe: Recipe, *, init: Path | None) -> None:
+    """Train, log to metrics.jsonl, and write the model folder; `init` is a model folder to go on from."""
     rng = random.Random(recipe.seed)
     examples = [example for example in read_examples(work) if example.split == "train"]
     usable = [example for example in examples if conversation(example.clip, random.Random(0), num_turns=1)]
@@ -161,6 +170,8 @@ def train(work: Path, out: Path, recipe: Recipe) -> None:
     llama_folder = provide_llama(SMOLLM2, home_folder(), report=print)
     tokenizer = load_fast_tokenizer(llama_folder / TOKENIZER_FILE, eos_tokens=["<|im_end|>"])
     model = build(recipe, usable, llama_folder)
+    if init is not None:
+        continue_from(model, init)
     steps = optimiser(model, recipe)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     out.mkdir(parents=True, exist_ok=True)
@@ -217,6 +228,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("work/mini"))
     parser.add_argument("--out", type=Path, default=Path("work/mini/model"))
+    parser.add_argument("--init", type=Path, help="model folder of an earlier run to go on from")
     for name, value in asdict(Recipe()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     return parser.parse_args()
@@ -224,5 +236,5 @@ def _arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     arguments = vars(_arguments())
-    work, out = arguments.pop("work"), arguments.pop("out")
-    train(work, out, Recipe(**arguments))
+    work, out, init = (arguments.pop(name) for name in ("work", "out", "init"))
+    train(work, out, Recipe(**arguments), init=init)

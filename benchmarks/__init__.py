@@ -1,0 +1,1 @@
+"""Measurements behind every figure in the documentation; each file runs alone and writes results/<name>.json."""

@@ -1,0 +1,73 @@
+"""The README's commands run, and its promises about files and targets hold."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mu_llama.cli.main import typer_app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [line for kind, block in BLOCKS if not kind for line in block.splitlines() if line.strip()]
+
+
+def test_the_readme_is_short_and_its_links_exist() -> None:
+    assert len(README.splitlines()) < 200
+    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_first_commands_are_ask_and_test() -> None:
+    ask, test = COMMANDS[:2]
+    assert ask.startswith("make ask AUDIO=examples/audio/")
+    assert test == "make test"
+    audio = re.search(r"AUDIO=(\S+)", ask)
+    assert audio is not None
+    assert (ROOT / audio[1]).is_file()
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("make ")])
+def test_make_targets_exist(line: str) -> None:
+    targets = [word for word in shlex.split(line)[1:] if "=" not in word]
+    makefile = (ROOT / "Makefile").read_text()
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "mu-llama " in line and "python" not in line])
+def test_options_in_commands_exist(line: str) -> None:
+    words = shlex.split(line.split(">")[0])
+    words = words[next(i for i, word in enumerate(words) if word.endswith("mu-llama")) + 1 :]
+    shown = CliRunner().invoke(typer_app, [words[0], "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    for option in (word for word in words if word.startswith("-")):
+        assert re.search(rf"(?<![\w-]){re.escape(option)}\b", shown.stdout), option
+
+
+def test_every_long_option_of_the_text_exists() -> None:
+    shown = CliRunner().invoke(typer_app, ["ask", "--help"], env={"COLUMNS": "200"}).stdout
+    for option in set(re.findall(r"`(--[a-z-]+)", README)):
+        assert option in shown, option
+
+
+@pytest.mark.parametrize("clip", sorted((ROOT / "examples" / "audio").glob("*.ogg")), ids=lambda path: path.name)
+def test_example_clips_are_small_and_credited(clip: Path) -> None:
+    assert clip.stat().st_size <= 300_000
+    assert clip.name in (clip.parent / "README.md").read_text()
+
+
+def test_answers_in_the_readme_are_what_the_command_prints() -> None:
+    shown = re.findall(r"^\| `(examples/audio/\S+)` \| (.+?) \| (.+?) \|$", README, flags=re.MULTILINE)
+    assert shown
+    for audio, question, answer in shown:
+        command = [sys.executable, "-c", "from mu_llama.cli.main import app; app()", "ask", audio, "-q", question]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+        assert done.stdout.strip() == answer
