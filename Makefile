@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 # `make ask TORCH=torch==2.13.0` takes the default build, which on Linux is the one for NVIDIA GPUs.
 TORCH  ?= cpu
 
+# What `make docs` writes pages about.
+API := $(addprefix mu_llama.,listener answers conversation generation prompts errors audio encoders model checkpoints)
+
 .PHONY: ask test check check-slow lint bench docs clean
 
 ask: $(VENV)/.run
@@ -30,7 +33,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run
 
 docs: $(VENV)/.dev
-	$(BIN)/pdoc mu_llama '!mu_llama.cli' --output-directory site
+	$(BIN)/pdoc $(API) --output-directory site
 
 clean:
 	rm -rf $(VENV) site build dist

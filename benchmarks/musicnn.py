@@ -11,7 +11,6 @@ import argparse
 import json
 import platform
 import resource
-import runpy
 import statistics
 import tempfile
 import time
@@ -119,7 +118,8 @@ def float16_change(weights: MusicnnWeights, window: Waveform) -> float:
 
 def synthesised_files(folder: Path) -> list[Path]:
     """Write five minutes of synthesised music as FLAC files."""
-    synthesise = runpy.run_path(str(ROOT / "tests/encoders/synthesised_music.py"))["synthesise"]
+    from tests.encoders.synthesised_music import synthesise
+
     paths = [folder / f"{style}.flac" for style in ("chamber", "band", "club")]
     for path in paths:
         soundfile.write(path, 0.7 * synthesise(path.stem, 100), 16000)

@@ -35,7 +35,3 @@ class CheckpointError(MuLlamaError, ValueError):
 
 class ConfigError(MuLlamaError, ValueError):
     """Settings that contradict each other or are out of range."""
-
-
-class MissingExtraError(MuLlamaError, ImportError):
-    """An optional dependency that isn't installed; the text holds the pip line."""

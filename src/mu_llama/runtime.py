@@ -1,16 +1,14 @@
-"""What the machine offers: cache folder, device, dtype, optional packages."""
+"""What the machine offers: cache folder, device, dtype."""
 
 from __future__ import annotations
 
-import importlib
 import os
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import platformdirs
 
-from mu_llama.errors import ConfigError, MissingExtraError
+from mu_llama.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -72,17 +70,3 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in names:
         raise ConfigError(f"dtype {name!r} is unknown; expected auto, {', '.join(names)}")
     return names[name]
-
-
-def import_extra(module: str, *, extra: str) -> ModuleType:
-    """Import an optional package.
-
-    Raises:
-        MissingExtraError: with the pip line that installs it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{module} isn't installed; this needs the extra {extra!r}: pip install 'mu-llama[{extra}]'"
-        ) from error

@@ -151,12 +151,6 @@ def spoil_by_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.write_text("a file stands where the folder should be")
 
 
-def spoil_by_mode(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder.mkdir(mode=0o555)
-    if os.access(folder, os.W_OK):
-        pytest.skip("root may write anywhere")
-
-
 def spoil_by_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -164,7 +158,7 @@ def spoil_by_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "replace", refuse)
 
 
-@pytest.mark.parametrize("spoil", [spoil_by_file, spoil_by_mode, spoil_by_full_disk])
+@pytest.mark.parametrize("spoil", [spoil_by_file, spoil_by_full_disk])
 def test_a_folder_that_cannot_be_written_warns_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, spoil: Any
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,8 +22,8 @@ from mu_llama.encoders.musicnn import (
 from mu_llama.encoders.musicnn_network import PATCH_FRAMES
 from mu_llama.encoders.protocol import Encoder
 from mu_llama.errors import AudioError, CheckpointError, ConfigError
+from tests.encoders.synthesised_music import synthesise
 
-synthesise = runpy.run_path(str(Path(__file__).with_name("synthesised_music.py")))["synthesise"]
 EXPECTED = json.loads(Path(__file__).with_name("musicnn_expected.json").read_text())
 
 

@@ -53,11 +53,9 @@ def test_hidden_means(golden: Any, encoder: MertEncoder, golden_key: re.Match[st
     assert_close(means, golden.expected[golden_key[0]], atol=STATES_ATOL)
 
 
-@pytest.mark.golden_keys(r"mert/(?P<audio>\w+)/window0/hidden_means")
+@pytest.mark.golden_keys(r"mert/(?P<audio>(?!silence|edge_|\w+_x\d)\w+)/window0/hidden_means")
 def test_means_of_a_streamed_file(golden: Any, encoder: MertEncoder, golden_key: re.Match[str]) -> None:
     path = golden.path / f"audio_{golden_key['audio']}.wav"
-    if not path.is_file():
-        pytest.skip("made from another audio of the set")
     windows = list(stream_windows(path, plan=PUBLISHED, rate_hz=encoder.rate_hz))
     lengths = [window.waveform.samples.size for window in windows]
     assert lengths == golden.json["audio"][golden_key["audio"]]["window_lengths"]

@@ -32,8 +32,6 @@ class MetaParams:
     """Epsilon of every RMSNorm."""
     rope_theta: float = 10000.0
     """Base of the rotary angles."""
-    lora_rank: int | None = None
-    """Rank of a LoRA beside the weights, if stated."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,6 @@ def read_meta_params(path: Path) -> MetaParams:
             num_heads=int(raw["n_heads"]),
             norm_eps=float(raw["norm_eps"]),
             rope_theta=float(raw.get("rope_theta", 10000.0)),
-            lora_rank=int(raw["lora_rank"]) if "lora_rank" in raw else None,
         )
     except (ValueError, KeyError, AttributeError, OSError) as error:
         if isinstance(error, CheckpointError):

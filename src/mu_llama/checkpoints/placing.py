@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mu_llama.checkpoints.llama_names import unknown_keys_message
@@ -61,8 +60,3 @@ def _tied_names(model: nn.Module) -> set[str]:
         for name, module in model.named_modules()
         if getattr(getattr(module, "config", None), "tie_word_embeddings", False) and hasattr(module, "lm_head")
     }
-
-
-def to_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Convert the floating tensors."""
-    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
