@@ -68,8 +68,8 @@ def medians(values: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(series) for name, series in values.items()}
 
 
-def write_result(name: str, result: dict[str, Any]) -> None:
-    """Write results/<name>.json with the machine it was measured on, and print it."""
+def write_result(name: str, result: dict[str, Any], *, path: Path | None = None) -> None:
+    """Write results/<name>.json (or another path) with the machine it was measured on, and print it."""
     machine = {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -78,5 +78,5 @@ def write_result(name: str, result: dict[str, Any]) -> None:
     }
     text = json.dumps({"command": f"python -m benchmarks.{name}", **result, "machine": machine}, indent=2)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(text + "\n")
+    (path or RESULTS / f"{name}.json").write_text(text + "\n")
     print(text)

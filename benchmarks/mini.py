@@ -3,7 +3,7 @@
 The features of the test split (works never trained on; rendered clips in a soundfont never trained on) are in
 benchmarks/data, made by recipes/mini/test_set.py, so this needs no audio.
 
-Run: python benchmarks/mini.py [--model FOLDER]
+Run: python -m benchmarks.mini [--model FOLDER]
 """
 
 from __future__ import annotations
@@ -20,17 +20,25 @@ from typing import Any
 from safetensors.torch import load_file
 
 import mu_llama
+from benchmarks.measure import write_result
 from mu_llama.answers import Answer, HeardTrack
 from mu_llama.encoders.track import TrackFeatures
 from mu_llama.generation import GenerationOptions
 from mu_llama.listener import Listener
 
 DATA = Path(__file__).parent / "data"
-RESULT = Path(__file__).parent / "results" / "mini.json"
 SEED = 0
 # Asked in the trained wording; a question for each row is drawn from these.
 SOLO_QUESTIONS = ("What instrument is playing?", "What instruments do you hear?", "Which instrument leads?")
 DRUM_QUESTIONS = ("Are there drums?", "Do you hear drums?")
+# Names that an answer must not hold beside the right one, besides all soloists.
+INSTRUMENTS = {
+    "guitar", "strings", "drums", "synthesizer", "electric organ", "electric piano", "electric bass", "double bass",
+    "distorted electric guitar", "choir", "viola", "brass section", "French horn", "tuba",
+}  # fmt: skip
+TASKS = {"solo_instrument": ("lead", SOLO_QUESTIONS), "drums": ("drums", DRUM_QUESTIONS)}
+"""Task to the label it is scored by and its questions."""
+NUM_SHUFFLES = 3
 
 
 def named(text: str, names: Sequence[str]) -> set[str]:
@@ -76,8 +84,9 @@ def ask_each(listener: Listener, tracks: Sequence[HeardTrack], questions: Sequen
     return texts
 
 
-def score_solo(rows: Sequence[dict[str, Any]], texts: Sequence[str], names: Sequence[str]) -> list[bool]:
+def score_solo(rows: Sequence[dict[str, Any]], texts: Sequence[str]) -> list[bool]:
     """Right if the answer names the soloist and no other instrument."""
+    names = sorted(INSTRUMENTS | {str(row["labels"]["lead"]) for row in rows})
     return [named(text, names) == {row["labels"]["lead"]} for row, text in zip(rows, texts, strict=True)]
 
 
@@ -110,45 +119,54 @@ def run(model: str) -> dict[str, Any]:
         listener.recall(TrackFeatures(values, heard=((0.0, 12.0),), duration_s=12.0), name=row["id"])
         for row, values in zip(rows, features, strict=True)
     ]
-    names = sorted({name for row in rows for name in row["labels"]["instruments"] or ()})
-    solo = [i for i, row in enumerate(rows) if row["group"] == "C" and row["labels"]["lead"] and row["labels"]["solo"]]
-    drums = [i for i, row in enumerate(rows) if row["group"] == "A" and row["labels"]["drums"] is not None]
-    result: dict[str, Any] = {"model": listener.name, "command": f"python benchmarks/mini.py --model {model}"}
-    for task, chosen, questions in (
-        ("solo_instrument", solo, SOLO_QUESTIONS),
-        ("drums", drums, DRUM_QUESTIONS),
-    ):
-        rng = random.Random(SEED)
-        asked = [rng.choice(questions) for _ in chosen]
-        own = [tracks[i] for i in chosen]
-        part = [rows[i] for i in chosen]
-        result[task] = {
-            "clips": len(chosen),
-            "classes": len({str(row["labels"][LABEL[task]]) for row in part}),
-        }
-        for condition, heard in (("own_audio", own), ("shuffled_audio", shuffled(own, rng))):
-            texts = ask_each(listener, heard, asked)
-            right = score_solo(part, texts, names) if task == "solo_instrument" else score_drums(part, texts)
-            result[task][condition] = round(100 * balanced_accuracy(part, right, LABEL[task]), 1)
-            if condition == "own_audio":
-                result[task]["by_class"] = by_class(part, right, LABEL[task])
-                result[task]["examples"] = [
-                    {"truth": row["labels"][LABEL[task]], "question": question, "answer": text}
-                    for row, question, text in list(zip(part, asked, texts, strict=True))[:: max(1, len(part) // 8)]
-                ]
-        result[task]["points_above_shuffled"] = round(result[task]["own_audio"] - result[task]["shuffled_audio"], 1)
+    result: dict[str, Any] = {"model": listener.name, "shuffles": NUM_SHUFFLES}
+    for task, asked_of in (("solo_instrument", _is_solo), ("drums", _is_band)):
+        chosen = [index for index, row in enumerate(rows) if asked_of(row)]
+        result[task] = score_task(listener, task, [rows[i] for i in chosen], [tracks[i] for i in chosen])
     return result
 
 
-LABEL = {"solo_instrument": "lead", "drums": "drums"}
+def _is_solo(row: dict[str, Any]) -> bool:
+    return bool(row["group"] == "C" and row["labels"]["lead"] and row["labels"]["solo"])
+
+
+def _is_band(row: dict[str, Any]) -> bool:
+    return bool(row["group"] == "A" and row["labels"]["drums"] is not None)
+
+
+def score_task(
+    listener: Listener, task: str, rows: Sequence[dict[str, Any]], tracks: Sequence[HeardTrack]
+) -> dict[str, Any]:
+    """Balanced accuracy in percent with each row's own audio, and the mean over several shuffles of the audio."""
+    label, questions = TASKS[task]
+    rng = random.Random(SEED)
+    asked = [rng.choice(questions) for _ in rows]
+
+    def right(heard: Sequence[HeardTrack]) -> tuple[list[bool], list[str]]:
+        texts = ask_each(listener, heard, asked)
+        return (score_solo(rows, texts) if task == "solo_instrument" else score_drums(rows, texts)), texts
+
+    own, texts = right(tracks)
+    own_score = 100 * balanced_accuracy(rows, own, label)
+    others = [100 * balanced_accuracy(rows, right(shuffled(tracks, rng))[0], label) for _ in range(NUM_SHUFFLES)]
+    shuffled_score = sum(others) / len(others)
+    truths = [row["labels"][label] for row in rows]
+    examples = list(zip(truths, asked, texts, strict=True))[:: max(1, len(rows) // 8)]
+    return {
+        "clips": len(rows),
+        "classes": len(set(map(str, truths))),
+        "own_audio": round(own_score, 1),
+        "shuffled_audio": round(shuffled_score, 1),
+        "points_above_shuffled": round(own_score - shuffled_score, 1),
+        "each_shuffle": [round(score, 1) for score in others],
+        "by_class": by_class(rows, own, label),
+        "examples": [{"truth": truth, "question": question, "answer": text} for truth, question, text in examples],
+    }
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/mini.json")
     arguments = parser.parse_args()
-    scores = run(arguments.model)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(scores, indent=2) + "\n")
-    print(json.dumps(scores, indent=2))
+    write_result("mini", run(arguments.model), path=arguments.out)
