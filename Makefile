@@ -12,7 +12,7 @@ API := $(addprefix mu_llama.,listener answers conversation generation prompts er
 
 ask: $(VENV)/.run
 	@test -n "$$AUDIO" || { echo 'usage: make ask AUDIO=file QUESTION="..."' >&2; exit 2; }
-	@$(BIN)/mu-llama ask "$$AUDIO" -q "$$QUESTION"
+	@$(BIN)/mu-llama ask -q "$$QUESTION" -- "$$AUDIO"
 
 export AUDIO QUESTION
 

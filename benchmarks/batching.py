@@ -12,7 +12,7 @@ from mu_llama.listener import Listener
 
 ROWS = 16
 TOKENS = 64
-RUNS = 5
+RUNS = 3
 
 
 def main() -> None:

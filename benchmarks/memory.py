@@ -14,7 +14,7 @@ from benchmarks.measure import CLIP, COMMAND, run_process, write_result
 from mu_llama.audio.read import read_audio
 
 HOURS = 2
-FORMATS = {"wav": "WAV", "flac": "FLAC", "mp3": "MP3"}
+FORMATS = {"flac": "FLAC", "mp3": "MP3"}
 # Runs the command in a child of its own and reports that child's peak.
 PEAK = "import resource, subprocess, sys\nsubprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
 PEAK += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"

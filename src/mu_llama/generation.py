@@ -14,6 +14,8 @@ from mu_llama.model.mu_llama import MuLlama
 from mu_llama.sampling import choose_token
 
 FinishReason = Literal["stop", "length"]
+# Below, probabilities leave float32; above, they are noise.
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 100.0
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,10 @@ class GenerationOptions:
         bad = []
         if self.max_new_tokens < 1:
             bad.append(f"max_new_tokens={self.max_new_tokens} (expected 1 or more)")
-        if not self.temperature >= 0.0:
-            bad.append(f"temperature={self.temperature} (expected 0 or more)")
+        if self.temperature != 0.0 and not MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE:
+            bad.append(f"temperature={self.temperature} (expected 0, or {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g})")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            bad.append(f"seed={self.seed} (expected 0 to 2**63 - 1)")
         if not 0.0 <= self.top_p <= 1.0:
             bad.append(f"top_p={self.top_p} (expected 0 to 1)")
         if any(not text for text in self.stop):

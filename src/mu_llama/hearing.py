@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -68,10 +67,10 @@ class Hearing:
         Raises:
             AudioError: if the source can't be read, holds nothing or is silent.
         """
+        name = audio_name(audio)
+        audio = _readable_twice(audio)
         if self.cache is None:
-            return self._encode(audio, offset_s, duration_s)
-        if not isinstance(audio, (str, Path, bytes, bytearray, memoryview, Waveform)):
-            audio = _whole(audio)
+            return self._encode(audio, name, offset_s, duration_s)
         key = feature_key(
             encoder_name=self.encoder.name,
             encoder_fingerprint=self.encoder.fingerprint,
@@ -80,14 +79,19 @@ class Hearing:
             offset_s=offset_s,
             duration_s=duration_s,
         )
-        return self.cache.get_or_compute(key, lambda: self._encode(audio, offset_s, duration_s))
+        return self.cache.get_or_compute(key, lambda: self._encode(audio, name, offset_s, duration_s))
 
-    def _encode(self, audio: Audio, offset_s: float, duration_s: float | None) -> TrackFeatures:
+    def _encode(self, audio: Audio, name: str, offset_s: float, duration_s: float | None) -> TrackFeatures:
         windows = stream_windows(
             audio, plan=self.plan, rate_hz=self.encoder.rate_hz, offset_s=offset_s, duration_s=duration_s
         )
         weighting: Weighting = "equal" if self.plan.name == "published" else "duration"
-        return encode_track(self.encoder, _refuse_silence(windows, audio_name(audio)), weighting=weighting)
+        try:
+            return encode_track(self.encoder, _refuse_silence(windows, name), weighting=weighting)
+        except AudioError as error:
+            if Path(name).name in str(error):
+                raise
+            raise AudioError(f"{name}: {error}") from error
 
 
 def _refuse_silence(windows: Iterator[Window], name: str) -> Iterator[Window]:
@@ -100,6 +104,20 @@ def _refuse_silence(windows: Iterator[Window], name: str) -> Iterator[Window]:
         raise AudioError(f"{name}: silent (peak below -80 dBFS); expected something to hear: check the recording")
 
 
-def _whole(file: BinaryIO) -> Audio:
-    """Read a stream that can't be read twice (once to hash, once to hear) into memory."""
-    return file if file.seekable() else file.read()
+def _readable_twice(audio: Audio) -> Audio:
+    """Read what is left of an open file into memory: it is gone through once to hash and once to hear.
+
+    Its position is put back, so that asking again hears the same.
+
+    Raises:
+        AudioError: if it is nothing that can be heard.
+    """
+    if isinstance(audio, (str, Path, bytes, bytearray, memoryview, Waveform)):
+        return audio
+    if not hasattr(audio, "read"):
+        raise AudioError(f"the audio is a {type(audio).__name__}; expected a path, bytes, a binary file or a Waveform")
+    position = audio.tell() if audio.seekable() else None
+    content = audio.read()
+    if position is not None:
+        audio.seek(position)
+    return content

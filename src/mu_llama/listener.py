@@ -134,11 +134,8 @@ class Listener:
         """Ask every question about every track, many rows in one batch.
 
         Returns:
-            One record for each track and question, tracks outermost, in order. A track that can't be heard
-            gives `Failure` records and the others are answered.
-
-        Raises:
-            QuestionError: if a question is empty.
+            One record for each track and question, tracks outermost, in order. A track that can't be heard or a
+            question that can't be asked gives `Failure` records, and the others are answered.
         """
         return list(
             self.iterate_many(
@@ -164,8 +161,6 @@ class Listener:
         """Like `ask_many`, yielding records in order as batches finish; holds one batch at a time."""
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected 1 or more")
-        for question in questions:
-            check_question(question)
         waiting: list[Row | Failure] = []
         for audio in audios:
             waiting.extend(self._rows_of(audio, questions, offset_s, duration_s))

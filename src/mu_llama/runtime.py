@@ -49,7 +49,14 @@ def choose_device(name: str = "auto") -> torch.device:
         raise ConfigError(f"device {name!r} is unknown; expected auto, cpu, cuda, cuda:N or mps")
     if kind not in available:
         raise ConfigError(f"device {name!r} isn't available on this machine; available: {', '.join(available)}")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    num_devices = torch.cuda.device_count() if kind == "cuda" else 1
+    if device is None or (device.index or 0) >= num_devices:
+        raise ConfigError(f"device {name!r} isn't there; expected {kind} or {kind}:0 to {kind}:{num_devices - 1}")
+    return device
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

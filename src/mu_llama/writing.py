@@ -35,8 +35,8 @@ def make_row(opened: OpenedModel, track: HeardTrack, turns: Sequence[Turn]) -> R
         QuestionError: if the question is empty, or the conversation leaves no room for an answer.
     """
     question = turns[-1].question
-    check_question(question)
     clean = opened.tokenizer.without_special  # so that a question can't end its own turn
+    check_question(clean(question))
     cleaned = [Turn(clean(turn.question), None if turn.answer is None else clean(turn.answer)) for turn in turns]
     prompt = opened.tokenizer.encode_prompt(opened.template.render(cleaned))
     if len(prompt) >= opened.model.context_length:
@@ -51,8 +51,12 @@ def check_question(question: str) -> None:
     """Refuse a question without words.
 
     Raises:
-        QuestionError: if there is nothing but space.
+        QuestionError: if there is nothing but space, or bytes that are no text.
     """
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise QuestionError("the question holds bytes that are no text; expected UTF-8: check the locale") from error
     if not question.strip():
         raise QuestionError("the question is empty; expected words, e.g. 'What instruments do you hear?'")
 

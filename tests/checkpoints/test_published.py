@@ -59,8 +59,8 @@ def test_damaged_files(tmp_path: Path) -> None:
         read_torch_file(listed)
 
 
-def save_changed(path: Path, **changes: torch.Tensor | None) -> Path:
-    content = torch.load(SET_A / "checkpoint_pretrain.pth", weights_only=True)
+def save_changed(path: Path, source: str = "checkpoint_pretrain.pth", **changes: torch.Tensor | None) -> Path:
+    content = torch.load(SET_A / source, weights_only=True)
     for name, value in changes.items():
         if value is None:
             del content["model"][name]
@@ -91,6 +91,23 @@ def assemble(path: Path) -> None:
 def test_what_does_not_fit_is_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=message):
         assemble(save_changed(tmp_path / "changed.pth", **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"llama.layers.1.attention.lora_wq_l2.weight": None}, "expected l1 and l2"),
+        ({"llama.layers.1.attention.lora_wq_l2.weight": torch.zeros(31, 16)}, r"\(31, 16\)"),
+        ({"llama.layers.99.attention.lora_wq_l1.weight": torch.zeros(16, 32)}, r"layers\.99"),
+        ({"llama.layers.5.attention.gate": torch.zeros(1, 3, 1, 1)}, "gate of layer 5"),
+        ({"mu_mert_proj.weight": torch.zeros(4)}, "2 axes"),
+        ({"mu_mert_agg.weight": torch.zeros(4)}, "3 axes"),
+        ({"llama.layers.2.attention.wk.weight": torch.zeros(31, 32)}, "expected 32 rows"),
+    ],
+)
+def test_wrong_sizes_are_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        assemble(save_changed(tmp_path / "changed.pth", source="checkpoint_finetune.pth", **changes))
 
 
 def test_unknown_keys_come_with_the_nearest_known(tmp_path: Path) -> None:

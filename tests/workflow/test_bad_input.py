@@ -194,3 +194,39 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = shutil.which("mu-llama", path=str(Path(sys.executable).parent))
     assert command is not None, "the command isn't installed beside this Python"
     return subprocess.run([command, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def test_an_empty_question_of_several_leaves_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "good.wav"
+    write_wav(path, tone(1, 16000), 16000)
+    for flags in (["--json"], []):
+        result = ask(path, "-q", " ", *QUESTION, *flags)
+        assert result.exit_code == 1
+        assert "empty" in result.stderr
+
+
+def test_a_question_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "good.wav"
+    write_wav(path, tone(1, 16000), 16000)
+    result = ask(path, "-q", "say \udcff")
+    assert result.exit_code == 2
+    assert "UTF-8" in result.stderr
+
+
+def test_a_stretch_too_short_to_hear_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "good.wav"
+    write_wav(path, tone(1, 16000), 16000)
+    result = ask(path, *QUESTION, "--duration", "0.005")
+    assert result.exit_code == 2
+    assert "good.wav" in result.stderr
+
+
+def test_a_full_disk_and_a_closed_pipe(tmp_path: Path) -> None:
+    path = tmp_path / "good.wav"
+    write_wav(path, tone(1, 16000), 16000)
+    command = [str(Path(sys.executable).parent / "mu-llama"), "ask", str(path), *QUESTION, *MODEL]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: No space left")
+    assert len(done.stderr.splitlines()) == 1

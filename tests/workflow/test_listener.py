@@ -206,3 +206,17 @@ def test_unknown_models_and_settings() -> None:
         mu_llama.load("mini", knn_index="x")
     with pytest.raises(ConfigError, match=r"isn't available|unknown"):
         mu_llama.load("mini", device="tpu")
+
+
+def test_one_open_file_can_be_asked_about_twice(tracks: list[Path]) -> None:
+    files = {"llama": SET_A / "llama", "encoder": SET_A / "mert"}
+    listener = mu_llama.load(SET_A / "checkpoint_finetune.pth", **files, dtype="fp32")
+    with tracks[0].open("rb") as file:
+        answers = [listener.ask(file, QUESTIONS[0], options=SHORT).text for _ in range(3)]
+    assert len(set(answers)) == 1
+
+
+def test_what_is_no_audio_is_refused(tiny: Listener) -> None:
+    for thing in (3, np.zeros(4), None):
+        with pytest.raises(AudioError, match="expected a path"):
+            tiny.listen(thing)  # type: ignore[arg-type]

@@ -85,12 +85,15 @@ def read_meta_params(path: Path) -> MetaParams:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw.get("use_scaled_rope"):
             raise CheckpointError(f"{path}: use_scaled_rope is set; scaled rotary angles (LLaMA 3.1) aren't supported")
-        return MetaParams(
+        params = MetaParams(
             num_heads=int(raw["n_heads"]),
             norm_eps=float(raw["norm_eps"]),
             rope_theta=float(raw.get("rope_theta", 10000.0)),
         )
-    except (ValueError, KeyError, AttributeError, OSError) as error:
+        if params.num_heads < 1 or not 0 < params.norm_eps < 1 or not params.rope_theta > 0:
+            raise ValueError(f"{params} is out of range")
+        return params
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path}: not LLaMA's params.json ({error}); expected n_heads and norm_eps") from error

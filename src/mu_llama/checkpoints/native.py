@@ -98,6 +98,14 @@ def assemble_native(
         CheckpointError: if keys or shapes don't fit.
     """
     llama_config, base = llama
+    sizes = config.adapter
+    wanted = (sizes.hidden_size, sizes.num_heads)
+    came = (llama_config.hidden_size, llama_config.num_attention_heads)
+    if wanted != came or sizes.num_conditioned_layers > llama_config.num_hidden_layers:
+        raise CheckpointError(
+            f"{folder}: its adapter is for a LLaMA with width and heads {wanted} and at least "
+            f"{sizes.num_conditioned_layers} layers; this one has {came} and {llama_config.num_hidden_layers}"
+        )
     model = build_mu_llama(llama_config, config.adapter, dtype=dtype)
     merged = {name: value.to(dtype) for name, value in base.items()}
     lora_path = folder / LORA_FILE
@@ -115,7 +123,9 @@ def assemble_native(
 def merge_lora(
     merged: dict[str, Tensor], base: Mapping[str, Tensor], lora: Mapping[str, Tensor], *, source: object
 ) -> None:
-    """Replace each tuned weight in `merged` by `W + B A`, computed in float32.
+    """Replace each tuned weight in `merged` by `W + B A`.
+
+    Computed in bf16 (with float32 sums, as in training) where that is the result's dtype, else in float32.
 
     Raises:
         CheckpointError: if a LoRA names a weight that isn't there or has another shape.
@@ -135,4 +145,5 @@ def merge_lora(
                 f"expected it to fit the weight's {tuple(weight.shape)}"
             )
         out = merged[f"{module}.weight"]
-        merged[f"{module}.weight"] = torch.addmm(weight.float(), up.float(), down.float()).to(out.dtype)
+        dtype = torch.bfloat16 if out.dtype == torch.bfloat16 else torch.float32
+        merged[f"{module}.weight"] = torch.addmm(weight.to(dtype), up.to(dtype), down.to(dtype)).to(out.dtype)

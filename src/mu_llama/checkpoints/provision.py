@@ -175,6 +175,7 @@ def _convert(gguf_path: Path, folder: Path) -> None:
     try:
         write_llama_folder(scratch, config, tensors, gguf_tokenizer(model).to_str())
         scratch.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged one, without its config
         scratch.replace(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

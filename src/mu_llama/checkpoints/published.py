@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import LlamaConfig
 
 from mu_llama.checkpoints.llama_names import (
     LINEARS,
@@ -106,6 +107,9 @@ def adapter_config(parts: PublishedTensors, *, num_heads: int) -> AdapterConfig:
         raise CheckpointError(
             f"the checkpoint has no {missing[0]!r}; expected the audio adapter: give the checkpoint that holds it first"
         )
+    for name, num_axes in zip(needed, (3, 2, 2, 2), strict=True):
+        if tensors[name].ndim != num_axes:
+            raise CheckpointError(f"{name!r} has shape {tuple(tensors[name].shape)}; expected {num_axes} axes")
     hidden_size, encoder_width = tensors["mu_mert_proj.weight"].shape
     return AdapterConfig(
         num_encoder_layers=tensors["mu_mert_agg.weight"].shape[1],
@@ -139,6 +143,12 @@ def adapter_tensors(parts: PublishedTensors, config: AdapterConfig, *, num_layer
         raise CheckpointError(
             f"the checkpoint has no gate for layer {missing[0]}; expected one in each of {conditioned}"
         )
+    for layer in conditioned:
+        if parts.gates[layer].numel() != config.num_heads:
+            raise CheckpointError(
+                f"the gate of layer {layer} has shape {tuple(parts.gates[layer].shape)}; "
+                f"expected one number for each of the LLaMA's {config.num_heads} heads"
+            )
     renamed["conditioner.gate"] = torch.stack([parts.gates[layer].reshape(-1) for layer in conditioned])
     return renamed
 
@@ -166,6 +176,7 @@ def assemble_published(
             f"the adapter is {sizes.hidden_size} wide, this LLaMA {config.hidden_size}; "
             "expected the LLaMA it was made for"
         )
+    _check_llama(tensors, parts, config)
     model = build_mu_llama(config, sizes, dtype=dtype)
     num_layers = config.num_hidden_layers
     conditioned = range(num_layers - sizes.num_conditioned_layers, num_layers)
@@ -179,11 +190,34 @@ def assemble_published(
     return model
 
 
+def _check_llama(tensors: Mapping[str, Tensor], parts: PublishedTensors, config: LlamaConfig) -> None:
+    """Refuse rotary weights whose rows don't divide into heads, and a LoRA that is not whole or fits no weight."""
+    heads = {"attention.wq": config.num_attention_heads, "attention.wk": config.num_key_value_heads}
+    for name, value in tensors.items():
+        parsed = parse_meta_name(name)
+        if parsed is not None and parsed.module in heads:
+            rows = heads[parsed.module] * config.head_dim
+            if value.shape[0] != rows:
+                raise CheckpointError(f"{name!r} has shape {tuple(value.shape)}; expected {rows} rows")
+    for (layer, module), pair in parts.lora.items():
+        name = meta_name(module, layer)
+        if name not in tensors:
+            raise CheckpointError(f"there is a LoRA for {name!r}, which this LLaMA hasn't; expected its own LLaMA")
+        if pair.keys() != {"l1", "l2"}:
+            raise CheckpointError(f"the LoRA of {name!r} has only {sorted(pair)}; expected l1 and l2")
+        down, up, weight = pair["l1"], pair["l2"], tensors[name]
+        if (up.shape[0], down.shape[-1]) != tuple(weight.shape) or up.shape[-1] != down.shape[0]:
+            raise CheckpointError(
+                f"the LoRA of {name!r} is {tuple(up.shape)} x {tuple(down.shape)}; "
+                f"expected it to fit {tuple(weight.shape)}"
+            )
+
+
 def _hugging_face_llama(
-    tensors: Mapping[str, Tensor], parts: PublishedTensors, config: object, dtype: torch.dtype
+    tensors: Mapping[str, Tensor], parts: PublishedTensors, config: LlamaConfig, dtype: torch.dtype
 ) -> dict[str, Tensor]:
     """Merge LoRA, reorder rotary rows, add zero biases where the published layers have none, and rename."""
-    heads = {"attention.wq": config.num_attention_heads, "attention.wk": config.num_key_value_heads}  # type: ignore[attr-defined]
+    heads = {"attention.wq": config.num_attention_heads, "attention.wk": config.num_key_value_heads}
     out: dict[str, Tensor] = {}
     for name, value in tensors.items():
         parsed = parse_meta_name(name)
@@ -196,8 +230,8 @@ def _hugging_face_llama(
         if parsed.module in ROTARY_MODULES:
             value = interleaved_to_halves(value, heads[parsed.module])
         out[parsed.hugging_face] = value.to(dtype)
-    if config.attention_bias:  # type: ignore[attr-defined]
-        for layer in range(config.num_hidden_layers):  # type: ignore[attr-defined]
+    if config.attention_bias:
+        for layer in range(config.num_hidden_layers):
             for module in LINEARS:
                 bias = parse_meta_name(meta_name(module, layer, "bias"))
                 rows = tensors[meta_name(module, layer)].shape[0]

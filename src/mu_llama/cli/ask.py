@@ -88,7 +88,7 @@ def _print_json(
     failed = 0
     last = None
     for row in listener.iterate_many(audio, question, options=generation, batch_size=BATCH_SIZE, **seconds):
-        print(json.dumps(_record(row), ensure_ascii=False), flush=True)
+        print(json.dumps(_record(row)), flush=True)
         if isinstance(row, Failure):
             failed += 1
             if row.error is not last:
@@ -122,6 +122,8 @@ def _print_text(
     seconds: dict[str, Any],
 ) -> int:
     """Answer one after the other, each as it is written; returns how many rows failed."""
+    from mu_llama.audio.source import display_name
+
     failed = 0
     for path in audio:
         try:
@@ -130,7 +132,7 @@ def _print_text(
             opt.say_error(error)
             failed += len(question)
             continue
-        heading = f"{path.name} ({_seconds(track.heard)})"
+        heading = f"{display_name(path.name)} ({_seconds(track.heard)})"
         for text in question:
             if len(audio) * len(question) > 1:
                 print(f"{heading}: {text}", flush=True)
@@ -142,7 +144,7 @@ def _print_text(
                 opt.say_error(error)
                 failed += 1
         if len(audio) * len(question) == 1 and sys.stderr.isatty():
-            print(f"[{listener.name} heard {_seconds(track.heard)} of {path.name}]", file=sys.stderr)
+            print(f"[{listener.name} heard {_seconds(track.heard)} of {display_name(path.name)}]", file=sys.stderr)
     return failed
 
 

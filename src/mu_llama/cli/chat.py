@@ -50,7 +50,7 @@ def chat(
     except MuLlamaError as error:
         raise opt.fail(error) from None
     print(
-        f"{listener.name} has heard {audio.name}. Ask away; an empty line ends the conversation.",
+        f"{listener.name} has heard {audio.name!r}. Ask away; an empty line ends the conversation.",
         file=sys.stderr,
     )
     while question := _next_question():
@@ -63,7 +63,9 @@ def chat(
 
 
 def _next_question() -> str:
-    """Read a line, with a prompt where a person types."""
+    """Read a line, with a prompt where a person types; empty when there is nothing more."""
+    if sys.stdin is None:  # closed by the shell
+        return ""
     try:
         return input("> " if sys.stdin.isatty() else "").strip()
     except EOFError:

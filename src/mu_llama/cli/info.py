@@ -31,12 +31,13 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON ob
         print(json.dumps(facts, indent=2))
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
     table = Table(show_header=False, box=None, pad_edge=False)
     for name in ("mu-llama", "python", "platform", "devices", "cache folder", "cached features"):
-        table.add_row(f"[bold]{name}[/bold]", str(facts[name]))
+        table.add_row(f"[bold]{name}[/bold]", escape(str(facts[name])))
     for name, version in facts["packages"].items():
         table.add_row(name, version or "[dim]not installed[/dim]")
     console.print(table)

@@ -1,7 +1,8 @@
-"""The `mu-llama` command: its sub-commands and how errors leave it."""
+"""The `mu-llama` command: its sub-commands and how its output can end."""
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import typer
@@ -10,6 +11,7 @@ from mu_llama import __version__
 from mu_llama.cli.ask import ask
 from mu_llama.cli.chat import chat
 from mu_llama.cli.info import info
+from mu_llama.cli.options import FAILED
 
 typer_app = typer.Typer(
     name="mu-llama",
@@ -32,11 +34,13 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 
 def app() -> None:
-    """Run the command line; ctrl-C and a closed pipe end it quietly."""
+    """Run the command line; a closed pipe ends it quietly, an output that can't be written with one line."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         typer_app()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
+    except OSError as error:
+        print(f"error: {error.strerror or error}: the output can't be written", file=sys.stderr)
+        sys.exit(FAILED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import warnings
 from pathlib import Path
@@ -80,6 +81,8 @@ def generation_options(
     """Collect the options of generation."""
     from mu_llama.generation import GenerationOptions
 
+    if temperature == 0.0 and (seed is not None or top_p < 1.0):
+        print("warning: --seed and --top-p change nothing at temperature 0; add --temperature 0.6", file=sys.stderr)
     return GenerationOptions(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=tuple(stop or ())
     )
@@ -99,12 +102,14 @@ def load_listener(
     cache: bool,
 ) -> Listener:
     """Load the model that the options name."""
+    # What is imported and loaded stays: looking through it for garbage costs half a second.
+    gc.disable()
     quieten_libraries()
     from mu_llama.listener import load
     from mu_llama.model.retrieval import BlendOptions
 
     plan: Literal["auto", "full", "published"] = window  # type: ignore[assignment]  # load() checks it
-    return load(
+    listener = load(
         model,
         llama=llama,
         encoder=encoder,
@@ -116,6 +121,9 @@ def load_listener(
         use_cache=cache,
         report=report_progress,
     )
+    gc.freeze()
+    gc.enable()
+    return listener
 
 
 def quieten_libraries() -> None:

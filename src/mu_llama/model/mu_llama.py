@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.cache_utils import Cache, DynamicCache
 
+from mu_llama.errors import CheckpointError
 from mu_llama.model.adapter import AudioAdapter, Blend
 from mu_llama.model.conditioning import ATTENTION_NAME, LayerConditioner
 from mu_llama.model.config import AdapterConfig
@@ -60,6 +61,12 @@ class MuLlama(nn.Module):
 
     def condition(self, features: Tensor, *, blend: Blend | None = None) -> Tensor:
         """Features (B, L, D) to conditioning (B, Q, A): once per track, reused for every token and question."""
+        sizes = self.adapter.config
+        if features.shape[1:] != (sizes.num_encoder_layers, sizes.encoder_width):
+            raise CheckpointError(
+                f"the encoder gives {features.shape[1]} layers of width {features.shape[2]}; this adapter was made for "
+                f"{sizes.num_encoder_layers} of {sizes.encoder_width}: use the encoder it was trained with"
+            )
         weight = self.conditioner.prefix
         audio = self.adapter(features.to(weight.device, weight.dtype), blend=blend)
         conditioning: Tensor = self.conditioner(audio, self.value_weights())
