@@ -1,9 +1,8 @@
 """Listen to music and answer in words.
 
 Example:
-    >>> import mu_llama  # doctest: +SKIP
-    >>> listener = mu_llama.load("mini")  # doctest: +SKIP
-    >>> print(listener.ask("song.ogg", "What instruments do you hear?").text)  # doctest: +SKIP
+    listener = mu_llama.load("mini")
+    print(listener.ask("song.ogg", "What instruments do you hear?").text)
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def test_gradients_reach_the_adapter_through_checkpointing() -> None:
         return model.adapter.projection.weight.grad.clone()
 
     plain = gradient()
-    model.llama.gradient_checkpointing_enable({"use_reentrant": False})
+    model.llama.activation_checkpointing_enable({"use_reentrant": False})
     torch.testing.assert_close(gradient(), plain, atol=1e-6, rtol=1e-4)
     assert plain.abs().sum() > 0
 
