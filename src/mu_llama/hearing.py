@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -68,7 +69,7 @@ class Hearing:
             AudioError: if the source can't be read, holds nothing or is silent.
         """
         name = audio_name(audio)
-        audio = _readable_twice(audio)
+        audio = _seekable(audio)
         if self.cache is None:
             return self._encode(audio, name, offset_s, duration_s)
         key = feature_key(
@@ -87,7 +88,8 @@ class Hearing:
         )
         weighting: Weighting = "equal" if self.plan.name == "published" else "duration"
         try:
-            return encode_track(self.encoder, _refuse_silence(windows, name), weighting=weighting)
+            with _position_kept(audio):
+                return encode_track(self.encoder, _refuse_silence(windows, name), weighting=weighting)
         except AudioError as error:
             if Path(name).name in str(error):
                 raise
@@ -104,10 +106,8 @@ def _refuse_silence(windows: Iterator[Window], name: str) -> Iterator[Window]:
         raise AudioError(f"{name}: silent (peak below -80 dBFS); expected something to hear: check the recording")
 
 
-def _readable_twice(audio: Audio) -> Audio:
-    """Read what is left of an open file into memory: it is gone through once to hash and once to hear.
-
-    Its position is put back, so that asking again hears the same.
+def _seekable(audio: Audio) -> Audio:
+    """Read a stream that can't seek into memory: it is gone through once to hash and once to hear.
 
     Raises:
         AudioError: if it is nothing that can be heard.
@@ -116,8 +116,17 @@ def _readable_twice(audio: Audio) -> Audio:
         return audio
     if not hasattr(audio, "read"):
         raise AudioError(f"the audio is a {type(audio).__name__}; expected a path, bytes, a binary file or a Waveform")
-    position = audio.tell() if audio.seekable() else None
-    content = audio.read()
-    if position is not None:
+    return audio if audio.seekable() else audio.read()
+
+
+@contextmanager
+def _position_kept(audio: Audio) -> Iterator[None]:
+    """Put an open file back to where it stood, so that asking again hears the same."""
+    if isinstance(audio, (str, Path, bytes, bytearray, memoryview, Waveform)):
+        yield
+        return
+    position = audio.tell()
+    try:
+        yield
+    finally:
         audio.seek(position)
-    return content
