@@ -12,7 +12,7 @@ from tokenizers.models import BPE
 from mu_llama.answer_text import AnswerText
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.prompts import ALPACA_PUBLISHED, CHATML_MUSIC, TEMPLATES, Turn, template_by_name
-from mu_llama.tokenizer import FastTokenizer, TextStream, load_fast_tokenizer, load_sentencepiece
+from mu_llama.tokenizer import FastTokenizer, TextStream, load_sentencepiece, parse_fast_tokenizer
 
 
 class Bytes:
@@ -93,7 +93,7 @@ def test_damaged_tokenizer_files(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a SentencePiece"):
         load_sentencepiece(broken)
     with pytest.raises(CheckpointError, match=r"not a tokenizer\.json"):
-        load_fast_tokenizer(broken, eos_tokens=[])
+        parse_fast_tokenizer(broken.read_bytes(), eos_tokens=[], source="broken")
 
 
 def test_templates_render_history() -> None:

@@ -21,15 +21,18 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from training_data import Example, read_examples, stack, tokenise
 
-from mu_llama.checkpoints.hugging_face import TOKENIZER_FILE, read_llama_folder, read_safetensors
-from mu_llama.checkpoints.native import ADAPTER_FILE, LORA_FILE, ModelConfig, write_model_folder
+from mu_llama.checkpoints.hugging_face import read_llama_folder
+from mu_llama.checkpoints.native import ADAPTER_FILE, TUNING_FILE, ModelConfig, write_model_files
+from mu_llama.checkpoints.parts import FAST_TOKENIZER_FILE
 from mu_llama.checkpoints.placing import place_tensors
 from mu_llama.checkpoints.provision import SMOLLM2, provide_llama
+from mu_llama.checkpoints.safetensors_files import read_safetensors
+from mu_llama.checkpoints.stored import in_memory
 from mu_llama.model.config import AdapterConfig
 from mu_llama.model.mu_llama import MuLlama, build_mu_llama
 from mu_llama.prompts import CHATML_MUSIC
 from mu_llama.runtime import home_folder
-from mu_llama.tokenizer import Tokenizer, load_fast_tokenizer
+from mu_llama.tokenizer import Tokenizer, parse_fast_tokenizer
 
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # Share of each group in an epoch: real recordings are mostly electronic and must not dominate.
@@ -67,7 +70,8 @@ class Recipe:
 def build(recipe: Recipe, examples: list[Example], llama_folder: Path) -> MuLlama:
     """Make the model: frozen SmolLM2 with a fresh LoRA, and a fresh adapter that knows the features' scale."""
     torch.manual_seed(recipe.seed)
-    llama_config, tensors = read_llama_folder(llama_folder)
+    llama = read_llama_folder(llama_folder)
+    llama_config = llama.config
     stacked = torch.stack([example.features() for example in examples])  # (N, 1, D)
     sizes = AdapterConfig(
         num_encoder_layers=stacked.shape[1],
@@ -87,7 +91,7 @@ def build(recipe: Recipe, examples: list[Example], llama_folder: Path) -> MuLlam
     fresh.adapter.feature_deviation.copy_(stacked.std(0).clamp_min(1e-3))
     nn.init.constant_(fresh.conditioner.gate, 0.1)
     state = {name: value for name, value in fresh.state_dict().items() if not name.startswith("llama.")}
-    state |= {f"llama.{name}": value for name, value in tensors.items()}
+    state |= {f"llama.{name}": stored.read() for name, stored in llama.tensors.items()}
     model = build_mu_llama(llama_config, sizes, dtype=torch.bfloat16)
     place_tensors(model, state, source=llama_folder)
     config = peft.LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=LINEARS)
@@ -102,10 +106,10 @@ def build(recipe: Recipe, examples: list[Example], llama_folder: Path) -> MuLlam
 
 def continue_from(model: MuLlama, folder: Path) -> None:
     """Load adapter and LoRA that an earlier run exported."""
-    state = read_safetensors(folder / ADAPTER_FILE)
-    for name, value in read_safetensors(folder / LORA_FILE).items():
-        state["llama." + name.replace(".weight", ".default.weight")] = value
-    unknown = model.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
+    state = dict(read_safetensors(folder / ADAPTER_FILE))
+    for name, stored in read_safetensors(folder / TUNING_FILE).items():
+        state["llama." + name.replace(".weight", ".default.weight")] = stored
+    unknown = model.load_state_dict({name: stored.read().float() for name, stored in state.items()}, strict=False)
     assert not unknown.unexpected_keys, unknown.unexpected_keys
 
 
@@ -168,7 +172,8 @@ def train(work: Path, out: Path, recipe: Recipe, *, init: Path | None) -> None:
     usable = [example for example in examples if conversation(example.clip, random.Random(0), num_turns=1)]
     print(f"{len(usable)} clips:", dict(Counter(example.group for example in usable)))
     llama_folder = provide_llama(SMOLLM2, home_folder(), report=print)
-    tokenizer = load_fast_tokenizer(llama_folder / TOKENIZER_FILE, eos_tokens=["<|im_end|>"])
+    content = (llama_folder / FAST_TOKENIZER_FILE).read_bytes()
+    tokenizer = parse_fast_tokenizer(content, eos_tokens=["<|im_end|>"], source=str(llama_folder))
     model = build(recipe, usable, llama_folder)
     if init is not None:
         continue_from(model, init)
@@ -202,9 +207,11 @@ def train(work: Path, out: Path, recipe: Recipe, *, init: Path | None) -> None:
 def export(model: MuLlama, out: Path, recipe: Recipe) -> None:
     """Write adapter and LoRA in fp16, and the recipe beside them."""
     state = model.state_dict()
-    adapter = {name: value.half() for name, value in state.items() if name.startswith(("adapter.", "conditioner."))}
+    adapter = {
+        name: in_memory(value.half()) for name, value in state.items() if name.startswith(("adapter.", "conditioner."))
+    }
     lora = {
-        name.removeprefix("llama.").replace(".default.", "."): value.half()
+        name.removeprefix("llama.").replace(".default.", "."): in_memory(value.half())
         for name, value in state.items()
         if "lora_" in name
     }
@@ -220,7 +227,7 @@ def export(model: MuLlama, out: Path, recipe: Recipe) -> None:
             "MusiCNN": "ISC",
         },
     )
-    write_model_folder(out, config, adapter=adapter, lora=lora)
+    write_model_files(out, config, adapter=adapter, tuning=lora)
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
 
 

@@ -167,8 +167,9 @@ class Decoder:
         return Token(row, token_id, "length" if num_written >= self._budgets[row] else None)
 
     def _keep_rows(self, cache: object, kept: list[int]) -> None:
+        # On the CPU it selects from layers on any device.
+        cache.batch_select_indices(torch.tensor(kept))  # type: ignore[attr-defined]
         index = torch.tensor(kept, device=self._model.device)
-        cache.batch_select_indices(index)  # type: ignore[attr-defined]
         self._rows = [self._rows[i] for i in kept]
         if self._conditioning is not None:
             self._conditioning = self._conditioning[index]

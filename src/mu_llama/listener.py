@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from mu_llama.answers import Answer, AnswerStream, Failure, HeardTrack
-from mu_llama.audio.windows import FULL, PUBLISHED
+from mu_llama.checkpoints.assembling import Placement, Quantisation
+from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder
+from mu_llama.checkpoints.dispatch import DeviceMap
 from mu_llama.checkpoints.faiss_flat import read_faiss_flat
-from mu_llama.checkpoints.open_model import OpenedModel, open_model
+from mu_llama.checkpoints.open_model import PLANS, OpenedModel, open_model
 from mu_llama.conversation import Conversation
 from mu_llama.encoders.feature_cache import FeatureCache
 from mu_llama.encoders.track import TrackFeatures
 from mu_llama.errors import ConfigError, MuLlamaError
 from mu_llama.generation import GenerationOptions
 from mu_llama.hearing import Audio, Hearing, audio_name
+from mu_llama.hub import is_hub_id, push
 from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
+from mu_llama.progress import Track, silent
 from mu_llama.prompts import CAPTION_QUESTIONS, Turn
 from mu_llama.runtime import choose_device, choose_dtype, home_folder
 from mu_llama.writing import Row, answer_batch, check_question, end_of_batch, make_row, write_rows
 
-PLANS = {"full": FULL, "published": PUBLISHED}
 _DEFAULTS = GenerationOptions()
+_CONVERSION = ConvertOptions()
 
 
 class Listener:
@@ -47,7 +52,7 @@ class Listener:
     @property
     def name(self) -> str:
         """Name of the model."""
-        return self.opened.name
+        return self.opened.parts.name
 
     def listen(self, audio: Audio, *, offset_s: float = 0.0, duration_s: float | None = None) -> HeardTrack:
         """Hear a track once, to ask many things about it.
@@ -210,6 +215,53 @@ class Listener:
             raise ConfigError(f"detail is {detail!r}; expected one of {', '.join(CAPTION_QUESTIONS)}")
         return self.ask(audio, CAPTION_QUESTIONS[detail], options=options)
 
+    @classmethod
+    def from_pretrained(cls, model: str | Path, **settings: Any) -> Listener:
+        """Open a model folder or hub id; `load` under the name that users of the hub's libraries look for.
+
+        Args:
+            model: see `load`.
+            settings: see `load`.
+        """
+        return load(model, **settings)
+
+    def save_pretrained(
+        self, folder: str | Path, *, options: ConvertOptions = _CONVERSION, track: Track = silent
+    ) -> None:
+        """Write everything this model was loaded from as one folder that `load` opens anywhere.
+
+        Args:
+            folder: where; it appears whole or not at all.
+            options: merged or not, in which dtype.
+            track: follows the writing, in bytes.
+
+        Raises:
+            ConfigError: if the folder exists.
+            CheckpointError: if it can't be written.
+        """
+        convert_to_folder(self.opened.parts, Path(folder), options, track=track)
+
+    def push_to_hub(self, hub_id: str, *, private: bool = False, options: ConvertOptions = _CONVERSION) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face hub, with the token that its tools keep.
+
+        Args:
+            hub_id: `owner/name`; made where it isn't there.
+            private: whether only its owner sees it.
+            options: see `save_pretrained`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ConfigError: if `hub_id` isn't one.
+        """
+        if not is_hub_id(hub_id):
+            raise ConfigError(f"hub id is {hub_id!r}; expected owner/name, e.g. mu-llama/my-model")
+        with tempfile.TemporaryDirectory(prefix="mu-llama-push-") as scratch:
+            folder = Path(scratch) / hub_id.rpartition("/")[2]
+            self.save_pretrained(folder, options=options)
+            return push(folder, hub_id, private=private, message=f"Upload {self.name} with mu-llama")
+
     def _track(self, audio: Audio | HeardTrack, offset_s: float, duration_s: float | None) -> HeardTrack:
         if isinstance(audio, HeardTrack):
             return audio
@@ -226,22 +278,32 @@ def load(
     window: Literal["auto", "full", "published"] = "auto",
     device: str = "auto",
     dtype: str = "auto",
+    quantise: Quantisation | None = None,
+    device_map: DeviceMap | None = None,
     use_cache: bool = True,
     report: Callable[[str], None] = lambda _: None,
+    track: Track = silent,
 ) -> Listener:
     """Load a model.
 
     Args:
-        model: `mini` (the embedded default), a mu-llama model folder, or a published checkpoint.
-        llama: Meta LLaMA folder beside a published checkpoint.
-        encoder: MERT folder or hub id beside a published checkpoint.
+        model: `mini` (the embedded default), a mu-llama model folder, a published checkpoint, a folder tree that
+            holds one, or a hub id.
+        llama: Meta, Hugging Face or GGUF LLaMA, or a hub id, beside a published checkpoint; params.json is enough
+            where the checkpoint holds the LLaMA.
+        encoder: MERT folder or hub id beside a published checkpoint that holds none.
         knn_index: faiss file of vectors to blend into each track's own.
         blend: how far; needs `knn_index`.
         window: which seconds are heard: `full` (all), `published` (the first minute), `auto` (the model's own).
         device: auto, cpu, cuda, cuda:N, mps.
         dtype: of the LLaMA: auto, bf16, fp16, fp32.
+        quantise: `int8` or `int4` to keep the LLaMA's linear layers in so many bits (bf16 needs twice or four times
+            the memory); needs the extra `quantize`.
+        device_map: `auto` to spread the LLaMA over all GPUs, or a table of modules and devices; needs the extra
+            `multi-gpu`.
         use_cache: keep features on disk, so that a track is encoded once.
         report: told what takes long (fetching, converting).
+        track: follows the loading of weights, in bytes.
 
     Raises:
         ModelNotFoundError: if there is no such model.
@@ -257,14 +319,9 @@ def load(
     if (knn_index is None) != (blend is None):
         raise ConfigError("knn_index and blend belong together; give both or neither")
     chosen = choose_device(device)
+    placement = Placement(chosen, choose_dtype(dtype, chosen), quantise=quantise, device_map=device_map)
     opened = open_model(
-        model,
-        llama=llama,
-        encoder=encoder,
-        device=chosen,
-        dtype=choose_dtype(dtype, chosen),
-        home=home_folder(),
-        report=report,
+        model, llama=llama, encoder=encoder, placement=placement, home=home_folder(), report=report, track=track
     )
     cache = FeatureCache(home_folder() / "features") if use_cache else None
     plan = opened.plan if window == "auto" else PLANS[window]

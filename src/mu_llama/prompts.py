@@ -35,7 +35,9 @@ class PromptTemplate:
     after: str
     """After each finished answer of an earlier turn."""
     stop: tuple[str, ...] = ()
-    """Texts that end an answer besides the tokenizer's end token."""
+    """Texts that end an answer besides the end tokens."""
+    end_tokens: tuple[str, ...] = ()
+    """Tokens that end an answer; empty for the LLaMA's own end token, with its begin token in front of the prompt."""
 
     def render(self, turns: Sequence[Turn]) -> str:
         """Write the prompt that asks for the answer of the last turn.
@@ -86,6 +88,7 @@ CHATML_MUSIC = PromptTemplate(
     before="<|im_start|>user\n",
     between="<|im_end|>\n<|im_start|>assistant\n",
     after="<|im_end|>\n",
+    end_tokens=("<|im_end|>", "<|endoftext|>"),
 )
 
 TEMPLATES = {template.name: template for template in (ALPACA_PUBLISHED, ALPACA, CHATML_MUSIC)}

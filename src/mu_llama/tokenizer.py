@@ -60,13 +60,19 @@ class SentencePieceTokenizer:
 
 
 class FastTokenizer:
-    """A Hugging Face `tokenizer.json`; the prompt template writes every special token itself."""
+    """A Hugging Face `tokenizer.json`.
 
-    def __init__(self, tokenizer: Any, *, eos_tokens: Sequence[str], bos_token: str | None = None) -> None:
+    Args:
+        tokenizer: a `tokenizers.Tokenizer`.
+        eos_tokens: what ends an answer, as tokens or ids.
+        bos_id: put in front of a prompt; None where the prompt's template writes every special token itself.
+    """
+
+    def __init__(self, tokenizer: Any, *, eos_tokens: Sequence[str | int], bos_id: int | None = None) -> None:
         self._tokenizer = tokenizer
         self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
-        self.eos_ids = frozenset(self._id(token) for token in eos_tokens)
-        self._head = [] if bos_token is None else [self._id(bos_token)]
+        self.eos_ids = frozenset(token if isinstance(token, int) else self._id(token) for token in eos_tokens)
+        self._head = [] if bos_id is None else [bos_id]
         added = tokenizer.get_added_tokens_decoder().values()
         self._special = [token.content for token in added if token.special]
 
@@ -102,33 +108,50 @@ def load_sentencepiece(path: Path) -> SentencePieceTokenizer:
     Raises:
         CheckpointError: if the file isn't there or isn't a SentencePiece model.
     """
-    import sentencepiece
-
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected LLaMA's tokenizer.model: pass the folder that holds it")
+    return parse_sentencepiece(path.read_bytes(), source=str(path))
+
+
+def parse_sentencepiece(content: bytes, *, source: str) -> SentencePieceTokenizer:
+    """Make a tokenizer of the content of a `tokenizer.model`.
+
+    Raises:
+        CheckpointError: if it isn't a SentencePiece model.
+    """
+    import sentencepiece
+
     processor = sentencepiece.SentencePieceProcessor()
     try:
-        processor.LoadFromSerializedProto(path.read_bytes())
+        processor.LoadFromSerializedProto(content)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{path}: not a SentencePiece model; expected LLaMA's tokenizer.model: download it again"
+            f"{source}: not a SentencePiece model; expected LLaMA's tokenizer.model: download it again"
         ) from error
     return SentencePieceTokenizer(processor)
 
 
-def load_fast_tokenizer(path: Path, *, eos_tokens: Sequence[str], bos_token: str | None = None) -> FastTokenizer:
-    """Open a `tokenizer.json`.
+def parse_fast_tokenizer(
+    content: bytes, *, eos_tokens: Sequence[str | int], bos_id: int | None = None, source: str
+) -> FastTokenizer:
+    """Make a tokenizer of the content of a `tokenizer.json`.
+
+    Args:
+        content: of the file.
+        eos_tokens: see `FastTokenizer`.
+        bos_id: see `FastTokenizer`.
+        source: the file to name in an error.
 
     Raises:
-        CheckpointError: if the file isn't there or can't be parsed.
+        CheckpointError: if it can't be parsed.
     """
     import tokenizers
 
     try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        tokenizer = tokenizers.Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises bare Exception
-        raise CheckpointError(f"{path}: not a tokenizer.json ({error}); expected a Hugging Face tokenizer") from error
-    return FastTokenizer(tokenizer, eos_tokens=eos_tokens, bos_token=bos_token)
+        raise CheckpointError(f"{source}: not a tokenizer.json ({error}); expected a Hugging Face tokenizer") from error
+    return FastTokenizer(tokenizer, eos_tokens=eos_tokens, bos_id=bos_id)
 
 
 class TextStream:

@@ -38,7 +38,7 @@ def make_row(opened: OpenedModel, track: HeardTrack, turns: Sequence[Turn]) -> R
     clean = opened.tokenizer.without_special  # so that a question can't end its own turn
     check_question(clean(question))
     cleaned = [Turn(clean(turn.question), None if turn.answer is None else clean(turn.answer)) for turn in turns]
-    prompt = opened.tokenizer.encode_prompt(opened.template.render(cleaned))
+    prompt = opened.tokenizer.encode_prompt(opened.parts.template.render(cleaned))
     if len(prompt) >= opened.model.context_length:
         raise QuestionError(
             f"the prompt is {len(prompt)} tokens long, the model's context {opened.model.context_length}; "
@@ -77,7 +77,7 @@ def write_rows(
         options=options,
         eos_ids=opened.tokenizer.eos_ids,
     )
-    texts = [AnswerText(opened.tokenizer, (*options.stop, *opened.template.stop)) for _ in rows]
+    texts = [AnswerText(opened.tokenizer, (*options.stop, *opened.parts.template.stop)) for _ in rows]
     counts = [0] * len(rows)
     first_token_s: float | None = None
     for token in decoder:
@@ -126,7 +126,7 @@ def _answer(
         text=text,
         audio=row.track.name,
         question=row.question,
-        model=opened.name,
+        model=opened.parts.name,
         finish_reason=reason,
         heard=row.track.heard,
         num_prompt_tokens=len(row.prompt),

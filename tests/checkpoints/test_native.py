@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,17 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mu_llama.checkpoints.native import (
-    ModelConfig,
-    assemble_native,
-    merge_lora,
-    read_model_config,
-    write_model_folder,
-)
+from mu_llama.checkpoints.assembling import Placement, assemble
+from mu_llama.checkpoints.merging import merged_llama
+from mu_llama.checkpoints.native import ModelConfig, native_parts, read_model_config, write_model_files
+from mu_llama.checkpoints.parts import LlamaParts, TokenizerFile
+from mu_llama.checkpoints.stored import StoredTensor, in_memory
 from mu_llama.errors import CheckpointError
 from mu_llama.model.mu_llama import MuLlama
 from tests.model.test_conditioning import make_model
 
+CPU = Placement(torch.device("cpu"), torch.float32)
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -35,7 +35,11 @@ def tuned() -> MuLlama:
     return model.eval()
 
 
-def write(model: MuLlama, folder: Path) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
+def stored(tensors: dict[str, torch.Tensor]) -> dict[str, StoredTensor]:
+    return {name: in_memory(value) for name, value in tensors.items()}
+
+
+def write(model: MuLlama, folder: Path) -> tuple[ModelConfig, LlamaParts]:
     state = model.state_dict()
     adapter = {name: value for name, value in state.items() if not name.startswith("llama.")}
     lora = {
@@ -53,15 +57,16 @@ def write(model: MuLlama, folder: Path) -> tuple[ModelConfig, dict[str, torch.Te
         encoder={"kind": "musicnn"},
         llama={"folder": "llama"},
     )
-    write_model_folder(folder, config, adapter=adapter, lora=lora)
-    return config, base
+    write_model_files(folder, config, adapter=stored(adapter), tuning=stored(lora))
+    tokenizer = TokenizerFile("tokenizer.json", "nowhere", bytes)
+    return config, LlamaParts(model.llama.config, stored(base), tokenizer, source="a LLaMA")
 
 
 @torch.inference_mode()
 def test_written_and_merged_equals_peft(tuned: MuLlama, tmp_path: Path) -> None:
-    config, base = write(tuned, tmp_path)
+    config, llama = write(tuned, tmp_path)
     assert read_model_config(tmp_path) == config
-    opened = assemble_native(tmp_path, config, (tuned.llama.config, base), dtype=torch.float32)
+    opened = assemble(native_parts(tmp_path, config, llama), CPU)
     ids, features = torch.randint(0, 50, (2, 7)), torch.randn(2, 2, 7)
     torch.testing.assert_close(opened.condition(features), tuned.condition(features), atol=1e-6, rtol=1e-5)
     expected = tuned(ids, conditioning=tuned.condition(features))
@@ -70,13 +75,12 @@ def test_written_and_merged_equals_peft(tuned: MuLlama, tmp_path: Path) -> None:
 
 
 def test_misfits_are_named(tuned: MuLlama, tmp_path: Path) -> None:
-    config, base = write(tuned, tmp_path)
-    llama = (tuned.llama.config, base)
+    config, llama = write(tuned, tmp_path)
     adapter = load_file(tmp_path / "adapter.safetensors")
 
     def opening_with(**changes: torch.Tensor) -> None:
         save_file({**adapter, **changes}, tmp_path / "adapter.safetensors")
-        assemble_native(tmp_path, config, llama, dtype=torch.float32)
+        assemble(native_parts(tmp_path, config, llama), CPU)
 
     with pytest.raises(
         CheckpointError, match=r"adapter\.projectoin\.weight.*nearest known: 'adapter\.projection\.weight'"
@@ -86,23 +90,47 @@ def test_misfits_are_named(tuned: MuLlama, tmp_path: Path) -> None:
         opening_with(**{"conditioner.gate": torch.zeros(1, 1)})
     (tmp_path / "adapter.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0nonsense")
     with pytest.raises(CheckpointError, match="not a whole safetensors"):
-        assemble_native(tmp_path, config, llama, dtype=torch.float32)
+        assemble(native_parts(tmp_path, config, llama), CPU)
 
 
-def test_lora_that_fits_nothing_is_refused() -> None:
-    base = {"layer.weight": torch.zeros(4, 3)}
-    down, up = torch.zeros(2, 3), torch.zeros(4, 2)
-    with pytest.raises(CheckpointError, match="fit the weight"):
-        merge_lora(dict(base), base, {"layer.lora_A.weight": down, "layer.lora_B.weight": up.T}, source="file")
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        ({"lora_A": torch.zeros(2, 8), "lora_B": torch.zeros(2, 4)}, "fit the weight"),
+        ({"lora_A": torch.zeros(2, 8)}, "expected both"),
+    ],
+)
+def test_lora_that_fits_nothing_is_refused(
+    tuned: MuLlama, lora: dict[str, torch.Tensor], message: str, tmp_path: Path
+) -> None:
+    _, llama = write(tuned, tmp_path)
+    module = "model.layers.0.self_attn.q_proj"
+    tuning = stored({f"{module}.{half}.weight": value for half, value in lora.items()})
+    with pytest.raises(CheckpointError, match=message):
+        merged_llama(llama, tuning, dtype=torch.float32, source="file")
+    odd = stored({f"layr.{half}.weight": torch.zeros(2, 2) for half in ("lora_A", "lora_B")})
     with pytest.raises(CheckpointError, match=r"layr\.lora_A"):
-        merge_lora(dict(base), base, {"layr.lora_A.weight": down, "layr.lora_B.weight": up}, source="file")
+        merged_llama(llama, odd, dtype=torch.float32, source="file")
+
+
+def test_strays_in_the_tuning_are_named(tuned: MuLlama, tmp_path: Path) -> None:
+    config, llama = write(tuned, tmp_path)
+    parts = native_parts(tmp_path, config, llama)
     with pytest.raises(CheckpointError, match="stray"):
-        merge_lora(dict(base), base, {"stray": down}, source="file")
+        assemble(dataclasses.replace(parts, tuning={**parts.tuning, "stray": in_memory(torch.zeros(1))}), CPU)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"format": "other/9"}, "other/9"), ({"surprise": 1}, "surprise"), ({"prompt": None}, None)],
+    [
+        ({"format": "other/9"}, "other/9"),
+        ({"surprise": 1}, "surprise"),
+        ({"llama": "x"}, "llama='x'"),
+        ({"llama": {}}, "expected one of"),
+        ({"adapter": 3}, "adapter|mapping"),
+        ({"prompt": "alpca"}, "alpca"),
+        ({"prompt": None}, None),
+    ],
 )
 def test_bad_configs(change: dict[str, object], message: str | None, tuned: MuLlama, tmp_path: Path) -> None:
     write(tuned, tmp_path)

@@ -13,10 +13,11 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mu_llama.checkpoints import provision
-from mu_llama.checkpoints.gguf import gguf_tokenizer, open_gguf
+from mu_llama.checkpoints.gguf import read_gguf_llama
 from mu_llama.checkpoints.hugging_face import read_llama_folder
 from mu_llama.checkpoints.provision import PackagedLlama, converted_folder, provide_llama
 from mu_llama.errors import CheckpointError, ModelNotFoundError
@@ -88,10 +89,10 @@ def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackagedLlama:
 
 def test_converted_weights_are_the_models_own(packaged: PackagedLlama, tmp_path: Path) -> None:
     folder = provide_llama(packaged, tmp_path / "home")
-    config, tensors = read_llama_folder(folder)
-    expected = tiny_llama()
-    for name, value in tensors.items():
-        assert torch.equal(value, expected.state_dict()[name].to(torch.bfloat16)), name
+    llama = read_llama_folder(folder)
+    config, expected = llama.config, tiny_llama()
+    for name, stored in llama.tensors.items():
+        assert torch.equal(stored.read(), expected.state_dict()[name].to(torch.bfloat16)), name
     assert config.rope_parameters["rope_theta"] == 50000.0
     assert config.rms_norm_eps == 1e-5
     opened = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)  # transformers' own loader agrees
@@ -99,7 +100,8 @@ def test_converted_weights_are_the_models_own(packaged: PackagedLlama, tmp_path:
 
 
 def test_tokenizer_merges_and_splits_digits(packaged: PackagedLlama, tmp_path: Path) -> None:
-    tokenizer = gguf_tokenizer(open_gguf(tmp_path / "site" / packaged.member))
+    llama = read_gguf_llama(tmp_path / "site" / packaged.member)
+    tokenizer = Tokenizer.from_str(llama.tokenizer.read().decode())
     encoded = tokenizer.encode("ab 12<|im_end|>é")
     assert encoded.tokens[:4] == ["ab", "Ġ", "1", "2"]
     assert encoded.ids[4] == 0
@@ -179,10 +181,3 @@ def test_a_cache_that_cannot_be_written(packaged: PackagedLlama, tmp_path: Path)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match="MU_LLAMA_HOME"):
         provide_llama(packaged, tmp_path / "file")
-
-
-def test_damaged_gguf(tmp_path: Path) -> None:
-    path = tmp_path / "x.gguf"
-    path.write_bytes(b"GGUF")
-    with pytest.raises(CheckpointError, match="not a whole GGUF"):
-        open_gguf(path)

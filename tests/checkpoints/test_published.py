@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from pathlib import Path
@@ -10,16 +11,20 @@ from typing import Any
 import pytest
 import torch
 
+from mu_llama.checkpoints.assembling import Placement, assemble
 from mu_llama.checkpoints.faiss_flat import read_faiss_flat
 from mu_llama.checkpoints.llama_names import interleaved_to_halves
 from mu_llama.checkpoints.meta_llama import (
     MetaParams,
     find_meta_folder,
     llama_config_from_meta,
+    read_meta_llama,
     read_meta_params,
     read_meta_tensors,
 )
-from mu_llama.checkpoints.published import adapter_config, assemble_published, read_published
+from mu_llama.checkpoints.published import adapter_config, read_published
+from mu_llama.checkpoints.published_model import published_parts
+from mu_llama.checkpoints.stored import in_memory
 from mu_llama.checkpoints.torch_files import read_torch_file
 from mu_llama.errors import CheckpointError
 
@@ -70,10 +75,9 @@ def save_changed(path: Path, source: str = "checkpoint_pretrain.pth", **changes:
     return path
 
 
-def assemble(path: Path) -> None:
-    folder = find_meta_folder(SET_A / "llama")
-    params = read_meta_params(folder.params)
-    assemble_published(read_published([path]), read_meta_tensors(folder.shards), params, dtype=torch.float32)
+def open_checkpoint(path: Path, llama: Path = SET_A / "llama") -> None:
+    parts = published_parts([path], llama=llama, encoder=SET_A / "mert")
+    assemble(parts, Placement(torch.device("cpu"), torch.float32))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,7 @@ def assemble(path: Path) -> None:
 )
 def test_what_does_not_fit_is_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=message):
-        assemble(save_changed(tmp_path / "changed.pth", **changes))
+        open_checkpoint(save_changed(tmp_path / "changed.pth", **changes))
 
 
 @pytest.mark.parametrize(
@@ -107,13 +111,13 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], message: str, tmp_p
 )
 def test_wrong_sizes_are_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=message):
-        assemble(save_changed(tmp_path / "changed.pth", source="checkpoint_finetune.pth", **changes))
+        open_checkpoint(save_changed(tmp_path / "changed.pth", source="checkpoint_finetune.pth", **changes))
 
 
 def test_unknown_keys_come_with_the_nearest_known(tmp_path: Path) -> None:
     path = save_changed(tmp_path / "typo.pth", **{"mu_mert_agg.wieght": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"mu_mert_agg\.wieght.*nearest known: 'mu_mert_agg\.weight'"):
-        assemble(path)
+        open_checkpoint(path)
 
 
 def test_sizes_come_from_shapes() -> None:
@@ -129,10 +133,11 @@ def test_grouped_queries_are_read_off_the_weights() -> None:
         "layers.0.attention.wk.weight": torch.zeros(16, 32),
         "layers.0.feed_forward.w1.weight": torch.zeros(48, 32),
     }
-    config = llama_config_from_meta(tensors, MetaParams(num_heads=4, norm_eps=1e-5), biased=False)
+    tensors = {name: in_memory(value) for name, value in (tensors | {"norm.weight": torch.zeros(32)}).items()}
+    config = llama_config_from_meta(tensors, MetaParams(num_heads=4, norm_eps=1e-5))
     assert (config.num_key_value_heads, config.head_dim, config.intermediate_size) == (2, 8, 48)
     with pytest.raises(CheckpointError, match="5 heads"):
-        llama_config_from_meta(tensors, MetaParams(num_heads=5, norm_eps=1e-5), biased=False)
+        llama_config_from_meta(tensors, MetaParams(num_heads=5, norm_eps=1e-5))
 
 
 def test_meta_folders_are_found_flat_or_nested(tmp_path: Path) -> None:
@@ -149,15 +154,40 @@ def test_meta_folders_are_found_flat_or_nested(tmp_path: Path) -> None:
         read_meta_params(flat / "params.json")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dim": 64}, "says dim 64, but the weights have 32"),
+        ({"n_layers": 7}, "says n_layers 7"),
+        ({"vocab_size": 500}, "says vocab_size 500"),
+        ({"n_heads": 5}, "5 heads"),
+    ],
+)
+def test_params_of_another_llama_are_named(changes: dict[str, int], message: str, tmp_path: Path) -> None:
+    shutil.copytree(SET_A / "llama", tmp_path / "llama")
+    path = tmp_path / "llama" / "7B" / "params.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(CheckpointError, match=message):
+        read_meta_llama(find_meta_folder(tmp_path / "llama"))
+
+
+def test_params_of_the_other_generation_are_doubted(tmp_path: Path) -> None:
+    shutil.copytree(SET_A / "llama", tmp_path / "llama")
+    path = tmp_path / "llama" / "7B" / "params.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"norm_eps": 1e-5}))
+    with pytest.warns(UserWarning, match="norm_eps is 1e-05"):
+        read_meta_llama(find_meta_folder(tmp_path / "llama"))
+
+
 def test_shards_of_different_models_are_refused(tmp_path: Path) -> None:
     shards = find_meta_folder(SET_A / "llama-sharded").shards
     odd = torch.load(shards[1], weights_only=True)
     odd.pop("norm.weight")
     torch.save(odd, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError, match=r"norm\.weight.*every shard"):
-        read_meta_tensors((shards[0], tmp_path / "odd.pth"))
+        read_meta_tensors((shards[0], tmp_path / "odd.pth"), tmp_path)
     with pytest.raises(CheckpointError, match="no consolidated"):
-        read_meta_tensors(())
+        read_meta_tensors((), tmp_path)
 
 
 def test_rotary_rows_go_from_pairs_to_halves() -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from mu_llama.checkpoints.assembling import Placement, assemble
 from mu_llama.checkpoints.faiss_flat import read_faiss_flat
-from mu_llama.checkpoints.meta_llama import find_meta_folder, read_meta_params, read_meta_tensors
-from mu_llama.checkpoints.published import assemble_published, read_published
+from mu_llama.checkpoints.meta_llama import find_meta_folder, read_meta_tensors
+from mu_llama.checkpoints.published import read_published
+from mu_llama.checkpoints.published_model import published_parts
 from mu_llama.encoders.mert import load_mert
 from mu_llama.generation import Decoder, GenerationOptions
 from mu_llama.model.adapter import Blend
@@ -32,8 +34,11 @@ FILES = {
     "legacy": ["checkpoint_pretrain_legacy_bridge.pth"],
     "finetune_altrank": ["checkpoint_pretrain.pth", "checkpoint_finetune_delta_altrank.pth"],
     "namespace": ["checkpoint_finetune_namespace.pth"],
+    "sharded": ["checkpoint_finetune_namespace.pth"],
 }
 """The checkpoints a model name in the goldens stands for, later ones over earlier ones."""
+LLAMA_FOLDERS = {"sharded": "llama-sharded"}
+"""Where the LLaMA isn't in the folder `llama`."""
 KNN_MODEL = re.compile(r"finetune_knn_w(?P<weight>[\d.]+)")
 INFER = r"infer/(?P<model>[\w.]+)/(?P<audio>\w+)/p(?P<prompt>\d+)/"
 
@@ -49,10 +54,10 @@ class Models:
         self.tokenizer = load_sentencepiece(golden.path / "llama" / "tokenizer.model")
 
     def _open(self, name: str) -> MuLlama:
-        folder = find_meta_folder(self.golden.path / "llama")
-        parts = read_published([self.golden.path / file for file in FILES[name]])
-        base = read_meta_tensors(folder.shards)
-        return assemble_published(parts, base, read_meta_params(folder.params), dtype=torch.float32)
+        files = [self.golden.path / file for file in FILES[name]]
+        llama = LLAMA_FOLDERS.get(name, "llama")
+        parts = published_parts(files, llama=self.golden.path / llama, encoder=self.golden.path / "mert")
+        return assemble(parts, Placement(torch.device("cpu"), torch.float32))
 
     def _features(self, audio: str) -> torch.Tensor:
         num_windows = len(self.golden.json["audio"][audio]["window_lengths"])
@@ -184,8 +189,9 @@ def test_greedy_tokens(golden: Any, models: Models) -> None:
         assert models.tokenizer.decode(ids) == case["text"]
 
 
-def test_namespace_checkpoint_is_the_same_model(models: Models) -> None:
-    one, other = models.open("finetune").state_dict(), models.open("namespace").state_dict()
+@pytest.mark.parametrize("other_name", ["namespace", "sharded"])
+def test_the_same_model_in_other_files(models: Models, other_name: str) -> None:
+    one, other = models.open("finetune").state_dict(), models.open(other_name).state_dict()
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -199,12 +205,12 @@ def test_old_key_prefix_names_the_same_tensors(golden: Any) -> None:
 
 
 def test_sharded_llama_is_the_same(golden: Any) -> None:
-    whole = read_meta_tensors(find_meta_folder(golden.path / "llama").shards)
+    whole = read_meta_tensors(find_meta_folder(golden.path / "llama").shards, golden.path)
     shards = find_meta_folder(golden.path / "llama-sharded").shards
-    joined = read_meta_tensors(shards)
+    joined = read_meta_tensors(shards, golden.path)
     assert len(shards) > 1
     assert whole.keys() == joined.keys()
-    assert all(torch.equal(whole[name], joined[name]) for name in whole)
+    assert all(torch.equal(whole[name].read(), joined[name].read()) for name in whole)
 
 
 def test_prompt_text_and_ids(golden: Any, models: Models) -> None:

@@ -116,7 +116,7 @@ def test_chat_puts_the_history_into_the_prompt(tiny: Listener, tracks: list[Path
     first = chat.ask(QUESTIONS[0])
     second = chat.ask(QUESTIONS[1])
     turns = [Turn(QUESTIONS[0], first.text), Turn(QUESTIONS[1])]
-    prompt = tiny.opened.template.render(turns)
+    prompt = tiny.opened.parts.template.render(turns)
     assert QUESTIONS[0] in prompt
     assert first.text in prompt
     assert second.num_prompt_tokens == len(tiny.opened.tokenizer.encode_prompt(prompt))

@@ -1,164 +1,240 @@
-"""Read a GGUF file of the LLaMA architecture: sizes, dequantised tensors and the tokenizer."""
+"""Read a LLaMA out of GGUF, llama.cpp's format: sizes, tensors (dequantised one by one), tokenizer."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import LlamaConfig
 
-from mu_llama.checkpoints.llama_names import interleaved_to_halves
+from mu_llama.checkpoints.gguf_names import (
+    OUTPUT,
+    ROPE_FACTORS,
+    bias_names,
+    llama3_factors,
+    llama3_parameters,
+    rotary_heads,
+    weight_names,
+)
+from mu_llama.checkpoints.gguf_tokenizer import read_tokenizer
+from mu_llama.checkpoints.llama_names import interleaved_to_halves, unknown_keys_message
+from mu_llama.checkpoints.parts import LlamaParts
+from mu_llama.checkpoints.stored import StoredTensor, file_tensor, zeros
 from mu_llama.errors import CheckpointError
 
-_TOP = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_LAYER_NAME = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
-# Rotary factors that llama.cpp stores for scaled angles.
-_IGNORED = {"rope_freqs.weight"}
-_CONTROL_TOKEN = 3
-_DIGIT_SPLITTING = ("smollm",)
+_SPLIT = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf")
+_PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_AGAIN = "download it again"
 
 
 @dataclass(frozen=True)
-class GgufModel:
-    """An opened file; tensors are dequantised one at a time."""
+class _Gguf:
+    """What the headers of a file, or of all pieces of a split one, say."""
 
     path: Path
-    """Where it is, for error messages."""
-    fields: dict[str, Any]
+    """The file to name in errors."""
+    fields: Mapping[str, Any]
     """Metadata under GGUF's names."""
-    tensors: list[Any]
-    """The reader's tensor records."""
+    tensors: Mapping[str, StoredTensor]
+    """Under GGUF's names, as they are in the file."""
 
     def field(self, name: str) -> Any:
-        """Look a metadata value up.
-
-        Raises:
-            CheckpointError: if the file lacks it.
-        """
         if name not in self.fields:
-            raise CheckpointError(f"{self.path}: GGUF metadata lacks {name!r}; expected a whole LLaMA model")
+            raise CheckpointError(f"{self.path}: GGUF metadata lacks {name!r}; expected a whole LLaMA: {_AGAIN}")
         return self.fields[name]
 
+    def count(self, name: str, default: int | None = None) -> int:
+        value = self.fields.get(name, default) if default is not None else self.field(name)
+        if not isinstance(value, int) or value < 1:
+            raise CheckpointError(f"{self.path}: {name} is {value!r}; expected one number above 0: take a plain LLaMA")
+        return value
 
-def open_gguf(path: Path) -> GgufModel:
-    """Open a file and check that it is a LLaMA.
+
+def read_gguf_llama(path: Path) -> LlamaParts:
+    """Describe the LLaMA in a GGUF; its tensors are read, and dequantised to float32, when asked for.
+
+    Args:
+        path: a file, any piece of a split one, or a folder that holds one model.
 
     Raises:
-        CheckpointError: if it isn't GGUF, is cut short, or holds another architecture.
+        CheckpointError: if it isn't GGUF, is cut short, holds another architecture, or needs something that
+            this LLaMA doesn't have: other scaled angles than LLaMA-3.1's, experts, a tokenizer of another kind.
     """
+    gguf = _open(path)
+    names = _check_names(gguf)
+    config = _config(gguf)
+    tensors: dict[str, StoredTensor] = {}
+    for own, value in gguf.tensors.items():
+        if own != ROPE_FACTORS:
+            tensors[names[own]] = _rows_in_halves(value, own, config, path=gguf.path)
+    biases = bias_names(config.num_hidden_layers, attention=config.attention_bias, feed_forward=config.mlp_bias)
+    for name in biases.values():
+        if name not in tensors:
+            tensors[name] = zeros(tensors[name.replace(".bias", ".weight")].shape[:1], torch.float32)
+    return LlamaParts(config, tensors, read_tokenizer(gguf.fields, source=str(gguf.path)), source=str(path))
+
+
+def _open(path: Path) -> _Gguf:
+    files = _pieces(_only_model(path) if path.is_dir() else path)
+    headers = [_read_header(file) for file in files]
+    gguf = _Gguf(files[0], headers[0][0], {name: value for _, tensors in headers for name, value in tensors.items()})
+    architecture = gguf.field("general.architecture")
+    if architecture != "llama":
+        raise CheckpointError(f"{gguf.path}: architecture {architecture!r}; expected 'llama': take a LLaMA's GGUF")
+    return gguf
+
+
+def _only_model(folder: Path) -> Path:
+    """Find the model of a folder; the pieces of a split one count once."""
+    models: dict[str, Path] = {}
+    for file in sorted(folder.glob("*.gguf")):
+        split = _SPLIT.fullmatch(file.name)
+        models.setdefault(split["stem"] if split else file.name, file)
+    if len(models) != 1:
+        found = ", ".join(file.name for file in models.values()) or "no .gguf file"
+        raise CheckpointError(f"{folder}: holds {found}; expected one GGUF: name the file itself")
+    return next(iter(models.values()))
+
+
+def _pieces(path: Path) -> list[Path]:
+    split = _SPLIT.fullmatch(path.name)
+    if split is None:
+        return [path]
+    count = int(split["count"])
+    files = [path.with_name(f"{split['stem']}-{index:05}-of-{count:05}.gguf") for index in range(1, count + 1)]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise CheckpointError(f"{path}: {', '.join(missing)} missing; expected all {count} pieces in one folder")
+    return files
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
     import gguf
 
     try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+        if magic != b"GGUF":
+            raise CheckpointError(f"{path}: isn't GGUF (starts with {magic!r}); expected a LLaMA's .gguf file")
         reader = gguf.GGUFReader(path)
         fields = {name: field.contents() for name, field in reader.fields.items()}
-    except (ValueError, OSError, IndexError, KeyError) as error:
-        raise CheckpointError(f"{path}: not a whole GGUF file ({error}); download it again") from error
-    model = GgufModel(path, fields, list(reader.tensors))
-    architecture = model.field("general.architecture")
-    if architecture != "llama":
-        raise CheckpointError(f"{path}: architecture {architecture!r}; expected llama")
-    return model
+    except (ValueError, OSError, IndexError, KeyError, TypeError, OverflowError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: not a whole GGUF file ({error}); {_AGAIN}") from error
+    if reader.byte_order != "I":
+        raise CheckpointError(f"{path}: has the bytes of each number in the other order; expected little-endian GGUF")
+    # Nothing of the reader is kept: it maps the whole file into memory.
+    return fields, {record.name: _describe(path, record) for record in reader.tensors}
 
 
-def gguf_llama_config(model: GgufModel) -> LlamaConfig:
-    """Read the sizes off the metadata and the embedding's shape."""
-    heads = int(model.field("llama.attention.head_count"))
-    hidden_size = int(model.field("llama.embedding_length"))
-    names = {tensor.name for tensor in model.tensors}
-    vocab_size = next(int(t.shape[1]) for t in model.tensors if t.name == "token_embd.weight")
-    return LlamaConfig(
-        vocab_size=vocab_size,
-        hidden_size=hidden_size,
-        intermediate_size=int(model.field("llama.feed_forward_length")),
-        num_hidden_layers=int(model.field("llama.block_count")),
-        num_attention_heads=heads,
-        num_key_value_heads=int(model.fields.get("llama.attention.head_count_kv", heads)),
-        head_dim=int(model.fields.get("llama.attention.key_length", hidden_size // heads)),
-        max_position_embeddings=int(model.field("llama.context_length")),
-        # Stored as float32: 9.9999997e-06 is 1e-05.
-        rms_norm_eps=float(f"{model.field('llama.attention.layer_norm_rms_epsilon'):.6g}"),
-        rope_parameters={
-            "rope_type": "default",
-            "rope_theta": float(model.fields.get("llama.rope.freq_base", 10000.0)),
-        },
-        tie_word_embeddings="output.weight" not in names,
-        bos_token_id=model.fields.get("tokenizer.ggml.bos_token_id"),
-        eos_token_id=model.fields.get("tokenizer.ggml.eos_token_id"),
-        pad_token_id=None,
-    )
-
-
-def gguf_tensors(model: GgufModel, config: LlamaConfig) -> Iterator[tuple[str, Tensor]]:
-    """Dequantise tensor by tensor.
-
-    Yields:
-        Hugging Face name and float32 tensor, rotary rows in Hugging Face's order.
-
-    Raises:
-        CheckpointError: for a tensor that no LLaMA has.
-    """
+def _describe(path: Path, record: Any) -> StoredTensor:
     import gguf
 
-    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
-    for record in model.tensors:
-        if record.name in _IGNORED:
-            continue
-        # A copy: unquantised tensors come as read-only views of the file.
-        tensor = torch.from_numpy(gguf.dequantize(record.data, record.tensor_type).astype(np.float32, copy=True))
-        if record.name in _TOP:
-            yield _TOP[record.name], tensor
-            continue
-        match = _LAYER_NAME.fullmatch(record.name)
-        if match is None or match[2] not in _LAYER:
-            raise CheckpointError(f"{model.path}: tensor {record.name!r} is no part of a LLaMA")
-        if match[2] in heads:
-            tensor = interleaved_to_halves(tensor, heads[match[2]])
-        yield f"model.layers.{match[1]}.{_LAYER[match[2]]}.{match[3]}", tensor
-
-
-def gguf_tokenizer(model: GgufModel) -> Any:
-    """Build a `tokenizers.Tokenizer` from the byte-level BPE in the metadata.
-
-    Raises:
-        CheckpointError: for a tokenizer of another kind.
-    """
-    from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
-    from tokenizers.models import BPE
-
-    kind, pre = model.field("tokenizer.ggml.model"), model.fields.get("tokenizer.ggml.pre")
-    if kind != "gpt2" or pre not in _DIGIT_SPLITTING:
+    kind, offset_bytes = record.tensor_type, int(record.data_offset)
+    shape = tuple(int(size) for size in reversed(record.shape))
+    if kind.name in _PLAIN:
+        return file_tensor(path, offset_bytes=offset_bytes, shape=shape, dtype=_PLAIN[kind.name])
+    packed = file_tensor(path, offset_bytes=offset_bytes, shape=tuple(record.data.shape), dtype=torch.uint8)
+    try:  # on one block of zeros: whether the library knows the type
+        block = gguf.quants.quant_shape_to_byte_shape((gguf.GGML_QUANT_SIZES[kind][0],), kind)
+        gguf.dequantize(zeros(block, torch.uint8).read().numpy(), kind)
+    except NotImplementedError as error:
         raise CheckpointError(
-            f"{model.path}: tokenizer {kind!r} with pre-tokenizer {pre!r}; expected 'gpt2' with {_DIGIT_SPLITTING[0]!r}"
+            f"{path}: {record.name!r} is stored as {kind.name}, which can't be read; take the Q8_0, F16 or BF16 file"
+        ) from error
+
+    def load() -> Tensor:
+        return torch.from_numpy(gguf.dequantize(packed.read().numpy(), kind)).reshape(shape)
+
+    return StoredTensor(shape, torch.float32, load)
+
+
+def _check_names(gguf: _Gguf) -> dict[str, str]:
+    """Check that the tensors are a LLaMA's, and give GGUF's names with transformers'."""
+    num_layers = gguf.count("llama.block_count")
+    weights = weight_names(num_layers)
+    names = weights | bias_names(num_layers, attention=True, feed_forward=True)
+    unknown = set(gguf.tensors) - set(names) - {ROPE_FACTORS}
+    if unknown:
+        raise CheckpointError(f"{unknown_keys_message(gguf.path, unknown, names)}; expected a plain LLaMA's")
+    missing = [own for own in weights if own not in gguf.tensors and own != OUTPUT]
+    if missing:
+        raise CheckpointError(
+            f"{gguf.path}: lacks {len(missing)} of {len(weights)} tensors, first {missing[0]!r}; "
+            f"expected a whole LLaMA: {_AGAIN}"
         )
-    words: list[str] = model.field("tokenizer.ggml.tokens")
-    merges = [tuple(merge.split(" ", 1)) for merge in model.field("tokenizer.ggml.merges")]
-    tokenizer = Tokenizer(BPE(vocab={word: index for index, word in enumerate(words)}, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    types = model.field("tokenizer.ggml.token_type")
-    special = [word for word, kind in zip(words, types, strict=True) if kind == _CONTROL_TOKEN]
-    tokenizer.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in special])
-    return tokenizer
+    return names
+
+
+def _config(gguf: _Gguf) -> LlamaConfig:
+    """Read the sizes off the metadata and the embedding's shape."""
+    heads, hidden_size = gguf.count("llama.attention.head_count"), gguf.count("llama.embedding_length")
+    head_dim = gguf.count("llama.attention.key_length", max(hidden_size // heads, 1))
+    for name in ("llama.attention.value_length", "llama.rope.dimension_count"):
+        if gguf.count(name, head_dim) != head_dim:
+            raise CheckpointError(f"{gguf.path}: {name} is {gguf.fields[name]}; expected the head width, {head_dim}")
+    try:
+        config = LlamaConfig(
+            vocab_size=gguf.tensors["token_embd.weight"].shape[0],
+            hidden_size=hidden_size,
+            intermediate_size=gguf.count("llama.feed_forward_length"),
+            num_hidden_layers=gguf.count("llama.block_count"),
+            num_attention_heads=heads,
+            num_key_value_heads=gguf.count("llama.attention.head_count_kv", heads),
+            head_dim=head_dim,
+            max_position_embeddings=gguf.count("llama.context_length"),
+            # Stored as float32: 9.9999997e-06 is 1e-05.
+            rms_norm_eps=float(f"{gguf.field('llama.attention.layer_norm_rms_epsilon'):.6g}"),
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": float(gguf.fields.get("llama.rope.freq_base", 10000.0)),
+            },
+            tie_word_embeddings=OUTPUT not in gguf.tensors,
+            attention_bias=any(".attn_" in name and name.endswith(".bias") for name in gguf.tensors),
+            mlp_bias=any(".ffn_" in name and name.endswith(".bias") for name in gguf.tensors),
+            bos_token_id=gguf.fields.get("tokenizer.ggml.bos_token_id"),
+            eos_token_id=gguf.fields.get("tokenizer.ggml.eos_token_id"),
+            pad_token_id=None,
+        )
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise CheckpointError(f"{gguf.path}: {' '.join(str(error).split())}; {_AGAIN}") from error
+    _put_scaled_angles(gguf, config)
+    return config
+
+
+def _put_scaled_angles(gguf: _Gguf, config: LlamaConfig) -> None:
+    """Recognise LLaMA-3.1's rotary factors and refuse all other scaling."""
+    kind = gguf.fields.get("llama.rope.scaling.type", "linear")
+    factor = gguf.fields.get("llama.rope.scaling.factor", gguf.fields.get("llama.rope.scale_linear", 0.0))
+    # As llama.cpp has it: linear unless said otherwise, and 0 means unscaled.
+    if kind != "none" and (kind != "linear" or factor not in (0, 1)):
+        raise CheckpointError(
+            f"{gguf.path}: scales rotary angles ({kind}, factor {factor}); expected none or LLaMA-3.1's kind"
+        )
+    if ROPE_FACTORS not in gguf.tensors:
+        return
+    stored = gguf.tensors[ROPE_FACTORS].read().float()
+    if bool((stored == 1).all()):
+        return
+    config.rope_parameters |= llama3_parameters(float(f"{float(stored.max()):.6g}"))
+    if stored.shape != (config.head_dim // 2,) or not torch.allclose(llama3_factors(config), stored, rtol=1e-3):
+        raise CheckpointError(f"{gguf.path}: {ROPE_FACTORS!r} scales rotary angles; expected none or LLaMA-3.1's kind")
+
+
+def _rows_in_halves(value: StoredTensor, own: str, config: LlamaConfig, *, path: Path) -> StoredTensor:
+    heads = rotary_heads(own, config)
+    if heads is None:
+        return value
+    if value.shape[0] != heads * config.head_dim:
+        raise CheckpointError(
+            f"{path}: {own!r} has shape {value.shape}; expected {heads * config.head_dim} rows ({heads} heads of "
+            f"{config.head_dim})"
+        )
+    return value.map(lambda tensor: interleaved_to_halves(tensor, heads))

@@ -1,37 +1,32 @@
-"""Read and write a Hugging Face LLaMA folder: config.json, model.safetensors, tokenizer.json."""
+"""Read and write a Hugging Face LLaMA folder: config, weights in one file or in shards, tokenizer."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from huggingface_hub.errors import StrictDataclassError
 from transformers import LlamaConfig
 
+from mu_llama.checkpoints.parts import FAST_TOKENIZER_FILE, SENTENCEPIECE_FILE, LlamaParts, TokenizerFile
+from mu_llama.checkpoints.safetensors_files import read_safetensors, write_safetensors
+from mu_llama.checkpoints.stored import StoredTensor
+from mu_llama.checkpoints.torch_files import read_torch_file
+from mu_llama.checkpoints.transformers_tokenizer import write_transformers_tokenizer
 from mu_llama.errors import CheckpointError
 
-WEIGHTS_FILE = "model.safetensors"
-TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+_INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_PICKLE_FILE = "pytorch_model.bin"
+SHARD_BYTES = 2_000_000_000
+# Rotary tables that older files carry; they are recomputed.
+_ROTARY_TABLE = "rotary_emb.inv_freq"
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a file, memory-mapped.
-
-    Raises:
-        CheckpointError: if it is missing or damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file ({error}); get it again") from error
-
-
-def read_json(path: Path) -> dict[str, object]:
+def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
@@ -46,11 +41,12 @@ def read_json(path: Path) -> dict[str, object]:
     return content
 
 
-def read_llama_folder(folder: Path) -> tuple[LlamaConfig, dict[str, Tensor]]:
-    """Read config and weights.
+def read_llama_folder(folder: Path, *, with_weights: bool = True) -> LlamaParts:
+    """Describe a LLaMA folder as transformers writes it, in safetensors or older .bin files, sharded or not.
 
-    Returns:
-        The config and tensors under transformers' names, in the dtype they are stored in.
+    Args:
+        folder: holds config.json, weights and tokenizer.
+        with_weights: False where only sizes and tokenizer are wanted.
 
     Raises:
         CheckpointError: if a file is missing or damaged, or the model isn't a LLaMA.
@@ -58,13 +54,121 @@ def read_llama_folder(folder: Path) -> tuple[LlamaConfig, dict[str, Tensor]]:
     raw = read_json(folder / CONFIG_FILE)
     if raw.get("model_type") != "llama":
         raise CheckpointError(f"{folder}: model_type is {raw.get('model_type')!r}; expected 'llama'")
-    return LlamaConfig.from_dict(raw), read_safetensors(folder / WEIGHTS_FILE)
+    if raw.get("quantization_config"):
+        raise CheckpointError(f"{folder}: its weights are quantised; expected plain ones: take the unquantised model")
+    try:
+        config = LlamaConfig.from_dict(raw)
+    except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: {' '.join(str(error).split())}; get it again") from error
+    found = _read_weights(folder) if with_weights else {}
+    tensors = {name: value for name, value in found.items() if not name.endswith(_ROTARY_TABLE)}
+    if config.tie_word_embeddings:
+        tensors.pop("lm_head.weight", None)
+    files = (folder / CONFIG_FILE, *(weight_files(folder) if with_weights else ()))
+    return LlamaParts(config, tensors, find_tokenizer(folder), source=str(folder), files=files)
 
 
-def write_llama_folder(folder: Path, config: LlamaConfig, tensors: Mapping[str, Tensor], tokenizer_json: str) -> None:
-    """Write config, weights and tokenizer into an existing folder."""
+def find_tokenizer(folder: Path) -> TokenizerFile:
+    """Find the tokenizer; SentencePiece, the published system's own, comes first.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    for name in (SENTENCEPIECE_FILE, FAST_TOKENIZER_FILE):
+        path = folder / name
+        if path.is_file():
+            return TokenizerFile(name, str(path), path.read_bytes)
+    raise CheckpointError(
+        f"{folder}: no {SENTENCEPIECE_FILE} or {FAST_TOKENIZER_FILE}; copy the LLaMA's tokenizer there"
+    )
+
+
+def _read_weights(folder: Path) -> dict[str, StoredTensor]:
+    tensors: dict[str, StoredTensor] = {}
+    for path in weight_files(folder):
+        tensors |= read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
+    return tensors
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Find the files with the weights: one, or the shards that an index names.
+
+    Raises:
+        CheckpointError: if there is none or a shard is missing.
+    """
+    for name in (WEIGHTS_FILE, *_INDEX_FILES, _PICKLE_FILE):
+        if (folder / name).is_file():
+            return _shards_of(folder / name) if name in _INDEX_FILES else [folder / name]
+    raise CheckpointError(
+        f"{folder}: no weights; expected {WEIGHTS_FILE}, {', '.join(_INDEX_FILES)} or {_PICKLE_FILE}: "
+        "download the model completely"
+    )
+
+
+def _shards_of(index: Path) -> list[Path]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: has no weight_map; download it again")
+    shards = [index.parent / str(name) for name in sorted(set(weight_map.values()))]
+    for path in shards:
+        if path.parent != index.parent:
+            raise CheckpointError(f"{index} names the shard {path.name!r}; expected a file name without folders")
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing; {index.name} names it: download the model completely")
+    return shards
+
+
+def write_llama_folder(
+    folder: Path,
+    config: LlamaConfig,
+    tensors: Mapping[str, StoredTensor],
+    tokenizer: TokenizerFile,
+    *,
+    advance: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Write config, weights and tokenizer, one tensor at a time; shards that are there already are kept.
+
+    Args:
+        folder: made if it isn't there.
+        config: sizes; its dtype is set to the weights'.
+        tensors: under transformers' names.
+        tokenizer: its file is copied.
+        advance: told the bytes of each tensor as it is written.
+
+    Raises:
+        OSError: if the disk is full or the folder can't be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     config.architectures = ["LlamaForCausalLM"]
-    save_file(dict(tensors), folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    (folder / TOKENIZER_FILE).write_text(tokenizer_json, encoding="utf-8")
+    config.dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    shards = list(_shards(tensors, SHARD_BYTES))
+    weight_map: dict[str, str] = {}
+    for index, shard in enumerate(shards):
+        name = WEIGHTS_FILE if len(shards) == 1 else f"model-{index + 1:05}-of-{len(shards):05}.safetensors"
+        weight_map |= dict.fromkeys(shard, name)
+        if (folder / name).is_file():
+            advance(sum(stored.size_bytes for stored in shard.values()))
+        else:
+            write_safetensors(folder / name, shard, advance=advance)
+    if len(shards) > 1:
+        total = sum(stored.size_bytes for stored in tensors.values())
+        index_text = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2)
+        (folder / _INDEX_FILES[0]).write_text(index_text + "\n", encoding="utf-8")
+    content = tokenizer.read()
+    (folder / tokenizer.name).write_bytes(content)
+    if tokenizer.name == SENTENCEPIECE_FILE:
+        write_transformers_tokenizer(folder, content, source=tokenizer.source)
     # The config last: a folder without it is not a model.
     (folder / CONFIG_FILE).write_text(config.to_json_string(use_diff=False), encoding="utf-8")
+
+
+def _shards(tensors: Mapping[str, StoredTensor], shard_bytes: int) -> Iterator[dict[str, StoredTensor]]:
+    shard: dict[str, StoredTensor] = {}
+    size = 0
+    for name, stored in tensors.items():
+        if shard and size + stored.size_bytes > shard_bytes:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = stored
+        size += stored.size_bytes
+    yield shard

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
+from transformers import LlamaConfig
 
+from mu_llama.checkpoints.stored import StoredTensor
 from mu_llama.errors import CheckpointError
 
 _TOP = {
@@ -28,8 +30,6 @@ _LAYER = {
     "ffn_norm": "post_attention_layernorm",
 }
 _PATTERN = re.compile(r"layers\.(?P<layer>\d+)\.(?P<module>[a-z_]+(?:\.[a-z_0-9]+)?)$")
-LINEARS = tuple(name for name in _LAYER if "norm" not in name)
-ROTARY_MODULES = ("attention.wq", "attention.wk")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,36 @@ def interleaved_to_halves(tensor: Tensor, num_heads: int) -> Tensor:
     rows = tensor.shape[0]
     pairs = tensor.reshape(num_heads, rows // num_heads // 2, 2, *tensor.shape[1:])
     return pairs.transpose(1, 2).reshape(tensor.shape)
+
+
+def halves_to_interleaved(tensor: Tensor, num_heads: int) -> Tensor:
+    """Undo `interleaved_to_halves`, as files of llama.cpp want it."""
+    rows = tensor.shape[0]
+    halves = tensor.reshape(num_heads, 2, rows // num_heads // 2, *tensor.shape[1:])
+    return halves.transpose(1, 2).reshape(tensor.shape)
+
+
+def rotary_rows_reordered(value: StoredTensor, module: str, config: LlamaConfig, *, name: str) -> StoredTensor:
+    """Reorder the rows of a query or key tensor as transformers wants them; others stay as they are.
+
+    Args:
+        value: (rows, ...).
+        module: Meta's module name, e.g. `attention.wq`.
+        config: of the LLaMA.
+        name: for the error message.
+
+    Raises:
+        CheckpointError: if the number of rows isn't heads times head width.
+    """
+    heads = {"attention.wq": config.num_attention_heads, "attention.wk": config.num_key_value_heads}.get(module)
+    if heads is None:
+        return value
+    if value.shape[0] != heads * config.head_dim:
+        raise CheckpointError(
+            f"{name!r} has shape {value.shape}; expected {heads * config.head_dim} rows ({heads} heads of "
+            f"{config.head_dim})"
+        )
+    return value.map(lambda tensor: interleaved_to_halves(tensor, heads))
 
 
 def count_layers(names: Iterable[str]) -> int:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import LlamaConfig
 
-from mu_llama.checkpoints.llama_names import count_layers, parse_meta_name, unknown_keys_message
+from mu_llama.checkpoints.llama_names import count_layers, parse_meta_name, rotary_rows_reordered, unknown_keys_message
+from mu_llama.checkpoints.parts import SENTENCEPIECE_FILE, LlamaParts, TokenizerFile
+from mu_llama.checkpoints.stored import StoredTensor, concatenate
 from mu_llama.checkpoints.torch_files import read_torch_file
 from mu_llama.errors import CheckpointError
 
+PARAMS_FILE = "params.json"
 # Where the shards of each module are glued together; norms are copies in every shard.
 _JOIN_FIRST = ("attention.wq", "attention.wk", "attention.wv", "feed_forward.w1", "feed_forward.w3", "output")
 _JOIN_LAST = ("attention.wo", "feed_forward.w2", "tok_embeddings")
 # compat: the published system always makes room for so many positions, whatever the LLaMA was trained with.
 MAX_POSITIONS = 8192
+_LLAMA_1_EPS, _LLAMA_2_EPS = 1e-6, 1e-5
+_SIZES = ("dim", "n_layers", "n_kv_heads", "vocab_size")
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,10 @@ class MetaParams:
     """Epsilon of every RMSNorm."""
     rope_theta: float = 10000.0
     """Base of the rotary angles."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """`dim`, `n_layers`, `n_kv_heads` and `vocab_size` where they are given, to be checked against the weights."""
+    source: str = PARAMS_FILE
+    """The file to name in errors."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +56,18 @@ class MetaFolder:
     """tokenizer.model."""
 
 
-def find_meta_folder(root: Path, *, llama_type: str | None = None) -> MetaFolder:
+def find_meta_folder(root: Path) -> MetaFolder:
     """Find the parts, in `<root>/<type>/` with the tokenizer in `<root>`, or all in one flat folder.
+
+    Args:
+        root: the folder, or its params.json itself.
 
     Raises:
         CheckpointError: if params.json or tokenizer.model is nowhere, or several types are there.
     """
-    candidates = sorted(root.glob("*/params.json")) if llama_type is None else [root / llama_type / "params.json"]
-    if llama_type is None and (root / "params.json").is_file():
-        candidates = [root / "params.json"]
-    candidates = [path for path in candidates if path.is_file()]
+    if root.name == PARAMS_FILE and root.is_file():
+        root = root.parent
+    candidates = [root / PARAMS_FILE] if (root / PARAMS_FILE).is_file() else sorted(root.glob(f"*/{PARAMS_FILE}"))
     if len(candidates) != 1:
         came = ", ".join(path.parent.name for path in candidates) or "no params.json"
         raise CheckpointError(
@@ -63,13 +75,11 @@ def find_meta_folder(root: Path, *, llama_type: str | None = None) -> MetaFolder
             "folder below): pass that folder"
         )
     folder = candidates[0].parent
-    for tokenizer in (
-        root / "tokenizer.model",
-        folder / "tokenizer.model",
-        folder.parent / "tokenizer.model",
-    ):
-        if tokenizer.is_file():
-            return MetaFolder(candidates[0], tuple(sorted(folder.glob("*.pth"))), tokenizer)
+    for place in (root, folder, folder.parent):
+        if (place / SENTENCEPIECE_FILE).is_file():
+            return MetaFolder(
+                candidates[0], tuple(sorted(folder.glob("consolidated*.pth"))), place / SENTENCEPIECE_FILE
+            )
     raise CheckpointError(
         f"{root}: no tokenizer.model; expected LLaMA's tokenizer in {root} or {folder}: copy it there"
     )
@@ -89,6 +99,8 @@ def read_meta_params(path: Path) -> MetaParams:
             num_heads=int(raw["n_heads"]),
             norm_eps=float(raw["norm_eps"]),
             rope_theta=float(raw.get("rope_theta", 10000.0)),
+            sizes={name: int(raw[name]) for name in _SIZES if int(raw.get(name) or -1) > 0},
+            source=str(path),
         )
         if params.num_heads < 1 or not 0 < params.norm_eps < 1 or not params.rope_theta > 0:
             raise ValueError(f"{params} is out of range")
@@ -99,8 +111,45 @@ def read_meta_params(path: Path) -> MetaParams:
         raise CheckpointError(f"{path}: not LLaMA's params.json ({error}); expected n_heads and norm_eps") from error
 
 
-def read_meta_tensors(shards: tuple[Path, ...]) -> dict[str, Tensor]:
-    """Read and join the shards.
+def read_meta_llama(folder: MetaFolder, *, weights: Mapping[str, StoredTensor] | None = None) -> LlamaParts:
+    """Describe a LLaMA in Meta's layout.
+
+    Args:
+        folder: from `find_meta_folder`.
+        weights: under Meta's names, where they come out of a checkpoint instead of the folder's shards.
+
+    Raises:
+        CheckpointError: if files are missing, or weights and params.json aren't of one model.
+    """
+    params = read_meta_params(folder.params)
+    given = weights is not None
+    if weights is None:
+        weights = read_meta_tensors(folder.shards, folder.params.parent)
+        _warn_of_other_params(weights, params)
+    config = llama_config_from_meta(weights, params)
+    tensors = {}
+    for name, value in weights.items():
+        parsed = parse_meta_name(name)
+        assert parsed is not None, "checked when read"
+        tensors[parsed.hugging_face] = rotary_rows_reordered(value, parsed.module, config, name=name)
+    tokenizer = TokenizerFile(SENTENCEPIECE_FILE, str(folder.tokenizer), folder.tokenizer.read_bytes)
+    files = (folder.params, folder.tokenizer, *(() if given else folder.shards))
+    return LlamaParts(config, tensors, tokenizer, source=str(folder.params.parent), files=files)
+
+
+def _warn_of_other_params(weights: Mapping[str, StoredTensor], params: MetaParams) -> None:
+    """Meta published LLaMA-1 in fp16 with epsilon 1e-6 and LLaMA-2 in bf16 with 1e-5."""
+    kind = {torch.float16: _LLAMA_1_EPS, torch.bfloat16: _LLAMA_2_EPS}.get(weights["norm.weight"].dtype)
+    if kind is not None and {kind, params.norm_eps} == {_LLAMA_1_EPS, _LLAMA_2_EPS}:
+        warnings.warn(
+            f"{params.source}: norm_eps is {params.norm_eps:g}, but the weights look like those of the LLaMA with "
+            f"{kind:g}; check that params.json came with these weights",
+            stacklevel=2,
+        )
+
+
+def read_meta_tensors(shards: tuple[Path, ...], folder: Path) -> dict[str, StoredTensor]:
+    """Describe the weights in one or more shards.
 
     Returns:
         Tensors under Meta's names, without `rope.freqs` (recomputed) and without a stray adapter's keys.
@@ -109,7 +158,7 @@ def read_meta_tensors(shards: tuple[Path, ...]) -> dict[str, Tensor]:
         CheckpointError: if there are no shards, or they hold different or unknown keys.
     """
     if not shards:
-        raise CheckpointError("no consolidated.NN.pth; expected LLaMA's weights beside params.json")
+        raise CheckpointError(f"{folder}: no consolidated.NN.pth; expected LLaMA's weights beside params.json")
     parts = [_llama_keys(read_torch_file(path), path) for path in shards]
     for path, part in zip(shards[1:], parts[1:], strict=True):
         if part.keys() != parts[0].keys():
@@ -118,61 +167,68 @@ def read_meta_tensors(shards: tuple[Path, ...]) -> dict[str, Tensor]:
     return {name: _join(name, [part[name] for part in parts]) for name in parts[0]}
 
 
-def _llama_keys(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+def _llama_keys(content: dict[str, Any], path: Path) -> dict[str, StoredTensor]:
     skipped = ("rope.freqs", "gate", "lora", "bias")
     kept = {name: value for name, value in content.items() if not any(part in name for part in skipped)}
-    unknown = [name for name in kept if parse_meta_name(name) is None]
+    unknown = [name for name, value in kept.items() if parse_meta_name(name) is None or not hasattr(value, "shape")]
     if unknown:
-        raise CheckpointError(unknown_keys_message(path, unknown, ["layers.0.attention.wq.weight", "norm.weight"]))
+        message = unknown_keys_message(path, unknown, ["layers.0.attention.wq.weight", "norm.weight"])
+        raise CheckpointError(f"{message}; expected LLaMA's weights in Meta's layout")
     return kept
 
 
-def _join(name: str, pieces: list[Tensor]) -> Tensor:
-    if len(pieces) == 1:
-        return pieces[0]
+def _join(name: str, pieces: list[StoredTensor]) -> StoredTensor:
     parsed = parse_meta_name(name)
     module = parsed.module if parsed else ""
     if module in _JOIN_FIRST:
-        return torch.cat(pieces, dim=0)
+        return concatenate(pieces, axis=0)
     if module in _JOIN_LAST:
-        return torch.cat(pieces, dim=-1)
+        return concatenate(pieces, axis=-1)
     return pieces[0]
 
 
-def llama_config_from_meta(tensors: dict[str, Tensor], params: MetaParams, *, biased: bool) -> LlamaConfig:
+def llama_config_from_meta(tensors: Mapping[str, StoredTensor], params: MetaParams) -> LlamaConfig:
     """Read every size off the weights (Meta's names) and the rest off params.json.
 
     Raises:
-        CheckpointError: if a needed weight is missing or the number of heads doesn't divide its shape.
+        CheckpointError: if a needed weight is missing, or weights and params.json aren't of one model.
     """
     needed = (
         "tok_embeddings.weight", "layers.0.attention.wq.weight", "layers.0.attention.wk.weight",
-        "layers.0.feed_forward.w1.weight",
+        "layers.0.feed_forward.w1.weight", "norm.weight",
     )  # fmt: skip
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise CheckpointError(f"LLaMA weights lack {missing[0]!r}; expected a full LLaMA: pass its folder as llama")
     vocab_size, hidden_size = tensors[needed[0]].shape
     query_rows, key_rows = tensors[needed[1]].shape[0], tensors[needed[2]].shape[0]
+    num_layers = count_layers(tensors)
     if query_rows % params.num_heads or key_rows % (query_rows // params.num_heads):
         raise CheckpointError(
-            f"params.json says {params.num_heads} heads, but wq has {query_rows} rows and wk {key_rows}; "
+            f"{params.source} says {params.num_heads} heads, but wq has {query_rows} rows and wk {key_rows}; "
             "expected the params.json that came with these weights"
         )
     head_dim = query_rows // params.num_heads
+    found = {
+        "dim": hidden_size, "n_layers": num_layers, "n_kv_heads": key_rows // head_dim, "vocab_size": vocab_size,
+    }  # fmt: skip
+    for name, said in params.sizes.items():
+        if said != found[name]:
+            raise CheckpointError(
+                f"{params.source} says {name} {said}, but the weights have {found[name]}; "
+                "expected the params.json that came with these weights"
+            )
     return LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=hidden_size,
         intermediate_size=tensors[needed[3]].shape[0],
-        num_hidden_layers=count_layers(tensors),
+        num_hidden_layers=num_layers,
         num_attention_heads=params.num_heads,
         num_key_value_heads=key_rows // head_dim,
         head_dim=head_dim,
         max_position_embeddings=MAX_POSITIONS,
         rms_norm_eps=params.norm_eps,
         rope_parameters={"rope_type": "default", "rope_theta": params.rope_theta},
-        attention_bias=biased,
-        mlp_bias=biased,
         tie_word_embeddings=False,
         pad_token_id=None,
     )

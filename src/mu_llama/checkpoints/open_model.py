@@ -4,49 +4,52 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mu_llama.audio.windows import FULL, PUBLISHED, WindowPlan
-from mu_llama.checkpoints.hugging_face import CONFIG_FILE, TOKENIZER_FILE, read_llama_folder
-from mu_llama.checkpoints.meta_llama import find_meta_folder, read_meta_params, read_meta_tensors
-from mu_llama.checkpoints.native import assemble_native, read_model_config
+from mu_llama.checkpoints.assembling import Placement, assemble
+from mu_llama.checkpoints.detect import choose_parts, detect, explain_wrong_role, survey
+from mu_llama.checkpoints.llama_source import open_tokenizer, read_llama
+from mu_llama.checkpoints.native import native_parts, read_model_config
+from mu_llama.checkpoints.parts import ModelParts
 from mu_llama.checkpoints.provision import PACKAGED, provide_llama
-from mu_llama.checkpoints.published import PublishedTensors, assemble_published, read_published
+from mu_llama.checkpoints.published_model import published_parts
 from mu_llama.encoders import build_encoder
 from mu_llama.encoders.protocol import Encoder
 from mu_llama.errors import CheckpointError, ConfigError, ModelNotFoundError
+from mu_llama.hub import fetch, is_hub_id
 from mu_llama.model.mu_llama import MuLlama
-from mu_llama.prompts import ALPACA_PUBLISHED, PromptTemplate, template_by_name
-from mu_llama.tokenizer import Tokenizer, load_fast_tokenizer, load_sentencepiece
+from mu_llama.progress import Track, silent
+from mu_llama.tokenizer import Tokenizer
 
 EMBEDDED = ("mini",)
 """Models that ship inside the package."""
-_CHATML_END = ("<|im_end|>", "<|endoftext|>")
+PLANS = {"full": FULL, "published": PUBLISHED}
+"""Which seconds are heard, by name."""
+_HUB_FILES = ("*.json", "*.safetensors", "*checkpoint.pth", "*consolidated.*.pth", "*tokenizer.model", "*.md")
+_EXPECTED = "mini, a mu-llama model folder, a published checkpoint.pth, the folder it is in, or a hub id"
 
 
 @dataclass(frozen=True)
 class OpenedModel:
     """Everything that answers need, each part still exchangeable."""
 
-    name: str
-    """What an answer says it was written by."""
+    parts: ModelParts
+    """What it was made of, still on disk."""
     model: MuLlama
     """Adapter and LLaMA, on their device, in eval mode."""
     tokenizer: Tokenizer
     """Of the LLaMA."""
-    template: PromptTemplate
-    """How this model's prompts are written."""
     make_encoder: Callable[[], Encoder]
     """Builds the audio encoder; called when something has to be heard."""
-    plan: WindowPlan
-    """Which seconds it hears unless told otherwise."""
-    licences: Mapping[str, str] = field(default_factory=dict)
-    """Part of the model to the licence that applies."""
+
+    @property
+    def plan(self) -> WindowPlan:
+        """Which seconds it hears unless told otherwise."""
+        return PLANS[self.parts.window]
 
 
 def embedded_folder(name: str) -> Path:
@@ -59,19 +62,52 @@ def open_model(
     *,
     llama: str | Path | None = None,
     encoder: str | Path | None = None,
-    device: torch.device,
-    dtype: torch.dtype,
+    placement: Placement,
     home: Path,
     report: Callable[[str], None] = lambda _: None,
+    track: Track = silent,
 ) -> OpenedModel:
     """Open a model by name or path.
 
     Args:
-        model: `mini`, a mu-llama model folder, or a published checkpoint (.pth).
-        llama: Meta LLaMA folder, needed beside a published checkpoint.
-        encoder: MERT folder or hub id, needed beside a published checkpoint that holds no MERT.
-        device: where it runs.
-        dtype: of the LLaMA.
+        model: see `find_parts`.
+        llama: see `find_parts`.
+        encoder: see `find_parts`.
+        placement: where it runs.
+        home: cache folder, for the embedded model's LLaMA.
+        report: told what takes long.
+        track: follows the loading.
+
+    Raises:
+        ModelNotFoundError: if nothing of that name is there.
+        CheckpointError: if the files don't fit together.
+        ConfigError: if an argument is missing or does not apply.
+    """
+    parts = find_parts(model, llama=llama, encoder=encoder, home=home, report=report)
+    return OpenedModel(
+        parts=parts,
+        tokenizer=open_tokenizer(parts.llama, parts.template),
+        model=assemble(parts, placement, track=track),
+        make_encoder=lambda: make_encoder(parts, device=str(placement.device)),
+    )
+
+
+def find_parts(
+    model: str | Path,
+    *,
+    llama: str | Path | None = None,
+    encoder: str | Path | None = None,
+    home: Path,
+    report: Callable[[str], None] = lambda _: None,
+) -> ModelParts:
+    """Find all parts of a model; only headers are read.
+
+    Args:
+        model: `mini`, a mu-llama model folder, a published checkpoint (.pth), a folder tree that holds one, or a
+            hub id.
+        llama: Meta, Hugging Face or GGUF LLaMA or hub id beside a published checkpoint. Where the checkpoint
+            holds the LLaMA itself, a params.json with its tokenizer.model is enough, and may lie beside it.
+        encoder: MERT folder or hub id beside a published checkpoint that holds no MERT.
         home: cache folder, for the embedded model's LLaMA.
         report: told what takes long.
 
@@ -80,96 +116,56 @@ def open_model(
         CheckpointError: if the files don't fit together.
         ConfigError: if an argument is missing or does not apply.
     """
-    name = str(model)
-    if name in EMBEDDED or (Path(model) / CONFIG_FILE).is_file():
-        if llama is not None or encoder is not None:
-            raise ConfigError(f"model {name!r} brings its own LLaMA and encoder; leave out --llama and --encoder")
-        folder = embedded_folder(name) if name in EMBEDDED else Path(model)
-        return _open_native(folder, device=device, dtype=dtype, home=home, report=report)
-    path = Path(model)
-    if path.is_file():
-        return _open_published(path, llama=llama, encoder=encoder, device=device, dtype=dtype)
+    path = embedded_folder(str(model)) if str(model) in EMBEDDED else Path(model).expanduser()
+    if not path.exists():
+        path = _from_hub(str(model))
+    is_native = path.is_dir() and detect(path).kind == "mu-llama folder"
+    if path.is_dir() and not is_native:
+        named = {"llama": llama, "encoder": encoder}
+        given: list[Any] = [role for role, value in named.items() if value is not None]
+        chosen = choose_parts(survey(path), path, given=given)
+        path, llama, encoder = chosen.model, llama or chosen.llama, encoder or chosen.encoder
     if path.is_dir():
-        raise ModelNotFoundError(f"{path}: a folder without {CONFIG_FILE}; expected a mu-llama model folder")
+        if llama is not None or encoder is not None:
+            raise ConfigError(f"model {str(model)!r} brings its own LLaMA and encoder; leave out --llama and --encoder")
+        return _native(path, home=home, report=report)
+    wrong = explain_wrong_role(path, "model")
+    if wrong is not None:
+        raise CheckpointError(wrong)
+    return published_parts([path], llama=llama, encoder=encoder)
+
+
+def make_encoder(parts: ModelParts, *, device: str) -> Encoder:
+    """Build a model's audio encoder.
+
+    Raises:
+        CheckpointError: if its files don't fit together.
+    """
+    spec = dict(parts.encoder.spec)
+    if parts.encoder.tensors:
+        from mu_llama.encoders.mert import load_mert_from_tensors, published_config
+
+        tensors = {name: stored.read() for name, stored in parts.encoder.tensors.items()}
+        config = parts.encoder.config or published_config(tensors, source=parts.source)
+        return load_mert_from_tensors(tensors, config, device=device, source=parts.source)
+    return build_encoder({**spec, "device": device} if spec["kind"] == "mert" else spec)
+
+
+def _from_hub(name: str) -> Path:
     near = difflib.get_close_matches(name, EMBEDDED, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    known = ", ".join(repr(known) for known in EMBEDDED)
-    raise ModelNotFoundError(f"no model {name!r}: expected {known}, a model folder, or a checkpoint file{hint}")
+    if not is_hub_id(name) or near:
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ModelNotFoundError(f"no model {name!r}: expected {_EXPECTED}{hint}")
+    return fetch(name, patterns=_HUB_FILES, expected=_EXPECTED)
 
 
-def _open_native(
-    folder: Path, *, device: torch.device, dtype: torch.dtype, home: Path, report: Callable[[str], None]
-) -> OpenedModel:
+def _native(folder: Path, *, home: Path, report: Callable[[str], None]) -> ModelParts:
     config = read_model_config(folder)
-    if "packaged" in config.llama:
-        packaged = PACKAGED.get(config.llama["packaged"])
-        if packaged is None:
-            raise CheckpointError(f"{folder}: embedded LLaMA {config.llama['packaged']!r} is unknown; update mu-llama")
-        llama_folder = provide_llama(packaged, home, report=report)
-    else:
-        llama_folder = folder / config.llama["folder"]
-    template = template_by_name(config.prompt)
-    model = assemble_native(folder, config, read_llama_folder(llama_folder), dtype=dtype)
-    return OpenedModel(
-        name=config.name,
-        model=model.to(device),
-        tokenizer=load_fast_tokenizer(llama_folder / TOKENIZER_FILE, eos_tokens=_CHATML_END),
-        template=template,
-        make_encoder=lambda: build_encoder(config.encoder),
-        plan=FULL,
-        licences=config.licences,
-    )
-
-
-def _open_published(
-    path: Path,
-    *,
-    llama: str | Path | None,
-    encoder: str | Path | None,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> OpenedModel:
-    if llama is None:
-        raise ConfigError(f"{path}: a published checkpoint needs the LLaMA it was made for; add --llama FOLDER")
-    parts = read_published([path])
-    folder = find_meta_folder(Path(llama))
-    has_base = "layers.0.attention.wq.weight" in parts.llama
-    base = {} if has_base else read_meta_tensors(folder.shards)
-    model = assemble_published(parts, base, read_meta_params(folder.params), dtype=dtype)
-    tokenizer = load_sentencepiece(folder.tokenizer)
-    if tokenizer.vocab_size != model.llama.config.vocab_size:
-        raise CheckpointError(
-            f"{folder.tokenizer}: {tokenizer.vocab_size} tokens, the LLaMA has {model.llama.config.vocab_size}; "
-            "expected the tokenizer.model that came with it"
-        )
-    return OpenedModel(
-        name=path.stem,
-        model=model.to(device),
-        tokenizer=tokenizer,
-        template=ALPACA_PUBLISHED,
-        make_encoder=_published_encoder(path, parts, encoder, device),
-        plan=PUBLISHED,
-        licences={
-            "adapter": "MIT (as published)",
-            "LLaMA": "Meta's community licence of the LLaMA in use",
-            "MERT": "CC-BY-NC-4.0",
-        },
-    )
-
-
-def _published_encoder(
-    path: Path, parts: PublishedTensors, encoder: str | Path | None, device: torch.device
-) -> Callable[[], Encoder]:
-    if encoder is not None:
-        spec: dict[str, Any] = {"kind": "mert", "path": str(encoder), "device": str(device)}
-        return lambda: build_encoder(spec)
-    if parts.encoder:
-        return lambda: _encoder_from(parts, path, device)
-    raise ConfigError(f"{path}: needs the MERT it was made with; add --encoder with a MERT folder or hub id")
-
-
-def _encoder_from(parts: PublishedTensors, path: Path, device: torch.device) -> Encoder:
-    from mu_llama.encoders.mert import load_mert_from_tensors, published_config
-
-    config = published_config(parts.encoder, source=str(path))
-    return load_mert_from_tensors(parts.encoder, config, device=str(device), source=str(path))
+    if config.window not in PLANS:
+        raise CheckpointError(f"{folder}: window is {config.window!r}; expected {' or '.join(PLANS)}")
+    if "folder" in config.llama:
+        return native_parts(folder, config, read_llama(folder / config.llama["folder"]))
+    packaged = PACKAGED.get(config.llama["packaged"])
+    if packaged is None:
+        raise CheckpointError(f"{folder}: embedded LLaMA {config.llama['packaged']!r} is unknown; update mu-llama")
+    return native_parts(folder, config, read_llama(provide_llama(packaged, home, report=report)))

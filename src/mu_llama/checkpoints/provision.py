@@ -164,16 +164,14 @@ def _verify(path: Path, packaged: PackagedLlama) -> None:
 def _convert(gguf_path: Path, folder: Path) -> None:
     import torch
 
-    from mu_llama.checkpoints.gguf import gguf_llama_config, gguf_tensors, gguf_tokenizer, open_gguf
+    from mu_llama.checkpoints.gguf import read_gguf_llama
     from mu_llama.checkpoints.hugging_face import write_llama_folder
 
-    model = open_gguf(gguf_path)
-    config = gguf_llama_config(model)
-    config.dtype = "bfloat16"
-    tensors = {name: value.to(torch.bfloat16) for name, value in gguf_tensors(model, config)}
+    llama = read_gguf_llama(gguf_path)
+    tensors = {name: stored.to(torch.bfloat16) for name, stored in llama.tensors.items()}
     scratch = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
     try:
-        write_llama_folder(scratch, config, tensors, gguf_tokenizer(model).to_str())
+        write_llama_folder(scratch, llama.config, tensors, llama.tokenizer)
         scratch.chmod(0o755)
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one, without its config
         scratch.replace(folder)

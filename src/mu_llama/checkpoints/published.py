@@ -1,4 +1,4 @@
-"""Read checkpoints of the published system and put them together with a LLaMA."""
+"""Read checkpoints of the published system: which key is what, and how it is called here."""
 
 from __future__ import annotations
 
@@ -6,47 +6,45 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import LlamaConfig
 
-from mu_llama.checkpoints.llama_names import (
-    LINEARS,
-    ROTARY_MODULES,
-    interleaved_to_halves,
-    meta_name,
-    parse_meta_name,
-    unknown_keys_message,
-)
-from mu_llama.checkpoints.meta_llama import MetaParams, llama_config_from_meta
-from mu_llama.checkpoints.placing import place_tensors
+from mu_llama.checkpoints.llama_names import meta_name, parse_meta_name, rotary_rows_reordered, unknown_keys_message
+from mu_llama.checkpoints.merging import LORA_DOWN, LORA_UP
+from mu_llama.checkpoints.stored import StoredTensor
 from mu_llama.checkpoints.torch_files import read_torch_file
 from mu_llama.errors import CheckpointError
 from mu_llama.model.config import AdapterConfig
-from mu_llama.model.mu_llama import MuLlama, build_mu_llama
 
 _BLOCK = re.compile(r"mu_mert_(norm|f1|f2|f3)_(\d+)\.(weight|bias)")
 _ENDS = re.compile(r"mu_mert_(agg|proj)\.(weight|bias)|prefix_query\.weight")
 _BLOCK_PARTS = {"norm": "norm", "f1": "gate", "f3": "up", "f2": "down"}
 _LORA = re.compile(r"layers\.(\d+)\.(attention|feed_forward)\.lora_(w[qkvo123])_(l[12])\.weight")
 _GATE = re.compile(r"layers\.(\d+)\.attention\.gate")
+_BASE = "layers.0.attention.wq.weight"
 
 
 @dataclass(frozen=True)
 class PublishedTensors:
     """The parts of one or more published checkpoints, later files over earlier ones."""
 
-    adapter: dict[str, Tensor]
+    adapter: dict[str, StoredTensor]
     """`mu_mert_*` and `prefix_query.weight` under their published names."""
-    gates: dict[int, Tensor]
+    gates: dict[int, StoredTensor]
     """Layer to (1, heads, 1, 1)."""
-    llama: dict[str, Tensor]
+    llama: dict[str, StoredTensor]
     """LLaMA weights, norms and biases under Meta's names; the frozen base may be absent."""
-    lora: dict[tuple[int, str], dict[str, Tensor]]
+    lora: dict[tuple[int, str], dict[str, StoredTensor]]
     """(layer, module) to {`l1`: (rank, in), `l2`: (out, rank)}."""
-    encoder: dict[str, Tensor]
+    encoder: dict[str, StoredTensor]
     """MERT, without the prefix `mert_model.`; may be empty."""
+
+    @property
+    def holds_llama(self) -> bool:
+        """Whether the frozen base is in the checkpoint too."""
+        return _BASE in self.llama
 
 
 def read_published(paths: Sequence[Path]) -> PublishedTensors:
@@ -57,21 +55,32 @@ def read_published(paths: Sequence[Path]) -> PublishedTensors:
     """
     merged = PublishedTensors({}, {}, {}, {}, {})
     for path in paths:
-        content = read_torch_file(path)
-        tensors = content.get("model", content)
-        if not isinstance(tensors, dict) or not tensors:
-            raise CheckpointError(f"{path}: its 'model' is no dictionary of tensors; expected a MU-LLaMA checkpoint")
-        _sort_into(merged, {_plain_name(str(name)): value for name, value in tensors.items()}, path)
+        _sort_into(merged, state_dict_of(read_torch_file(path), path), path)
     return merged
 
 
+def state_dict_of(content: Mapping[str, Any], path: Path) -> dict[str, StoredTensor]:
+    """Take the tensors out of a file, saved alone or under `model`, and undo the spellings of older files.
+
+    Raises:
+        CheckpointError: if there are none.
+    """
+    tensors = content.get("model", content)
+    if not isinstance(tensors, dict) or not tensors:
+        raise CheckpointError(f"{path}: its 'model' is no dictionary of tensors; expected a MU-LLaMA checkpoint")
+    odd = [name for name, value in tensors.items() if not isinstance(value, StoredTensor)]
+    if odd:
+        raise CheckpointError(f"{path}: {odd[0]!r} is a {type(tensors[odd[0]]).__name__}; expected only tensors")
+    return {_plain_name(str(name)): value for name, value in tensors.items()}
+
+
 def _plain_name(name: str) -> str:
-    """Undo the spellings of older files: `module.` in front and `llma.` for `llama.`."""
+    """Undo `module.` in front and `llma.` for `llama.`."""
     name = name.removeprefix("module.")
     return "llama." + name.removeprefix("llma.") if name.startswith("llma.") else name
 
 
-def _sort_into(parts: PublishedTensors, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _sort_into(parts: PublishedTensors, tensors: Mapping[str, StoredTensor], path: Path) -> None:
     unknown = []
     for name, value in tensors.items():
         inner = name.removeprefix("llama.")
@@ -90,7 +99,7 @@ def _sort_into(parts: PublishedTensors, tensors: Mapping[str, Tensor], path: Pat
         elif inner != "rope.freqs":
             unknown.append(name)
     if unknown:
-        known = ["mu_mert_agg.weight", "mu_mert_proj.weight", "prefix_query.weight", "llama.norm.weight"]
+        known = [*tensors.keys() - set(unknown), "mu_mert_agg.weight", "mu_mert_proj.weight", "prefix_query.weight"]
         raise CheckpointError(unknown_keys_message(path, unknown, known) + "; expected a MU-LLaMA checkpoint")
 
 
@@ -108,8 +117,8 @@ def adapter_config(parts: PublishedTensors, *, num_heads: int) -> AdapterConfig:
             f"the checkpoint has no {missing[0]!r}; expected the audio adapter: give the checkpoint that holds it first"
         )
     for name, num_axes in zip(needed, (3, 2, 2, 2), strict=True):
-        if tensors[name].ndim != num_axes:
-            raise CheckpointError(f"{name!r} has shape {tuple(tensors[name].shape)}; expected {num_axes} axes")
+        if len(tensors[name].shape) != num_axes:
+            raise CheckpointError(f"{name!r} has shape {tensors[name].shape}; expected {num_axes} axes")
     hidden_size, encoder_width = tensors["mu_mert_proj.weight"].shape
     return AdapterConfig(
         num_encoder_layers=tensors["mu_mert_agg.weight"].shape[1],
@@ -123,11 +132,11 @@ def adapter_config(parts: PublishedTensors, *, num_heads: int) -> AdapterConfig:
     )
 
 
-def adapter_tensors(parts: PublishedTensors, config: AdapterConfig, *, num_layers: int) -> dict[str, Tensor]:
+def adapter_tensors(parts: PublishedTensors, config: AdapterConfig, *, num_layers: int) -> dict[str, StoredTensor]:
     """Rename the adapter's, prefix's and gates' tensors to this package's names.
 
     Raises:
-        CheckpointError: if a conditioned layer has no gate.
+        CheckpointError: if a conditioned layer has no gate, or one of another size.
     """
     simple = {"mu_mert_agg": "adapter.layer_mix", "mu_mert_proj": "adapter.projection"}
     renamed = {"conditioner.prefix": parts.adapter["prefix_query.weight"]}
@@ -137,104 +146,58 @@ def adapter_tensors(parts: PublishedTensors, config: AdapterConfig, *, num_layer
             renamed[f"{simple[module]}.{kind}"] = value
         elif match := _BLOCK.fullmatch(name):
             renamed[f"adapter.blocks.{int(match[2]) - 1}.{_BLOCK_PARTS[match[1]]}.{match[3]}"] = value
+    renamed["conditioner.gate"] = _joined_gates(parts, config, num_layers=num_layers)
+    return renamed
+
+
+def _joined_gates(parts: PublishedTensors, config: AdapterConfig, *, num_layers: int) -> StoredTensor:
     conditioned = range(num_layers - config.num_conditioned_layers, num_layers)
+    if conditioned.start < 0:
+        raise CheckpointError(
+            f"the adapter conditions {config.num_conditioned_layers} layers, this LLaMA has {num_layers}; "
+            "expected the LLaMA it was made for"
+        )
     missing = [layer for layer in conditioned if layer not in parts.gates]
     if missing:
         raise CheckpointError(
             f"the checkpoint has no gate for layer {missing[0]}; expected one in each of {conditioned}"
         )
     for layer in conditioned:
-        if parts.gates[layer].numel() != config.num_heads:
+        if parts.gates[layer].num_elements != config.num_heads:
             raise CheckpointError(
-                f"the gate of layer {layer} has shape {tuple(parts.gates[layer].shape)}; "
+                f"the gate of layer {layer} has shape {parts.gates[layer].shape}; "
                 f"expected one number for each of the LLaMA's {config.num_heads} heads"
             )
-    renamed["conditioner.gate"] = torch.stack([parts.gates[layer].reshape(-1) for layer in conditioned])
-    return renamed
+    gates = [parts.gates[layer] for layer in conditioned]
+    return StoredTensor(
+        (len(gates), config.num_heads),
+        torch.float32,
+        lambda: torch.stack([gate.read().float().reshape(-1) for gate in gates]),
+    )
 
 
-def assemble_published(
-    parts: PublishedTensors, base: Mapping[str, Tensor], params: MetaParams, *, dtype: torch.dtype
-) -> MuLlama:
-    """Build the model: LoRA merged (scale 1), biases kept, rotary rows reordered.
+def tuning_tensors(parts: PublishedTensors, config: LlamaConfig) -> dict[str, StoredTensor]:
+    """Give LoRA, biases and norms transformers' names and row order.
 
     Args:
         parts: from `read_published`.
-        base: LLaMA weights under Meta's names; the checkpoint's own ones go on top.
-        params: from params.json.
-        dtype: of the LLaMA; the adapter stays in float32.
+        config: of the LLaMA, whose number of heads the row order depends on.
 
     Raises:
-        CheckpointError: if keys are missing or shapes don't fit together.
+        CheckpointError: if a LoRA lacks a half or a rotary tensor's rows don't divide into heads.
     """
-    tensors = {**base, **parts.llama}
-    biased = any(name.endswith(".bias") for name in tensors)
-    config = llama_config_from_meta(tensors, params, biased=biased)
-    sizes = adapter_config(parts, num_heads=params.num_heads)
-    if sizes.hidden_size != config.hidden_size:
-        raise CheckpointError(
-            f"the adapter is {sizes.hidden_size} wide, this LLaMA {config.hidden_size}; "
-            "expected the LLaMA it was made for"
-        )
-    _check_llama(tensors, parts, config)
-    model = build_mu_llama(config, sizes, dtype=dtype)
-    num_layers = config.num_hidden_layers
-    conditioned = range(num_layers - sizes.num_conditioned_layers, num_layers)
-    if parts.lora:
-        values = [tensors[meta_name("attention.wv", layer)].to(dtype) for layer in conditioned]
-        model.keep_value_weights(values)
-    placed = {f"llama.{name}": value for name, value in _hugging_face_llama(tensors, parts, config, dtype).items()}
-    for name, value in adapter_tensors(parts, sizes, num_layers=num_layers).items():
-        placed[name] = value.float()
-    place_tensors(model, placed, source="checkpoint")
-    return model
-
-
-def _check_llama(tensors: Mapping[str, Tensor], parts: PublishedTensors, config: LlamaConfig) -> None:
-    """Refuse rotary weights whose rows don't divide into heads, and a LoRA that is not whole or fits no weight."""
-    heads = {"attention.wq": config.num_attention_heads, "attention.wk": config.num_key_value_heads}
-    for name, value in tensors.items():
+    tuning: dict[str, StoredTensor] = {}
+    for name, value in parts.llama.items():
         parsed = parse_meta_name(name)
-        if parsed is not None and parsed.module in heads:
-            rows = heads[parsed.module] * config.head_dim
-            if value.shape[0] != rows:
-                raise CheckpointError(f"{name!r} has shape {tuple(value.shape)}; expected {rows} rows")
+        assert parsed is not None, "sorted by name"
+        tuning[parsed.hugging_face] = rotary_rows_reordered(value, parsed.module, config, name=name)
     for (layer, module), pair in parts.lora.items():
         name = meta_name(module, layer)
-        if name not in tensors:
-            raise CheckpointError(f"there is a LoRA for {name!r}, which this LLaMA hasn't; expected its own LLaMA")
+        parsed = parse_meta_name(name)
+        assert parsed is not None, "matched by pattern"
         if pair.keys() != {"l1", "l2"}:
             raise CheckpointError(f"the LoRA of {name!r} has only {sorted(pair)}; expected l1 and l2")
-        down, up, weight = pair["l1"], pair["l2"], tensors[name]
-        if (up.shape[0], down.shape[-1]) != tuple(weight.shape) or up.shape[-1] != down.shape[0]:
-            raise CheckpointError(
-                f"the LoRA of {name!r} is {tuple(up.shape)} x {tuple(down.shape)}; "
-                f"expected it to fit {tuple(weight.shape)}"
-            )
-
-
-def _hugging_face_llama(
-    tensors: Mapping[str, Tensor], parts: PublishedTensors, config: LlamaConfig, dtype: torch.dtype
-) -> dict[str, Tensor]:
-    """Merge LoRA, reorder rotary rows, add zero biases where the published layers have none, and rename."""
-    heads = {"attention.wq": config.num_attention_heads, "attention.wk": config.num_key_value_heads}
-    out: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        parsed = parse_meta_name(name)
-        if parsed is None:
-            raise CheckpointError(unknown_keys_message("LLaMA", [name], tensors))
-        if parsed.kind == "weight" and parsed.layer is not None:
-            low_rank = parts.lora.get((parsed.layer, parsed.module))
-            if low_rank is not None:
-                value = value.float() + low_rank["l2"].float() @ low_rank["l1"].float()
-        if parsed.module in ROTARY_MODULES:
-            value = interleaved_to_halves(value, heads[parsed.module])
-        out[parsed.hugging_face] = value.to(dtype)
-    if config.attention_bias:
-        for layer in range(config.num_hidden_layers):
-            for module in LINEARS:
-                bias = parse_meta_name(meta_name(module, layer, "bias"))
-                rows = tensors[meta_name(module, layer)].shape[0]
-                if bias is not None and bias.hugging_face not in out:
-                    out[bias.hugging_face] = torch.zeros(rows, dtype=dtype)
-    return out
+        target = parsed.hugging_face.removesuffix(".weight")
+        tuning[target + LORA_DOWN] = pair["l1"]
+        tuning[target + LORA_UP] = rotary_rows_reordered(pair["l2"], module, config, name=f"LoRA of {name}")
+    return tuning

@@ -20,50 +20,25 @@ if TYPE_CHECKING:
 BATCH_SIZE = 16
 
 
+@opt.records_expanded
 def ask(
     audio: Annotated[list[Path], typer.Argument(help="Audio files, or videos with sound.", show_default=False)],
     question: Annotated[
         list[str], typer.Option("--question", "-q", help="What to ask; repeatable.", show_default=False)
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
-    model: opt.Model = "mini",
-    llama: opt.Llama = None,
-    encoder: opt.EncoderPath = None,
-    knn_index: opt.KnnIndex = None,
-    knn_weight: opt.KnnWeight = 0.1,
-    knn_size: opt.KnnSize = 100,
-    window: opt.WindowChoice = "auto",
+    model: opt.ModelOptions = opt.ModelOptions(),
+    answers: opt.AnswerOptions = opt.AnswerOptions(),
     offset: opt.Offset = 0.0,
     duration: opt.Duration = None,
-    max_new_tokens: opt.MaxNewTokens = 256,
-    temperature: opt.Temperature = 0.0,
-    top_p: opt.TopP = 1.0,
-    seed: opt.Seed = None,
-    stop: opt.Stop = None,
-    device: opt.Device = "auto",
-    dtype: opt.Dtype = "auto",
-    cache: opt.Cache = True,
 ) -> None:
     """Ask questions about audio files.
 
     Exit code 0: all answered. 1: some files of several failed. 2: nothing was answered.
     """
     try:
-        generation = opt.generation_options(
-            max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=stop
-        )
-        listener = opt.load_listener(
-            model,
-            llama=llama,
-            encoder=encoder,
-            knn_index=knn_index,
-            knn_weight=knn_weight,
-            knn_size=knn_size,
-            window=window,
-            device=device,
-            dtype=dtype,
-            cache=cache,
-        )
+        generation = opt.generation_options(answers)
+        listener = opt.load_listener(model)
         seconds = {"offset_s": offset, "duration_s": duration}
         if as_json:
             failed = _print_json(listener, audio, question, generation, seconds)

@@ -12,40 +12,16 @@ from mu_llama.cli import options as opt
 from mu_llama.errors import MuLlamaError
 
 
+@opt.records_expanded
 def chat(
     audio: Annotated[Path, typer.Argument(help="Audio file, or video with sound.", show_default=False)],
-    model: opt.Model = "mini",
-    llama: opt.Llama = None,
-    encoder: opt.EncoderPath = None,
-    knn_index: opt.KnnIndex = None,
-    knn_weight: opt.KnnWeight = 0.1,
-    knn_size: opt.KnnSize = 100,
-    window: opt.WindowChoice = "auto",
-    max_new_tokens: opt.MaxNewTokens = 256,
-    temperature: opt.Temperature = 0.0,
-    top_p: opt.TopP = 1.0,
-    seed: opt.Seed = None,
-    device: opt.Device = "auto",
-    dtype: opt.Dtype = "auto",
-    cache: opt.Cache = True,
+    model: opt.ModelOptions = opt.ModelOptions(),
+    answers: opt.AnswerOptions = opt.AnswerOptions(),
 ) -> None:
     """Talk about one audio file; earlier turns are remembered. An empty line or ctrl-D ends it."""
     try:
-        generation = opt.generation_options(
-            max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=None
-        )
-        listener = opt.load_listener(
-            model,
-            llama=llama,
-            encoder=encoder,
-            knn_index=knn_index,
-            knn_weight=knn_weight,
-            knn_size=knn_size,
-            window=window,
-            device=device,
-            dtype=dtype,
-            cache=cache,
-        )
+        generation = opt.generation_options(answers)
+        listener = opt.load_listener(model)
         conversation = listener.chat(audio, options=generation)
     except MuLlamaError as error:
         raise opt.fail(error) from None

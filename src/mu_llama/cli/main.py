@@ -10,6 +10,7 @@ import typer
 from mu_llama import __version__
 from mu_llama.cli.ask import ask
 from mu_llama.cli.chat import chat
+from mu_llama.cli.convert import convert
 from mu_llama.cli.info import info
 from mu_llama.cli.options import FAILED
 
@@ -23,6 +24,7 @@ typer_app = typer.Typer(
 )
 typer_app.command()(ask)
 typer_app.command()(chat)
+typer_app.command()(convert)
 typer_app.command()(info)
 
 

@@ -3,51 +3,132 @@
 from __future__ import annotations
 
 import gc
+import inspect
+import json
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+from mu_llama.errors import ConfigError
 
 if TYPE_CHECKING:
     from mu_llama.generation import GenerationOptions
     from mu_llama.listener import Listener
+    from mu_llama.model.retrieval import BlendOptions
+    from mu_llama.progress import Track
 
+_WORTH_A_BAR_BYTES = 500_000_000
 FAILED = 2
 """Exit code: nothing was answered."""
 PARTLY_FAILED = 1
 """Exit code: some rows of a batch were not answered."""
 
-Model = Annotated[str, typer.Option("--model", "-m", help="mini, a model folder, or a published checkpoint.pth.")]
-Llama = Annotated[
-    Path | None, typer.Option(help="Meta LLaMA folder beside a published checkpoint.", show_default=False)
-]
-EncoderPath = Annotated[
-    str | None,
-    typer.Option("--encoder", help="MERT folder or hub id beside a published checkpoint.", show_default=False),
-]
-KnnIndex = Annotated[
-    Path | None, typer.Option(help="faiss file of vectors to blend into the track's own.", show_default=False)
-]
-KnnWeight = Annotated[float, typer.Option(min=0, max=1, help="Share of the neighbours in the blend.")]
-KnnSize = Annotated[int, typer.Option(min=1, help="How many neighbours are blended.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[str, typer.Option(help="Of the LLaMA: auto, bf16, fp16 or fp32.")]
-WindowChoice = Annotated[
-    str,
-    typer.Option(
-        help="Seconds heard: full (all), published (the first minute of up to an hour), auto (the model's own)."
-    ),
-]
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and how it runs."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", help="mini, a model folder, a published checkpoint.pth or the folder around it, a hub id."
+        ),
+    ] = "mini"
+    llama: Annotated[
+        str | None,
+        typer.Option(
+            help="LLaMA beside a published checkpoint: Meta, Hugging Face or GGUF, or a hub id.", show_default=False
+        ),
+    ] = None
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="MERT folder or hub id beside a published checkpoint.", show_default=False),
+    ] = None
+    knn_index: Annotated[
+        Path | None, typer.Option(help="faiss file of vectors to blend into the track's own.", show_default=False)
+    ] = None
+    knn_weight: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the neighbours in the blend.", show_default="0.1"),
+    ] = None
+    knn_size: Annotated[
+        int | None, typer.Option(min=1, help="How many neighbours are blended.", show_default="100")
+    ] = None
+    window: Annotated[
+        str,
+        typer.Option(
+            help="Seconds heard: full (all), published (the first minute of up to an hour), auto (the model's own)."
+        ),
+    ] = "auto"
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    dtype: Annotated[str, typer.Option(help="Of the LLaMA: auto, bf16, fp16 or fp32.")] = "auto"
+    quantize: Annotated[
+        str | None,
+        typer.Option(help="Keep the LLaMA's weights in int8 or int4, to need less memory.", show_default=False),
+    ] = None
+    device_map: Annotated[
+        str | None,
+        typer.Option(
+            help="Spread the LLaMA over several GPUs: auto, or a JSON file of modules and devices.", show_default=False
+        ),
+    ] = None
+    cache: Annotated[bool, typer.Option(help="Keep features on disk, so that a track is encoded once.")] = True
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """How answers are written."""
+
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest word; higher varies more.")] = 0.0
+    top_p: Annotated[
+        float, typer.Option(min=0, max=1, help="Sample among the likeliest words up to this probability.")
+    ] = 1.0
+    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.", show_default=False)] = None
+    stop: Annotated[
+        list[str] | None, typer.Option(help="Text that ends an answer; repeatable.", show_default=False)
+    ] = None
+
+
 Offset = Annotated[float, typer.Option(min=0, help="Start listening here, in seconds.")]
 Duration = Annotated[float | None, typer.Option(help="Listen to so many seconds at most.", show_default="to the end")]
-Cache = Annotated[bool, typer.Option(help="Keep features on disk, so that a track is encoded once.")]
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
-Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest word; higher varies more.")]
-TopP = Annotated[float, typer.Option(min=0, max=1, help="Sample among the likeliest words up to this probability.")]
-Seed = Annotated[int | None, typer.Option(help="Makes sampling repeatable.", show_default=False)]
-Stop = Annotated[list[str] | None, typer.Option(help="Text that ends an answer; repeatable.", show_default=False)]
+
+
+def records_expanded(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter that is a record of options by one option for each of the record's fields.
+
+    Commands share options by sharing a record; Typer sees a plain signature.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    parameters, records = [], {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        if not is_dataclass(hints[name]):
+            parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        types = get_type_hints(hints[name], include_extras=True)
+        records[name] = (hints[name], [field.name for field in fields(hints[name])])
+        parameters += [
+            inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=types[field.name]
+            )
+            for field in fields(hints[name])
+        ]
+
+    def run(**values: Any) -> None:
+        for name, (record, names) in records.items():
+            values[name] = record(**{field: values.pop(field) for field in names})
+        command(**values)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
 def fail(message: object, *, code: int = FAILED) -> typer.Exit:
@@ -75,55 +156,101 @@ def report_progress(message: str) -> None:
     print(f"mu-llama: {message} ...", file=sys.stderr, flush=True)
 
 
-def generation_options(
-    *, max_new_tokens: int, temperature: float, top_p: float, seed: int | None, stop: list[str] | None
-) -> GenerationOptions:
-    """Collect the options of generation."""
+def generation_options(answers: AnswerOptions) -> GenerationOptions:
+    """Turn the options of the command line into those of generation."""
     from mu_llama.generation import GenerationOptions
 
-    if temperature == 0.0 and (seed is not None or top_p < 1.0):
+    if answers.temperature == 0.0 and (answers.seed is not None or answers.top_p < 1.0):
         print("warning: --seed and --top-p change nothing at temperature 0; add --temperature 0.6", file=sys.stderr)
     return GenerationOptions(
-        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=tuple(stop or ())
+        max_new_tokens=answers.max_new_tokens,
+        temperature=answers.temperature,
+        top_p=answers.top_p,
+        seed=answers.seed,
+        stop=tuple(answers.stop or ()),
     )
 
 
-def load_listener(
-    model: str,
-    *,
-    llama: Path | None,
-    encoder: str | None,
-    knn_index: Path | None,
-    knn_weight: float,
-    knn_size: int,
-    window: str,
-    device: str,
-    dtype: str,
-    cache: bool,
-) -> Listener:
+def load_listener(chosen: ModelOptions) -> Listener:
     """Load the model that the options name."""
     # What is imported and loaded stays: looking through it for garbage costs half a second.
     gc.disable()
     quieten_libraries()
     from mu_llama.listener import load
-    from mu_llama.model.retrieval import BlendOptions
 
-    plan: Literal["auto", "full", "published"] = window  # type: ignore[assignment]  # load() checks it
-    listener = load(
-        model,
-        llama=llama,
-        encoder=encoder,
-        knn_index=knn_index,
-        blend=None if knn_index is None else BlendOptions(weight=knn_weight, num_neighbours=knn_size),
-        window=plan,
-        device=device,
-        dtype=dtype,
-        use_cache=cache,
-        report=report_progress,
-    )
+    with progress_bars() as track:
+        listener = load(
+            chosen.model,
+            llama=chosen.llama,
+            encoder=chosen.encoder,
+            knn_index=chosen.knn_index,
+            blend=_blend(chosen),
+            window=chosen.window,  # type: ignore[arg-type]  # load() checks it
+            device=chosen.device,
+            dtype=chosen.dtype,
+            quantise=chosen.quantize,  # type: ignore[arg-type]  # load() checks it
+            device_map=_device_map(chosen.device_map),
+            use_cache=chosen.cache,
+            report=report_progress,
+            track=track,
+        )
     gc.freeze()
     gc.enable()
     return listener
+
+
+def _blend(chosen: ModelOptions) -> BlendOptions | None:
+    from mu_llama.model.retrieval import BlendOptions
+
+    if chosen.knn_index is None:
+        if chosen.knn_weight is not None or chosen.knn_size is not None:
+            raise ConfigError("--knn-weight and --knn-size change nothing alone; add --knn-index FILE")
+        return None
+    weight = 0.1 if chosen.knn_weight is None else chosen.knn_weight
+    return BlendOptions(weight=weight, num_neighbours=chosen.knn_size or 100)
+
+
+def _device_map(text: str | None) -> Any:
+    if text is None or text == "auto":
+        return text
+    try:
+        return json.loads(Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--device-map {text!r} is neither auto nor a readable JSON file ({error})") from error
+
+
+@contextmanager
+def progress_bars() -> Iterator[Track]:
+    """Draw a bar on standard error for each piece of work that takes long enough to look at one."""
+    import threading
+
+    bars: Any = None
+    lock = threading.Lock()
+
+    def track(label: str, total: int) -> Callable[[int], None]:
+        nonlocal bars
+        if total < _WORTH_A_BAR_BYTES:
+            return lambda _: None
+        with lock:
+            if bars is None:
+                bars = _make_bars()
+                bars.start()
+        task = bars.add_task(label, total=total)
+        return lambda done: bars.advance(task, done)
+
+    try:
+        yield track
+    finally:
+        if bars is not None:
+            bars.stop()
+
+
+def _make_bars() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
 
 
 def quieten_libraries() -> None:

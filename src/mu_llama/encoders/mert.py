@@ -187,7 +187,7 @@ def published_config(tensors: Mapping[str, torch.Tensor], *, source: str = "the 
         if config["hidden_size"] == width:
             return dict(config)
     sizes = ", ".join(f"{config['hidden_size']} ({name})" for name, config in PUBLISHED_CONFIGS.items())
-    raise CheckpointError(f"{source} hold a MERT of width {width}; expected one of {sizes}: give its config.json")
+    raise CheckpointError(f"{source} holds a MERT of width {width}; expected one of {sizes}: give its config.json")
 
 
 def _build(

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import pickle
-import re
 import zipfile
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mu_llama.errors import CheckpointError, ModelNotFoundError
+from mu_llama.hub import fetch, is_hub_id
 
 SAFETENSORS_FILE = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 PYTORCH_FILE = "pytorch_model.bin"
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def find_mert_folder(path_or_id: str | Path, *, revision: str | None = None) -> Path:
@@ -62,19 +58,14 @@ def read_mert_tensors(folder: Path) -> tuple[dict[str, torch.Tensor], Path]:
 
 
 def _download(hub_id: str, *, revision: str | None) -> Path:
-    advice = "give the folder of a MERT model or a hub id such as m-a-p/MERT-v1-330M"
-    if not _HUB_ID.fullmatch(hub_id):
-        raise ModelNotFoundError(f"{hub_id} isn't a folder; {advice}")
+    expected = "the folder of a MERT model or a hub id such as m-a-p/MERT-v1-330M"
+    if not is_hub_id(hub_id):
+        raise ModelNotFoundError(f"{hub_id} isn't a folder; expected {expected}")
     described = ["config.json", "preprocessor_config.json"]
     safe = [SAFETENSORS_FILE, SAFETENSORS_INDEX, "model-*.safetensors"]
-    try:
-        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=described + safe))
-        if not any((folder / name).is_file() for name in (SAFETENSORS_FILE, SAFETENSORS_INDEX, PYTORCH_FILE)):
-            folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*described, PYTORCH_FILE]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelNotFoundError(
-            f"{hub_id} is neither a folder nor can it be downloaded ({type(error).__name__}); {advice}"
-        ) from error
+    folder = fetch(hub_id, patterns=described + safe, expected=expected, revision=revision)
+    if not any((folder / name).is_file() for name in (SAFETENSORS_FILE, SAFETENSORS_INDEX, PYTORCH_FILE)):
+        folder = fetch(hub_id, patterns=[*described, PYTORCH_FILE], expected=expected, revision=revision)
     return folder
 
 

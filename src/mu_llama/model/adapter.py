@@ -18,6 +18,19 @@ WEIGHT_EPSILON = 1e-6
 Blend = Callable[[Tensor], Tensor]
 
 
+class WideLinear(nn.Linear):
+    """A linear layer that computes in its input's dtype, however narrow its weight is kept.
+
+    A bridge of LLaMA-7B's width has 600 million weights, and is used once a track: it is kept in half precision and
+    widened matrix by matrix.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Linear gives it
+        """Map (..., in) to (..., out)."""
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return nn.functional.linear(input, self.weight.to(input.dtype), bias)
+
+
 class BridgeBlock(nn.Module):
     """Pre-norm SwiGLU block with a residual: `x + down(silu(gate(n)) * up(n))`, `n = norm(x)`."""
 
@@ -28,9 +41,9 @@ class BridgeBlock(nn.Module):
             self.norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPSILON)
         else:
             self.norm = nn.RMSNorm(hidden_size, eps=RMS_EPSILON)
-        self.gate = nn.Linear(hidden_size, inner_width, bias=legacy)
-        self.up = nn.Linear(hidden_size, inner_width, bias=legacy)
-        self.down = nn.Linear(inner_width, hidden_size, bias=legacy)
+        self.gate = WideLinear(hidden_size, inner_width, bias=legacy)
+        self.up = WideLinear(hidden_size, inner_width, bias=legacy)
+        self.down = WideLinear(inner_width, hidden_size, bias=legacy)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H) to (B, H)."""
@@ -53,7 +66,7 @@ class AudioAdapter(nn.Module):
         super().__init__()
         self.config = config
         self.layer_mix = nn.Conv1d(config.num_encoder_layers, 1, kernel_size=1)
-        self.projection = nn.Linear(config.encoder_width, config.hidden_size)
+        self.projection = WideLinear(config.encoder_width, config.hidden_size)
         self.blocks = nn.ModuleList(
             BridgeBlock(config.hidden_size, config.bridge_width, legacy=config.legacy_bridge)
             for _ in range(config.num_blocks)

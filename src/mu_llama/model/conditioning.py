@@ -62,30 +62,67 @@ class LayerConditioner(nn.Module):
     """The audio vector to one additive term for each conditioned layer.
 
     Holds `prefix` (Q, H), added to the audio vector of each layer, and `gate` (Q, heads), 0 where the layer
-    starts out deaf. The value projections belong to the LLaMA and are passed in.
+    starts out deaf. The value projections belong to the LLaMA and are passed in. Where a LoRA was merged into them,
+    `value_lora_A` (Q, rank, H) and `value_lora_B` (Q, key-value heads * head width, rank) hold it, and what it adds
+    is taken off again: the audio's path doesn't see it.
+
+    Args:
+        num_layers: Q.
+        hidden_size: H.
+        num_heads: attention heads.
+        head_width: of one head.
+        value_lora: shape (rank, rows of the value projection) of a merged LoRA, or None.
     """
 
-    def __init__(self, num_layers: int, hidden_size: int, *, num_heads: int, head_width: int) -> None:
+    value_lora_A: Tensor  # noqa: N815 - the names that LoRA's halves have everywhere
+    value_lora_B: Tensor  # noqa: N815
+
+    def __init__(
+        self,
+        num_layers: int,
+        hidden_size: int,
+        *,
+        num_heads: int,
+        head_width: int,
+        value_lora: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.head_width = head_width
         self.prefix = nn.Parameter(torch.zeros(num_layers, hidden_size))
         self.gate = nn.Parameter(torch.zeros(num_layers, num_heads))
+        self.has_value_lora = value_lora is not None
+        if value_lora is not None:
+            rank, rows = value_lora
+            self.register_buffer("value_lora_A", torch.zeros(num_layers, rank, hidden_size))
+            self.register_buffer("value_lora_B", torch.zeros(num_layers, rows, rank))
 
-    def forward(self, audio: Tensor, value_weights: list[Tensor]) -> Tensor:
+    def forward(self, audio: Tensor, projections: list[nn.Module], dtype: torch.dtype) -> Tensor:
         """Compute `tanh(gate) * Wv (audio + prefix)` for every conditioned layer.
 
         Args:
             audio: (B, H).
-            value_weights: Q matrices (key-value heads * head width, H), without LoRA, in layer order.
+            projections: Q value projections of the LLaMA, in layer order, on whatever devices they are.
+            dtype: that they compute in.
 
         Returns:
             (B, Q, A) with A = heads * head width; value heads are repeated for grouped-query attention.
         """
         terms = []
-        for prefix, gate, weight in zip(self.prefix, self.gate, value_weights, strict=True):
-            value = nn.functional.linear((audio + prefix).to(weight.dtype), weight)
+        for layer, (prefix, gate, projection) in enumerate(zip(self.prefix, self.gate, projections, strict=True)):
+            vector = audio + prefix
+            value = _without_bias(projection, vector.to(dtype)).to(vector.device)
+            if self.has_value_lora:
+                value = value - (vector @ self.value_lora_A[layer].T @ self.value_lora_B[layer].T).to(dtype)
             terms.append(_gate_heads(value, gate, self.head_width))
         return torch.stack(terms, dim=1)
+
+
+def _without_bias(projection: nn.Module, vector: Tensor) -> Tensor:
+    """Apply a linear layer of any kind (plain, quantised, on another device) and leave its bias out."""
+    bias = getattr(projection, "bias", None)
+    device = next((p.device for p in (*projection.parameters(), *projection.buffers())), vector.device)
+    value: Tensor = projection(vector.to(device))
+    return value if bias is None else value - bias
 
 
 def _gate_heads(value: Tensor, gate: Tensor, head_width: int) -> Tensor:

@@ -30,7 +30,6 @@ class MuLlama(nn.Module):
         self.llama = llama
         self.adapter = adapter
         self.conditioner = conditioner
-        self._kept_values: list[Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -43,21 +42,12 @@ class MuLlama(nn.Module):
         """Most tokens of prompt and answer together."""
         return int(self.llama.config.max_position_embeddings)
 
-    def keep_value_weights(self, weights: list[Tensor]) -> None:
-        """Give the Q value projections the audio goes through where a merged LoRA changes the LLaMA's own.
-
-        The audio's path must not see that LoRA.
-        """
-        self._kept_values = weights
-
-    def value_weights(self) -> list[Tensor]:
-        """The value projections of the conditioned layers, without LoRA, in layer order."""
-        if self._kept_values is not None:
-            return [weight.to(self.conditioner.prefix.device) for weight in self._kept_values]
+    def value_projections(self) -> list[nn.Module]:
+        """The value projections of the conditioned layers, in layer order."""
         layers = self.llama.get_decoder().layers[-self.conditioner.prefix.shape[0] :]
         projections = [layer.self_attn.v_proj for layer in layers]
         # A peft layer keeps the frozen projection inside.
-        return [getattr(projection, "base_layer", projection).weight for projection in projections]
+        return [getattr(projection, "base_layer", projection) for projection in projections]
 
     def condition(self, features: Tensor, *, blend: Blend | None = None) -> Tensor:
         """Features (B, L, D) to conditioning (B, Q, A): once per track, reused for every token and question."""
@@ -69,7 +59,8 @@ class MuLlama(nn.Module):
             )
         weight = self.conditioner.prefix
         audio = self.adapter(features.to(weight.device, weight.dtype), blend=blend)
-        conditioning: Tensor = self.conditioner(audio, self.value_weights())
+        dtype = self.llama.get_input_embeddings().weight.dtype
+        conditioning: Tensor = self.conditioner(audio, self.value_projections(), dtype)
         return conditioning
 
     def forward(
@@ -114,9 +105,23 @@ class MuLlama(nn.Module):
 
 
 def build_mu_llama(
-    llama_config: LlamaConfig, adapter_config: AdapterConfig, *, dtype: torch.dtype, meta: bool = True
+    llama_config: LlamaConfig,
+    adapter_config: AdapterConfig,
+    *,
+    dtype: torch.dtype,
+    value_lora_rank: int | None = None,
+    meta: bool = True,
 ) -> MuLlama:
-    """Make the modules from numbers, on the meta device unless told otherwise; no disk is touched."""
+    """Make the modules from numbers; no disk is touched.
+
+    Args:
+        llama_config: sizes of the LLaMA.
+        adapter_config: sizes of the adapter.
+        dtype: of the LLaMA; the adapter is in float32.
+        value_lora_rank: rank of a LoRA that is merged into the value projections, or None.
+        meta: on the meta device, to be filled with weights, instead of the CPU.
+    """
+    rows = llama_config.num_key_value_heads * head_width(llama_config)
     with torch.device("meta" if meta else "cpu"):
         llama = LlamaForCausalLM(llama_config).to(dtype)
         adapter = AudioAdapter(adapter_config)
@@ -125,6 +130,7 @@ def build_mu_llama(
             adapter_config.hidden_size,
             num_heads=adapter_config.num_heads,
             head_width=head_width(llama_config),
+            value_lora=None if value_lora_rank is None else (value_lora_rank, rows),
         )
     return MuLlama(llama, adapter=adapter, conditioner=conditioner)
 

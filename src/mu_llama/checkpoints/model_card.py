@@ -1,0 +1,108 @@
+"""The card of a converted model: what is in the folder, what it came from, which licences apply."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from mu_llama import __version__
+from mu_llama.checkpoints.native import ADAPTER_FILE, TUNING_FILE, ModelConfig
+from mu_llama.checkpoints.parts import ModelParts
+from mu_llama.progress import Track, silent
+
+CARD_FILE = "MODEL_CARD.md"
+_CHUNK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class FileHash:
+    """A file as it was."""
+
+    name: str
+    """Its folder's and its own name."""
+    size_bytes: int
+    """Its length."""
+    sha256: str
+    """Of its content."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a folder came to be."""
+
+    sources: Sequence[FileHash]
+    """The files it was made of."""
+    merged: bool
+    """Whether LoRA, biases and norms are merged into the LLaMA."""
+    dtype: str
+    """Of the LLaMA."""
+
+
+def hash_files(paths: Sequence[Path], *, track: Track = silent) -> Future[list[FileHash]]:
+    """Hash files beside other work; the result waits until it is asked for."""
+    advance = track("hashing sources", sum(path.stat().st_size for path in paths))
+
+    def hash_all() -> list[FileHash]:
+        hashes = []
+        for path in paths:
+            digest = hashlib.sha256()
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+                    advance(len(chunk))
+            hashes.append(FileHash(f"{path.parent.name}/{path.name}", path.stat().st_size, digest.hexdigest()))
+        return hashes
+
+    pool = ThreadPoolExecutor(max_workers=1)
+    future = pool.submit(hash_all)
+    pool.shutdown(wait=False)
+    return future
+
+
+def write_card(path: Path, parts: ModelParts, config: ModelConfig, provenance: Provenance) -> None:
+    """Write the card, with the fields in front that model hubs read."""
+    sizes, llama = config.adapter, parts.llama.config
+    tuning = "merged into `llama/`" if provenance.merged or not parts.tuning else f"`{TUNING_FILE}`"
+    size = f"{llama.num_hidden_layers} layers of width {llama.hidden_size}"
+    features = f"{config.encoder['kind']}: {sizes.num_encoder_layers} x {sizes.encoder_width}"
+    encoder = config.encoder.get("path", "inside the package")
+    sources = "\n".join(f"| `{file.name}` | {file.size_bytes} | `{file.sha256}` |" for file in provenance.sources)
+    licences = "\n".join(f"- {part}: {licence}" for part, licence in config.licences.items()) or "- unknown"
+    path.write_text(
+        f"""---
+library_name: mu-llama
+pipeline_tag: audio-text-to-text
+license: other
+tags: [music, audio, question-answering, captioning]
+---
+# {config.name}
+
+Listens to music and answers in words. Open it with `mu_llama.load("FOLDER")` or
+`mu-llama ask --model FOLDER -q "What instruments do you hear?" song.mp3`.
+
+| part | where | what |
+|---|---|---|
+| LLaMA | `llama/` | {size}, dtype {provenance.dtype}; opens with transformers too |
+| adapter | `{ADAPTER_FILE}` | conditions the last {sizes.num_conditioned_layers} layers on the track |
+| LoRA, biases, norms | {tuning} | what tuning changed in the LLaMA |
+| audio encoder | `{encoder}` | {features} features a track |
+
+Prompt template: `{config.prompt}`. Seconds heard unless told otherwise: `{config.window}`.
+
+## Licences that apply
+
+{licences}
+
+## Made of
+
+With mu-llama {__version__}.
+
+| file | bytes | SHA-256 |
+|---|---|---|
+{sources}
+""",
+        encoding="utf-8",
+    )

@@ -1,0 +1,91 @@
+"""`mu-llama convert`: a model of any layout as one folder, or its LLaMA as GGUF."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from mu_llama.cli import options as opt
+from mu_llama.errors import MuLlamaError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="Published checkpoint.pth or the folder around it, a model folder, mini, a hub id.")
+    ],
+    target: Annotated[Path, typer.Argument(help="Folder (or .gguf file) to write.")],
+    llama: Annotated[
+        str | None,
+        typer.Option(
+            help="LLaMA of a published checkpoint; params.json if the checkpoint holds it.", show_default=False
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="MERT folder or hub id of a published checkpoint.", show_default=False)
+    ] = None,
+    to: Annotated[str, typer.Option(help="folder, or gguf (the language model alone: it hears nothing).")] = "folder",
+    merge: Annotated[bool, typer.Option("--merge", help="Merge LoRA, biases and norms into the LLaMA.")] = False,
+    dtype: Annotated[str, typer.Option(help="bf16, fp16, fp32; auto keeps what is stored.")] = "auto",
+    encoder_files: Annotated[
+        str, typer.Option(help="copy the encoder into the folder, reference it, or auto (reference hub ids).")
+    ] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at the target.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+) -> None:
+    """Convert a model, one tensor at a time.
+
+    What is written appears whole or not at all; started again after a kill, it goes on.
+    """
+    start = time.perf_counter()
+    try:
+        opt.quieten_libraries()
+        from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder, convert_to_gguf
+        from mu_llama.checkpoints.open_model import find_parts
+        from mu_llama.runtime import home_folder
+
+        kind = _one_of(to, "--to", ("folder", "gguf"))
+        how: Literal["auto", "copy", "reference"] = _one_of(  # type: ignore[assignment]
+            encoder_files, "--encoder-files", ("auto", "copy", "reference")
+        )
+        chosen = ConvertOptions(merge=merge, dtype=_dtype(dtype), encoder=how, overwrite=overwrite)
+        parts = find_parts(source, llama=llama, encoder=encoder, home=home_folder(), report=opt.report_progress)
+        with opt.progress_bars() as track:
+            write = convert_to_folder if kind == "folder" else convert_to_gguf
+            write(parts, target, chosen, track=track)
+    except MuLlamaError as error:
+        raise opt.fail(error) from None
+    seconds = time.perf_counter() - start
+    files = sorted(path for path in target.rglob("*") if path.is_file()) if target.is_dir() else [target]
+    size = sum(path.stat().st_size for path in files)
+    if as_json:
+        names = [str(path.relative_to(target)) if target.is_dir() else path.name for path in files]
+        print(json.dumps({"target": str(target), "size_bytes": size, "files": names, "seconds": round(seconds, 1)}))
+        return
+    print(f"{target}: {size / 1e9:.2f} GB in {seconds:.0f} s")
+    if kind == "folder":
+        print(f"try it: mu-llama ask --model {target} -q 'What instruments do you hear?' song.mp3")
+    else:
+        print("this is the language model alone: llama.cpp can't hear; use a folder to ask about music")
+
+
+def _one_of(value: str, option: str, known: tuple[str, ...]) -> str:
+    from mu_llama.errors import ConfigError
+
+    if value not in known:
+        raise ConfigError(f"{option} is {value!r}; expected {', '.join(known)}")
+    return value
+
+
+def _dtype(name: str) -> torch.dtype | None:
+    import torch
+
+    from mu_llama.runtime import choose_dtype
+
+    return None if name == "auto" else choose_dtype(name, torch.device("cpu"))

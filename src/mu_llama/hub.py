@@ -1,0 +1,57 @@
+"""The door to the Hugging Face hub: a hub id becomes a folder on this machine."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from mu_llama.errors import ModelNotFoundError
+
+# The hub shows a card of this name.
+_CARD_FILE, _HUB_CARD_FILE = "MODEL_CARD.md", "README.md"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def is_hub_id(text: str) -> bool:
+    """Say whether a text is written like a hub id, `owner/name`."""
+    return _HUB_ID.fullmatch(text) is not None and ".." not in text
+
+
+def fetch(hub_id: str, *, patterns: Sequence[str], expected: str, revision: str | None = None) -> Path:
+    """Download the files of a hub id that match, or find them in the cache.
+
+    Args:
+        hub_id: `owner/name`.
+        patterns: which files, e.g. `*.safetensors`.
+        expected: what the caller needs, for the error message.
+        revision: branch, tag or commit.
+
+    Raises:
+        ModelNotFoundError: if it can't be had.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(patterns)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelNotFoundError(
+            f"{hub_id} is neither here nor can it be downloaded ({type(error).__name__}); expected {expected}"
+        ) from error
+
+
+def push(folder: Path, hub_id: str, *, private: bool, message: str) -> str:
+    """Upload a folder to the hub, into a repository that is made where it isn't there.
+
+    Returns:
+        The address of the commit.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    api.create_repo(hub_id, private=private, exist_ok=True)
+    if (folder / _CARD_FILE).is_file() and not (folder / _HUB_CARD_FILE).exists():
+        shutil.copyfile(folder / _CARD_FILE, folder / _HUB_CARD_FILE)
+    return str(api.upload_folder(repo_id=hub_id, folder_path=folder, commit_message=message))

@@ -1,0 +1,198 @@
+"""Linear layers that are fast when a CPU decodes one token at a time.
+
+One row through a linear is a plain read of its weights, so its speed is a share of the memory's. Measured on two
+cores of an AMD EPYC 9004 (torch 2.13, weights beyond the caches): oneDNN, PyTorch's choice for bf16, reads at 50 % of
+the memory's bandwidth, PyTorch's own bf16 kernel at 65 to 98 %; int8 and int4 read less and pass both.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear as multiply
+
+INT4_GROUP = 32
+"""Input columns that share a scale and a zero; the smallest group PyTorch's kernel takes, so the most exact."""
+# PyTorch's int8 kernel reads whole vectors of a row and has no tail: other widths give wrong sums or a crash.
+INT8_KERNEL_WIDTH = 32
+# Its int4 packing takes rows by 16.
+INT4_KERNEL_ROWS = 16
+# Above so many rows, turning the weights to floats piece by piece beats PyTorch's int8 kernel.
+_MOST_INT8_KERNEL_ROWS = 8
+# Weights turned to floats at a time: small enough to stay in the cache.
+_PIECE_NUMEL = 2**21
+_MOST_KEPT_COLUMNS = 32
+
+# oneDNN's switch belongs to the process. Whoever multiplies in bf16 here holds this lock, so that the wide products
+# of one thread never run while another has it off: without oneDNN they take ten times as long.
+_ONEDNN = threading.Lock()
+
+
+class DecodingLinear(nn.Linear):
+    """An `nn.Linear` that multiplies one bf16 row on a CPU with PyTorch's own kernel instead of oneDNN's.
+
+    Sums are float32 either way. More rows, other dtypes and devices, and layers with a bias take the stock path.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name nn.Linear gives it)
+        """Map (..., in) to (..., out)."""
+        if self.weight.dtype != torch.bfloat16 or self.weight.device.type != "cpu":
+            return super().forward(input)
+        with _ONEDNN:
+            before = torch._C._get_mkldnn_enabled()
+            one_row = input.numel() == self.in_features and self.bias is None
+            torch._C._set_mkldnn_enabled(before and not one_row)
+            try:
+                return super().forward(input)
+            finally:
+                torch._C._set_mkldnn_enabled(before)
+
+
+class Int8Linear(nn.Module):
+    """A linear whose weights are int8 with one scale per output, but for the few input columns with the largest.
+
+    Those columns would stretch the scale of every row, so they keep the dtype they came in (as activations' do in
+    LLM.int8(), arXiv 2208.07339). Activations are never quantised. Runs on any device and with any widths.
+    """
+
+    quantised: Tensor
+    scale: Tensor
+    kept_columns: Tensor
+    kept_weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Quantise.
+
+        Args:
+            weight: (out, in), any float dtype, on its device.
+            bias: (out) or None.
+        """
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        num_kept = max(1, min(_MOST_KEPT_COLUMNS, self.in_features // 16))
+        columns = weight.abs().amax(dim=0).topk(num_kept).indices.sort().values
+        quantised = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+        scale = torch.empty(self.out_features, dtype=weight.dtype, device=weight.device)
+        num_rows = _piece_rows(self.in_features)
+        for part, into, part_scale in zip(
+            torch.split(weight, num_rows), torch.split(quantised, num_rows), torch.split(scale, num_rows), strict=True
+        ):
+            rest = part.float().index_fill(1, columns, 0.0)
+            part_scale.copy_((rest.abs().amax(dim=1) / 127).clamp_min(torch.finfo(torch.float32).tiny))
+            # Divided by the scale as it was rounded, so that its rounding costs nothing.
+            into.copy_((rest / part_scale.float()[:, None]).round_().clamp_(-127, 127))
+        self.register_buffer("quantised", quantised)
+        self.register_buffer("scale", scale)
+        self.register_buffer("kept_columns", columns)
+        self.register_buffer("kept_weight", weight.index_select(1, columns))
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in) to (..., out)."""
+        rows = x.reshape(-1, self.in_features)
+        # The kernel is a plain loop for float32.
+        narrow = len(rows) <= _MOST_INT8_KERNEL_ROWS and rows.dtype == torch.bfloat16 and rows.device.type == "cpu"
+        if narrow and self.in_features % INT8_KERNEL_WIDTH == 0:
+            out = torch._weight_int8pack_mm(rows.contiguous(), self.quantised, self.scale.to(rows.dtype))
+            out += multiply(rows.index_select(1, self.kept_columns), self.kept_weight.to(rows.dtype))
+        else:
+            out = torch.cat([multiply(rows, piece) for piece in self._float_pieces(rows.dtype)], dim=1)
+        if self.bias is not None:
+            out += self.bias.to(rows.dtype)
+        return out.reshape(*x.shape[:-1], self.out_features)
+
+    def _float_pieces(self, dtype: torch.dtype) -> Iterator[Tensor]:
+        """The weights as floats, some rows (N, in) at a time."""
+        num_rows = _piece_rows(self.in_features)
+        parts = (torch.split(value, num_rows) for value in (self.quantised, self.scale, self.kept_weight))
+        for quantised, scale, kept in zip(*parts, strict=True):
+            piece = quantised.to(dtype) * scale.to(dtype)[:, None]
+            yield piece.index_copy_(1, self.kept_columns, kept.to(dtype))
+
+    def extra_repr(self) -> str:
+        """What `print(model)` says."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class Int4Linear(nn.Module):
+    """A linear of 5 bits a weight on a CPU: int4, and a scale and a zero for each group of 32 input columns.
+
+    The packed layout is the CPU's own: it can't be moved to another device or stored for another machine.
+    """
+
+    packed: Tensor
+    scale_and_zero: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Quantise.
+
+        Args:
+            weight: (out, in) on the CPU, widths as `int4_fits` demands.
+            bias: (out) or None.
+        """
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        num_rows = _piece_rows(self.in_features)
+        packed, tables = zip(*(_pack_int4(part) for part in torch.split(weight, num_rows)), strict=True)
+        self.register_buffer("packed", torch.cat(packed))
+        # (out, groups, 2) -> (groups, out, 2), as the kernel wants it
+        self.register_buffer("scale_and_zero", torch.cat(tables).transpose(0, 1).contiguous())
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in) to (..., out)."""
+        rows = x.reshape(-1, self.in_features).to(self.scale_and_zero.dtype).contiguous()
+        product = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, INT4_GROUP, self.scale_and_zero)
+        out: Tensor = product if self.bias is None else product + self.bias
+        return out.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        """What `print(model)` says."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+def fast_linear(linear: nn.Linear) -> DecodingLinear:
+    """Give a linear the fast path of one row; it shares the very parameters, so ties and names stay.
+
+    Args:
+        linear: on any device, the meta device too.
+
+    Example:
+        >>> linear = nn.Linear(4, 2, bias=False)
+        >>> fast_linear(linear).weight is linear.weight
+        True
+    """
+    fast = DecodingLinear(linear.in_features, linear.out_features, bias=False, device="meta")
+    fast.weight, fast.bias = linear.weight, linear.bias
+    return fast.train(linear.training)
+
+
+def int4_fits(weight: Tensor) -> bool:
+    """Whether `Int4Linear` can hold these weights (out, in)."""
+    return weight.device.type == "cpu" and weight.shape[0] % INT4_KERNEL_ROWS == 0 and weight.shape[1] % INT4_GROUP == 0
+
+
+def _pack_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantise and pack some rows (N, in): bytes (N, in / 2) and (N, groups, 2) of scale and zero.
+
+    The kernel reads a weight as `(q - 8) * scale + zero`, q from 0 to 15.
+    """
+    groups = weight.float().reshape(len(weight), -1, INT4_GROUP)  # (N, in) -> (N, groups, 32)
+    low, high = groups.amin(dim=2), groups.amax(dim=2)
+    scale = ((high - low) / 15).clamp_min(torch.finfo(torch.float32).tiny)
+    table = torch.stack([scale, low + 8 * scale], dim=2).to(weight.dtype)
+    # From the table as it was rounded, so that its rounding costs little.
+    steps = (groups - table[..., 1:].float()) / table[..., :1].float()
+    quantised = steps.round_().add_(8).clamp_(0, 15).to(torch.int32).flatten(1)  # (N, groups, 32) -> (N, in)
+    # The kernel's number of inner tiles means nothing on a CPU.
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(quantised, 1), table
+
+
+def _piece_rows(in_features: int) -> int:
+    """How many rows to take at a time: a multiple of 64, the int4 packing's block."""
+    return max(64, _PIECE_NUMEL // in_features // 64 * 64)
