@@ -54,7 +54,8 @@ def plan_devices(
         raise ConfigError(f"device map is {device_map!r}; expected auto or a table of modules and devices")
     if "disk" in found.values():
         raise ConfigError("the model doesn't fit the devices and memory of this machine; use --quantize int8 or int4")
-    return {name: torch.device(device) for name, device in found.items()}
+    # accelerate counts GPUs
+    return {name: torch.device("cuda", d) if isinstance(d, int) else torch.device(d) for name, d in found.items()}
 
 
 def device_of(devices: Mapping[str, torch.device], module: str) -> torch.device:

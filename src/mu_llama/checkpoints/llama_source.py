@@ -37,14 +37,15 @@ def read_llama(where: str | Path, *, weights: Mapping[str, StoredTensor] | None 
         CheckpointError: if it is something else, or its files are damaged or don't fit together.
     """
     path = _find(where, with_weights=weights is None)
+    wrong = explain_wrong_role(path, "llama")
+    if wrong is not None:
+        raise CheckpointError(wrong)
     if path.name == PARAMS_FILE or (path.is_dir() and _holds_params(path)):
         return read_meta_llama(find_meta_folder(path), weights=weights)
     if path.is_dir() and (path / CONFIG_FILE).is_file():
         llama = read_llama_folder(path, with_weights=weights is None)
-    elif _is_gguf(path):
-        llama = read_gguf_llama(path)
     else:
-        raise CheckpointError(explain_wrong_role(path, "llama") or f"{path}: no LLaMA; expected {_EXPECTED}")
+        llama = read_gguf_llama(path)
     return llama if weights is None else _with_weights(llama, weights)
 
 
@@ -68,13 +69,6 @@ def _holds_params(folder: Path) -> bool:
     if (folder / PARAMS_FILE).is_file():
         return any(folder.glob("consolidated*.pth")) or not (folder / CONFIG_FILE).is_file()
     return not (folder / CONFIG_FILE).is_file() and any(folder.glob(f"*/{PARAMS_FILE}"))
-
-
-def _is_gguf(path: Path) -> bool:
-    if path.is_dir():
-        return any(path.glob("*.gguf"))
-    with path.open("rb") as file:
-        return file.read(4) == b"GGUF"
 
 
 def _with_weights(llama: LlamaParts, weights: Mapping[str, StoredTensor]) -> LlamaParts:
