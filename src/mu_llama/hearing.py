@@ -42,17 +42,31 @@ class Hearing:
         make_encoder: builds the encoder; called when its fingerprint or its ears are first needed.
         plan: which seconds are heard.
         cache: where features are kept; None keeps nothing.
+        keep_encoder: False drops the encoder after each track, to need less memory, and builds it again for the next.
     """
 
-    def __init__(self, make_encoder: Callable[[], Encoder], *, plan: WindowPlan, cache: FeatureCache | None) -> None:
+    def __init__(
+        self,
+        make_encoder: Callable[[], Encoder],
+        *,
+        plan: WindowPlan,
+        cache: FeatureCache | None,
+        keep_encoder: bool = True,
+    ) -> None:
         self._make_encoder = make_encoder
         self.plan = plan
         self.cache = cache
+        self.keep_encoder = keep_encoder
 
     @cached_property
     def encoder(self) -> Encoder:
         """The encoder, built on first use."""
         return self._make_encoder()
+
+    @cached_property
+    def _identity(self) -> tuple[str, str]:
+        """Name and fingerprint of the encoder, known also after it is dropped."""
+        return self.encoder.name, self.encoder.fingerprint
 
     def hear(self, audio: Audio, *, offset_s: float = 0.0, duration_s: float | None = None) -> TrackFeatures:
         """Compute or look up the features of one track.
@@ -68,13 +82,19 @@ class Hearing:
         Raises:
             AudioError: if the source can't be read, holds nothing or is silent.
         """
-        name = audio_name(audio)
-        audio = _seekable(audio)
+        try:
+            return self._hear(_seekable(audio), audio_name(audio), offset_s, duration_s)
+        finally:
+            if not self.keep_encoder:
+                self.__dict__.pop("encoder", None)
+
+    def _hear(self, audio: Audio, name: str, offset_s: float, duration_s: float | None) -> TrackFeatures:
         if self.cache is None:
             return self._encode(audio, name, offset_s, duration_s)
+        encoder_name, fingerprint = self._identity
         key = feature_key(
-            encoder_name=self.encoder.name,
-            encoder_fingerprint=self.encoder.fingerprint,
+            encoder_name=encoder_name,
+            encoder_fingerprint=fingerprint,
             content=content_hash(audio),
             window_plan=self.plan.key,
             offset_s=offset_s,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from mu_llama.answers import Answer, AnswerStream, Failure, HeardTrack
-from mu_llama.checkpoints.assembling import Placement, Quantisation
+from mu_llama.checkpoints.assembling import Placement
 from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder
 from mu_llama.checkpoints.dispatch import DeviceMap
 from mu_llama.checkpoints.faiss_flat import read_faiss_flat
@@ -19,15 +20,16 @@ from mu_llama.checkpoints.open_model import PLANS, OpenedModel, open_model
 from mu_llama.conversation import Conversation
 from mu_llama.encoders.feature_cache import FeatureCache
 from mu_llama.encoders.track import TrackFeatures
-from mu_llama.errors import ConfigError, MuLlamaError
+from mu_llama.errors import ConfigError
 from mu_llama.generation import GenerationOptions
 from mu_llama.hearing import Audio, Hearing, audio_name
 from mu_llama.hub import is_hub_id, push
+from mu_llama.model.quantisation import Quantisation
 from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
 from mu_llama.progress import Track, silent
 from mu_llama.prompts import CAPTION_QUESTIONS, Turn
 from mu_llama.runtime import choose_device, choose_dtype, home_folder
-from mu_llama.writing import Row, answer_batch, check_question, end_of_batch, make_row, write_rows
+from mu_llama.writing import Row, answer_batch, check_question, end_of_batch, make_row, rows_of, write_rows
 
 _DEFAULTS = GenerationOptions()
 _CONVERSION = ConvertOptions()
@@ -168,26 +170,13 @@ class Listener:
             raise ConfigError(f"batch_size is {batch_size}; expected 1 or more")
         waiting: list[Row | Failure] = []
         for audio in audios:
-            waiting.extend(self._rows_of(audio, questions, offset_s, duration_s))
+            name = audio.name if isinstance(audio, HeardTrack) else audio_name(audio)
+            hear = partial(self._track, audio, offset_s, duration_s)
+            waiting.extend(rows_of(self.opened, hear, questions, name=name))
             while (end := end_of_batch(waiting, batch_size)) is not None:
                 yield from answer_batch(self.opened, waiting[:end], options)
                 waiting = waiting[end:]
         yield from answer_batch(self.opened, waiting, options)
-
-    def _rows_of(
-        self, audio: Audio | HeardTrack, questions: Sequence[str], offset_s: float, duration_s: float | None
-    ) -> Iterator[Row | Failure]:
-        try:
-            track = self._track(audio, offset_s, duration_s)
-        except MuLlamaError as error:
-            name = audio.name if isinstance(audio, HeardTrack) else audio_name(audio)
-            yield from (Failure(name, question, error) for question in questions)
-            return
-        for question in questions:
-            try:
-                yield make_row(self.opened, track, [Turn(question)])
-            except MuLlamaError as error:
-                yield Failure(track.name, question, error)
 
     def chat(self, audio: Audio | HeardTrack, *, options: GenerationOptions = _DEFAULTS) -> Conversation:
         """Start a conversation about one track; earlier turns are part of every prompt.
@@ -217,12 +206,7 @@ class Listener:
 
     @classmethod
     def from_pretrained(cls, model: str | Path, **settings: Any) -> Listener:
-        """Open a model folder or hub id; `load` under the name that users of the hub's libraries look for.
-
-        Args:
-            model: see `load`.
-            settings: see `load`.
-        """
+        """Open a model folder or hub id: `load`, under the name that users of the hub's libraries look for."""
         return load(model, **settings)
 
     def save_pretrained(
@@ -284,7 +268,7 @@ def load(
     report: Callable[[str], None] = lambda _: None,
     track: Track = silent,
 ) -> Listener:
-    """Load a model.
+    """Load a model: names, shapes and settings are checked now, weights are read when the first track was heard.
 
     Args:
         model: `mini` (the embedded default), a mu-llama model folder, a published checkpoint, a folder tree that
@@ -297,8 +281,8 @@ def load(
         window: which seconds are heard: `full` (all), `published` (the first minute), `auto` (the model's own).
         device: auto, cpu, cuda, cuda:N, mps.
         dtype: of the LLaMA: auto, bf16, fp16, fp32.
-        quantise: `int8` or `int4` to keep the LLaMA's linear layers in so many bits (bf16 needs twice or four times
-            the memory); needs the extra `quantize`.
+        quantise: `int8` or `int4` to keep the LLaMA's linear layers in so many bits, the adapter's in 8, and the
+            encoder in memory only while it hears. int4 on a GPU needs the extra `quantize`.
         device_map: `auto` to spread the LLaMA over all GPUs, or a table of modules and devices; needs the extra
             `multi-gpu`.
         use_cache: keep features on disk, so that a track is encoded once.
@@ -316,6 +300,8 @@ def load(
     """
     if window != "auto" and window not in PLANS:
         raise ConfigError(f"window is {window!r}; expected auto, {' or '.join(PLANS)}")
+    if quantise not in (None, "int8", "int4"):
+        raise ConfigError(f"quantise is {quantise!r}; expected int8 or int4")
     if (knn_index is None) != (blend is None):
         raise ConfigError("knn_index and blend belong together; give both or neither")
     chosen = choose_device(device)
@@ -325,7 +311,7 @@ def load(
     )
     cache = FeatureCache(home_folder() / "features") if use_cache else None
     plan = opened.plan if window == "auto" else PLANS[window]
-    hearing = Hearing(opened.make_encoder, plan=plan, cache=cache)
+    hearing = Hearing(opened.make_encoder, plan=plan, cache=cache, keep_encoder=quantise is None)
     neighbours = None
     if knn_index is not None and blend is not None:
         neighbours = NeighbourBlend(read_faiss_flat(Path(knn_index)), blend)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from mu_llama.answer_text import AnswerText
 from mu_llama.answers import Answer, Failure, HeardTrack, Timings
 from mu_llama.checkpoints.open_model import OpenedModel
-from mu_llama.errors import QuestionError
+from mu_llama.errors import MuLlamaError, QuestionError
 from mu_llama.generation import Decoder, FinishReason, GenerationOptions
 from mu_llama.prompts import Turn
 
@@ -95,6 +95,29 @@ def write_rows(
             listen_s = rows[token.row].track.listen_s
             timings = Timings(listen_s, first_token_s, total_s=listen_s + time.perf_counter() - start)
             yield token.row, _answer(opened, rows[token.row], text.text, reason, counts[token.row], timings)
+
+
+def rows_of(
+    opened: OpenedModel, hear: Callable[[], HeardTrack], questions: Sequence[str], *, name: str
+) -> Iterator[Row | Failure]:
+    """Make the rows of one track; a track that can't be heard or a question that can't be asked gives failures.
+
+    Args:
+        opened: the model.
+        hear: hears the track.
+        questions: what is asked about it.
+        name: of the track, for failures.
+    """
+    try:
+        track = hear()
+    except MuLlamaError as error:
+        yield from (Failure(name, question, error) for question in questions)
+        return
+    for question in questions:
+        try:
+            yield make_row(opened, track, [Turn(question)])
+        except MuLlamaError as error:
+            yield Failure(track.name, question, error)
 
 
 def end_of_batch(waiting: Sequence[Row | Failure], batch_size: int) -> int | None:

@@ -166,7 +166,7 @@ def test_what_was_begun_otherwise_is_begun_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize("write", [convert_to_folder, convert_to_gguf])
 def test_a_full_disk_leaves_nothing(write: Callable[..., None], tmp_path: Path) -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(CheckpointError, match="No space left on device.*free space"):
+    with pytest.raises(CheckpointError, match=r"No space left on device.*free space"):
         write(parts_of(), tmp_path / "model", ConvertOptions(), track=stopping_after(9, full))
     assert list(tmp_path.iterdir()) == []
 

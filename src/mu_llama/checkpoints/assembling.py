@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +14,11 @@ from mu_llama.checkpoints.parts import ModelParts
 from mu_llama.checkpoints.placing import check_fit, finish, put
 from mu_llama.checkpoints.stored import StoredTensor
 from mu_llama.errors import CheckpointError
+from mu_llama.model.linears import fast_linear
 from mu_llama.model.mu_llama import MuLlama, build_mu_llama
-from mu_llama.model.quantisation import quantise_linear
+from mu_llama.model.quantisation import Quantisation, quantise_linear
 from mu_llama.progress import Track, silent
 
-Quantisation = Literal["int8", "int4"]
 _VALUE_LORA = ("conditioner.value_lora_A", "conditioner.value_lora_B")
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -38,16 +37,25 @@ class Placement:
     """`auto`, or which layer goes to which device, to spread the LLaMA over several."""
 
 
-def assemble(parts: ModelParts, placement: Placement, *, track: Track = silent) -> MuLlama:
-    """Read a model into memory, ready to run: LoRA merged, never two copies of it.
+@dataclass(frozen=True)
+class Assembly:
+    """A model whose parts are known to fit, still on the meta device and on disk."""
 
-    Args:
-        parts: what it is made of.
-        placement: where it goes.
-        track: follows the loading.
+    model: MuLlama
+    """Modules without numbers."""
+    llama: Mapping[str, StoredTensor]
+    """What fills the LLaMA."""
+    adapter: Mapping[str, StoredTensor]
+    """What fills the rest."""
+    placement: Placement
+    """Where it goes."""
+
+
+def prepare(parts: ModelParts, placement: Placement) -> Assembly:
+    """Put names and shapes together; no weight is read.
 
     Raises:
-        CheckpointError: if names or shapes don't fit; nothing is read before that is known.
+        CheckpointError: if names or shapes don't fit.
     """
     dtype = placement.dtype
     config, llama = merged_llama(parts.llama, parts.tuning, dtype=dtype, source=parts.source)
@@ -56,23 +64,39 @@ def assemble(parts: ModelParts, placement: Placement, *, track: Track = silent) 
     model = build_mu_llama(config, parts.adapter_config, dtype=dtype, value_lora_rank=rank)
     check_fit(model.llama, llama, source=parts.source if parts.tuning else parts.llama.source)
     check_fit(model, {**{f"llama.{name}": value for name, value in llama.items()}, **adapter}, source=parts.source)
+    return Assembly(model, llama, adapter, placement)
+
+
+def fill(assembly: Assembly, *, track: Track = silent) -> MuLlama:
+    """Read a model into memory, ready to run: LoRA merged, never two copies of it.
+
+    Raises:
+        CheckpointError: if a file ends too early or can't be read.
+        ConfigError: if a library that the placement needs isn't installed.
+    """
+    model, placement = assembly.model, assembly.placement
     devices = {"": placement.device}
     if placement.device_map is not None:
         devices = plan_devices(model.llama, placement.device_map, quantise=placement.quantise)
-    advance = track("loading", sum(value.size_bytes for value in (*llama.values(), *adapter.values())))
-    for name, stored in adapter.items():
-        put(model, name, stored.read().to(placement.device))
-        advance(stored.size_bytes)
-    for module, names in _by_module(llama).items():
+    tensors = {**{f"llama.{name}": value for name, value in assembly.llama.items()}, **assembly.adapter}
+    advance = track("loading", sum(value.size_bytes for value in tensors.values()))
+    for module, names in _by_module(tensors).items():
+        inner = module.removeprefix("llama.")
+        device = placement.device if inner == module else device_of(devices, inner)
         for name in names:
-            put(model.llama, name, llama[name].read().to(device_of(devices, module)))
-            advance(llama[name].size_bytes)
-        _replace_linear(model.llama, module, placement)
+            put(model, name, tensors[name].read().to(device))
+            advance(tensors[name].size_bytes)
+        _replace_linear(model, module, placement)
     finish(model)
     if placement.device_map is not None:
         attach_hooks(model.llama, devices)
         return model
     return model.to(placement.device)  # the rotary table; everything else is there
+
+
+def assemble(parts: ModelParts, placement: Placement, *, track: Track = silent) -> MuLlama:
+    """Prepare and fill at once; errors as of both."""
+    return fill(prepare(parts, placement), track=track)
 
 
 def adapter_tensors(parts: ModelParts) -> dict[str, StoredTensor]:
@@ -129,11 +153,21 @@ def _by_module(tensors: Mapping[str, StoredTensor]) -> dict[str, list[str]]:
     return modules
 
 
-def _replace_linear(llama: nn.Module, name: str, placement: Placement) -> None:
-    """Quantise a linear layer that has just been filled, so that only one is ever in memory unquantised."""
-    if placement.quantise is None or not name.startswith("model.layers."):
+def _replace_linear(model: nn.Module, name: str, placement: Placement) -> None:
+    """Exchange a linear layer that has just been filled for its quantised or fast kind.
+
+    So only one layer is ever in memory unquantised. The output embedding stays as it is: answers hang on it.
+    """
+    linear = model.get_submodule(name)
+    if not isinstance(linear, nn.Linear):
         return
+    replaced: nn.Module = linear
+    if placement.quantise is not None and name.startswith("llama.model.layers."):
+        replaced = quantise_linear(linear, placement.quantise)
+    elif placement.quantise is not None and name.startswith("adapter.blocks."):
+        # The track's only way in: never in fewer than 8 bits.
+        replaced = quantise_linear(linear, "int8")
+    elif name.startswith("llama.") and linear.weight.device.type == "cpu" and linear.weight.dtype == torch.bfloat16:
+        replaced = fast_linear(linear)
     parent, _, leaf = name.rpartition(".")
-    linear = llama.get_submodule(name)
-    if isinstance(linear, nn.Linear):
-        setattr(llama.get_submodule(parent), leaf, quantise_linear(linear, placement.quantise))
+    setattr(model.get_submodule(parent), leaf, replaced)

@@ -11,7 +11,7 @@ from transformers import LlamaConfig
 
 from mu_llama.checkpoints.llama_names import unknown_keys_message
 from mu_llama.checkpoints.parts import LlamaParts
-from mu_llama.checkpoints.stored import StoredTensor, zeros
+from mu_llama.checkpoints.stored import StoredTensor, in_pieces, zeros
 from mu_llama.errors import CheckpointError
 
 LORA_DOWN, LORA_UP = ".lora_A.weight", ".lora_B.weight"
@@ -93,10 +93,12 @@ def _merge(value: StoredTensor, pair: tuple[StoredTensor, StoredTensor] | None, 
     if pair is None:
         return value if value.dtype == dtype else value.to(dtype)
     down, up = pair
-    inner = torch.bfloat16 if value.dtype == dtype == torch.bfloat16 else torch.float32
 
     def load() -> Tensor:
-        return torch.addmm(value.read().to(inner), up.read().to(inner), down.read().to(inner)).to(dtype)
+        if value.dtype == dtype == torch.bfloat16:
+            return torch.addmm(value.read(), up.read().to(dtype), down.read().to(dtype))
+        wide_up, wide_down = up.read().float(), down.read().float()
+        return in_pieces(value.read(), dtype, lambda rows, which: rows.addmm_(wide_up[which], wide_down))
 
     return StoredTensor(value.shape, dtype, load)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mu_llama.audio.windows import FULL, PUBLISHED, WindowPlan
-from mu_llama.checkpoints.assembling import Placement, assemble
+from mu_llama.checkpoints.assembling import Placement, fill, prepare
 from mu_llama.checkpoints.detect import choose_parts, detect, explain_wrong_role, survey
 from mu_llama.checkpoints.llama_source import open_tokenizer, read_llama
 from mu_llama.checkpoints.native import native_parts, read_model_config
@@ -39,12 +41,23 @@ class OpenedModel:
 
     parts: ModelParts
     """What it was made of, still on disk."""
-    model: MuLlama
-    """Adapter and LLaMA, on their device, in eval mode."""
     tokenizer: Tokenizer
     """Of the LLaMA."""
+    make_model: Callable[[], MuLlama]
+    """Reads adapter and LLaMA to their device."""
     make_encoder: Callable[[], Encoder]
     """Builds the audio encoder; called when something has to be heard."""
+    _reading: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def model(self) -> MuLlama:
+        """Adapter and LLaMA, on their device, in eval mode; read on first use, so after the first track is heard."""
+        with self._reading:
+            return self._model
+
+    @cached_property
+    def _model(self) -> MuLlama:
+        return self.make_model()
 
     @property
     def plan(self) -> WindowPlan:
@@ -84,10 +97,11 @@ def open_model(
         ConfigError: if an argument is missing or does not apply.
     """
     parts = find_parts(model, llama=llama, encoder=encoder, home=home, report=report)
+    assembly = prepare(parts, placement)
     return OpenedModel(
         parts=parts,
         tokenizer=open_tokenizer(parts.llama, parts.template),
-        model=assemble(parts, placement, track=track),
+        make_model=lambda: fill(assembly, track=track),
         make_encoder=lambda: make_encoder(parts, device=str(placement.device)),
     )
 

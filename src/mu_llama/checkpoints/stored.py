@@ -16,6 +16,9 @@ from torch import Tensor
 
 from mu_llama.errors import CheckpointError
 
+# Small enough for the processor's cache and for memory that is used again and again.
+_PIECE_ELEMENTS = 1 << 20
+
 
 @dataclass(frozen=True)
 class StoredTensor:
@@ -32,7 +35,7 @@ class StoredTensor:
     dtype: torch.dtype
     """Its dtype once read."""
     load: Callable[[], Tensor]
-    """Reads it into fresh memory."""
+    """Reads it into fresh memory, which the caller may overwrite."""
 
     @property
     def num_elements(self) -> int:
@@ -58,12 +61,39 @@ class StoredTensor:
 
     def to(self, dtype: torch.dtype) -> StoredTensor:
         """Give it another dtype, when the tensor is read."""
-        return StoredTensor(self.shape, dtype, lambda: self.load().to(dtype))
+        return StoredTensor(self.shape, dtype, lambda: in_pieces(self.load(), dtype))
 
 
 def in_memory(tensor: Tensor) -> StoredTensor:
-    """Wrap a tensor that is in memory already."""
-    return StoredTensor(tuple(tensor.shape), tensor.dtype, lambda: tensor)
+    """Wrap a tensor that is in memory already; reading copies it."""
+    return StoredTensor(tuple(tensor.shape), tensor.dtype, tensor.clone)
+
+
+def in_pieces(
+    value: Tensor, dtype: torch.dtype, change: Callable[[Tensor, slice], Tensor] = lambda rows, _: rows
+) -> Tensor:
+    """Convert a tensor some rows at a time, in its own memory where the new dtype is as wide.
+
+    A whole model is converted this way while it is loaded: big temporaries would cost more time in page faults than
+    the reading, and leave holes in the memory.
+
+    Args:
+        value: its memory may be overwritten.
+        dtype: of the result.
+        change: given some rows in float32 and which ones, gives the rows that take their place.
+
+    Returns:
+        The converted tensor.
+    """
+    if value.ndim == 0 or value.numel() == 0 or not value.is_floating_point():
+        return value.to(dtype)
+    value = value.contiguous()
+    result = value.view(dtype) if value.dtype.itemsize == dtype.itemsize else torch.empty(value.shape, dtype=dtype)
+    num_rows = max(1, _PIECE_ELEMENTS * value.shape[0] // value.numel())
+    for start in range(0, value.shape[0], num_rows):
+        rows = slice(start, start + num_rows)
+        result[rows] = change(value[rows].float(), rows)
+    return result
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype) -> StoredTensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mu_llama.cli import options as opt
+from mu_llama.cli.progress import ProgressBars
 from mu_llama.errors import MuLlamaError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def convert(
 
     What is written appears whole or not at all; started again after a kill, it goes on.
     """
-    start = time.perf_counter()
+    start, bars = time.perf_counter(), ProgressBars()
     try:
         opt.quieten_libraries()
         from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder, convert_to_gguf
@@ -56,11 +57,12 @@ def convert(
         )
         chosen = ConvertOptions(merge=merge, dtype=_dtype(dtype), encoder=how, overwrite=overwrite)
         parts = find_parts(source, llama=llama, encoder=encoder, home=home_folder(), report=opt.report_progress)
-        with opt.progress_bars() as track:
-            write = convert_to_folder if kind == "folder" else convert_to_gguf
-            write(parts, target, chosen, track=track)
+        write = convert_to_folder if kind == "folder" else convert_to_gguf
+        write(parts, target, chosen, track=bars)
     except MuLlamaError as error:
         raise opt.fail(error) from None
+    finally:
+        bars.close()
     seconds = time.perf_counter() - start
     files = sorted(path for path in target.rglob("*") if path.is_file()) if target.is_dir() else [target]
     size = sum(path.stat().st_size for path in files)

@@ -7,23 +7,21 @@ import inspect
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from mu_llama.cli.progress import ProgressBars
 from mu_llama.errors import ConfigError
 
 if TYPE_CHECKING:
     from mu_llama.generation import GenerationOptions
     from mu_llama.listener import Listener
     from mu_llama.model.retrieval import BlendOptions
-    from mu_llama.progress import Track
 
-_WORTH_A_BAR_BYTES = 500_000_000
 FAILED = 2
 """Exit code: nothing was answered."""
 PARTLY_FAILED = 1
@@ -178,22 +176,21 @@ def load_listener(chosen: ModelOptions) -> Listener:
     quieten_libraries()
     from mu_llama.listener import load
 
-    with progress_bars() as track:
-        listener = load(
-            chosen.model,
-            llama=chosen.llama,
-            encoder=chosen.encoder,
-            knn_index=chosen.knn_index,
-            blend=_blend(chosen),
-            window=chosen.window,  # type: ignore[arg-type]  # load() checks it
-            device=chosen.device,
-            dtype=chosen.dtype,
-            quantise=chosen.quantize,  # type: ignore[arg-type]  # load() checks it
-            device_map=_device_map(chosen.device_map),
-            use_cache=chosen.cache,
-            report=report_progress,
-            track=track,
-        )
+    listener = load(
+        chosen.model,
+        llama=chosen.llama,
+        encoder=chosen.encoder,
+        knn_index=chosen.knn_index,
+        blend=_blend(chosen),
+        window=chosen.window,  # type: ignore[arg-type]  # load() checks it
+        device=chosen.device,
+        dtype=chosen.dtype,
+        quantise=chosen.quantize,  # type: ignore[arg-type]  # load() checks it
+        device_map=_device_map(chosen.device_map),
+        use_cache=chosen.cache,
+        report=report_progress,
+        track=ProgressBars(),
+    )
     gc.freeze()
     gc.enable()
     return listener
@@ -217,40 +214,6 @@ def _device_map(text: str | None) -> Any:
         return json.loads(Path(text).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"--device-map {text!r} is neither auto nor a readable JSON file ({error})") from error
-
-
-@contextmanager
-def progress_bars() -> Iterator[Track]:
-    """Draw a bar on standard error for each piece of work that takes long enough to look at one."""
-    import threading
-
-    bars: Any = None
-    lock = threading.Lock()
-
-    def track(label: str, total: int) -> Callable[[int], None]:
-        nonlocal bars
-        if total < _WORTH_A_BAR_BYTES:
-            return lambda _: None
-        with lock:
-            if bars is None:
-                bars = _make_bars()
-                bars.start()
-        task = bars.add_task(label, total=total)
-        return lambda done: bars.advance(task, done)
-
-    try:
-        yield track
-    finally:
-        if bars is not None:
-            bars.stop()
-
-
-def _make_bars() -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
 
 
 def quieten_libraries() -> None:

@@ -34,7 +34,7 @@ _ONEDNN = threading.Lock()
 class DecodingLinear(nn.Linear):
     """An `nn.Linear` that multiplies one bf16 row on a CPU with PyTorch's own kernel instead of oneDNN's.
 
-    Sums are float32 either way. More rows, other dtypes and devices, and layers with a bias take the stock path.
+    Sums are float32 either way. More rows, other dtypes and other devices take the stock path.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name nn.Linear gives it)
@@ -43,12 +43,14 @@ class DecodingLinear(nn.Linear):
             return super().forward(input)
         with _ONEDNN:
             before = torch._C._get_mkldnn_enabled()
-            one_row = input.numel() == self.in_features and self.bias is None
-            torch._C._set_mkldnn_enabled(before and not one_row)
-            try:
+            if input.numel() != self.in_features:
                 return super().forward(input)
+            torch._C._set_mkldnn_enabled(False)
+            try:
+                product = multiply(input, self.weight)
             finally:
                 torch._C._set_mkldnn_enabled(before)
+        return product if self.bias is None else product + self.bias
 
 
 class Int8Linear(nn.Module):

@@ -1,0 +1,54 @@
+"""Progress bars on standard error, for work that takes long enough to look at one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+_WORTH_A_BAR_BYTES = 500_000_000
+
+
+class ProgressBars:
+    """Draws a bar for each piece of work that is begun; a `progress.Track`. Bars go away when all is done."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bars: Any = None
+
+    def __call__(self, label: str, total: int) -> Callable[[int], None]:
+        """Begin a bar of so many bytes; short work gets none."""
+        if total < _WORTH_A_BAR_BYTES:
+            return lambda _: None
+        with self._lock:
+            if self._bars is None:
+                self._bars = _make_bars()
+                self._bars.start()
+            task = self._bars.add_task(label, total=total)
+
+        def advance(done: int) -> None:
+            with self._lock:
+                if self._bars is not None:
+                    self._bars.advance(task, done)
+                    if self._bars.finished:
+                        self._close()
+
+        return advance
+
+    def close(self) -> None:
+        """Leave the terminal as it was, also after an error."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+
+def _make_bars() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)

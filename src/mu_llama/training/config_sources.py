@@ -1,0 +1,78 @@
+"""Settings of a training run: the weights it starts from and the data it learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from mu_llama.training.config_values import Count, Fraction, Range, Rate
+
+DataFormat = Literal["auto", "musicqa", "alpaca", "jsonl", "parquet"]
+
+
+@dataclass(frozen=True)
+class FreshAdapter:
+    """An adapter to be made new, with the sizes of the published one by default."""
+
+    template: str = "alpaca-published"
+    """Name of the prompt template, a key of `prompts.TEMPLATES`."""
+    num_conditioned_layers: Count = 20
+    """Q: the last so many layers of the LLaMA hear the audio."""
+    bridge_width: Count | None = None
+    """Inner width of the bridge blocks; None is four times the width of the LLaMA."""
+    num_blocks: Count = 3
+    """How many bridge blocks."""
+    input_scaling: Literal["none", "standardise"] = "none"
+    """`standardise`: features lose the mean of the training tracks and are divided by their deviation, and gates
+    start at 0.1; `none` starts as published, with gates at 0."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Which weights a run starts from: `base` or `fresh`."""
+
+    base: str | None = None
+    """`mini`, a model folder, a published checkpoint.pth or a hub id, to go on from."""
+    fresh: FreshAdapter | None = None
+    """A new adapter instead, between `encoder` and `llama`."""
+    llama: str | None = None
+    """LLaMA folder (Meta, Hugging Face or GGUF), hub id or packaged name; beside `base`, only for a published
+    checkpoint."""
+    encoder: Mapping[str, Any] | None = None
+    """What `encoders.build_encoder` takes, e.g. `{kind: musicnn}`; beside `base`, only for a published checkpoint."""
+    lora_rank: Count = 16
+    """Rank of the LoRA (scale 1) that finetune and joint make where `base` has none."""
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """One file of examples."""
+
+    path: Path
+    """Data file; like every path here, relative to the working directory."""
+    format: DataFormat = "auto"
+    """How the file is written; `auto` looks into it."""
+    audio_folder: Path | None = None
+    """Where its audio names start; None is the file's own folder, or `audios` in it for musicqa if that exists."""
+    share: Rate | None = None
+    """Weight among the data sets of a run (0.3 and 0.1 mix as 3 to 1); None throughout: each example once an epoch."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is learned from."""
+
+    train: tuple[DatasetEntry, ...] = ()
+    """Data sets to train on; at least one."""
+    validation: tuple[DatasetEntry, ...] = ()
+    """Data sets to measure the validation loss on."""
+    validation_fraction: Fraction | None = None
+    """Instead: this share of the training tracks is held out, with all their questions."""
+    max_tokens: Annotated[int, Range(8)] = 512
+    """Longest row in tokens, prompt and answer; longer rows are cut, counted and reported."""
+    skip_missing: bool = False
+    """Drop and count examples whose audio is missing or can't be heard, instead of stopping before training."""
+    window: Literal["auto", "full", "published"] = "auto"
+    """Seconds heard of a track: all, the first minute as published, or (auto) the model's own; `full` for a new one."""

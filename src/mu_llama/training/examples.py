@@ -1,0 +1,153 @@
+"""The examples of a run: data files read whole, checked against the audio on disk, and parts held out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mu_llama.training.config_sources import DatasetEntry
+from mu_llama.training.example import BadRow, DataError, Example
+from mu_llama.training.example_formats import READERS, detect_format
+from mu_llama.training.listing import listing
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The examples of one data file."""
+
+    entry: DatasetEntry
+    """Where they come from, and their share."""
+    examples: tuple[Example, ...]
+    """In the order of the file."""
+    num_missing: int
+    """How many more were dropped, because their audio is missing."""
+    sha256: str
+    """Of the data file, for run records."""
+
+
+def read_datasets(entries: Sequence[DatasetEntry], *, skip_missing: bool = False) -> tuple[Dataset, ...]:
+    """Read data files and see whether their audio is there; all that is wrong comes in one error.
+
+    Args:
+        entries: the files.
+        skip_missing: drop and count examples without their audio file.
+
+    Raises:
+        DataError: if a file can't be read, rows are bad, audio files are missing (listed up to 20 each, with the
+            count), or no example is left.
+    """
+    problems: list[str] = []
+    bad: list[BadRow] = []
+    missing: set[Path] = set()
+    datasets = []
+    for entry in entries:
+        try:
+            rows = list(read_rows(entry))
+            sha256 = _file_hash(entry.path)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        bad += [row for row in rows if isinstance(row, BadRow)]
+        examples = [row for row in rows if isinstance(row, Example)]
+        absent = _absent(examples)
+        missing |= absent
+        kept = tuple(example for example in examples if example.audio not in absent)
+        datasets.append(Dataset(entry, kept, num_missing=len(examples) - len(kept), sha256=sha256))
+        if not rows or (skip_missing and not kept and examples):
+            problems.append(f"{entry.path}: has no example{' whose audio is there' if rows else ''}")
+    problems += listing("bad rows", map(str, bad), "correct them in the file")
+    if not skip_missing:
+        advice = "check audio_folder, or set data.skip_missing to drop their examples"
+        problems += listing("missing audio files", sorted(map(str, missing)), advice)
+    if problems:
+        raise DataError("\n".join(problems))
+    return _with_unique_ids(datasets)
+
+
+def read_rows(entry: DatasetEntry) -> Iterable[Example | BadRow]:
+    """Stream a data file; rows that can't be used, or repeat an id, come as `BadRow`.
+
+    Raises:
+        DataError: if the file can't be read, or (while streaming) is damaged.
+    """
+    chosen = detect_format(entry.path) if entry.format == "auto" else entry.format
+    folder = entry.audio_folder
+    if folder is None:
+        folder = entry.path.parent
+        if chosen == "musicqa" and (folder / "audios").is_dir():
+            folder = folder / "audios"
+    seen: set[str] = set()
+    for row in READERS[chosen](entry.path, audio_folder=folder):
+        if isinstance(row, Example):
+            if row.id in seen:
+                yield BadRow(entry.path, row.id, "the id came before; expected each once")
+                continue
+            seen.add(row.id)
+        yield row
+
+
+def hold_out(
+    datasets: Sequence[Dataset], *, fraction: float, seed: int
+) -> tuple[tuple[Dataset, ...], tuple[Example, ...]]:
+    """Split examples into those to train on and those to validate on; all questions about a track go together.
+
+    Which tracks are held out depends on the seed and their first ids, not on where the audio lies.
+
+    Args:
+        datasets: all examples.
+        fraction: share of the tracks (a text-only example counts as one) to hold out; at least one is.
+        seed: chooses them.
+
+    Returns:
+        The data sets without what is held out, and what is.
+
+    Raises:
+        DataError: if nothing would be left to train on.
+    """
+    first_ids: dict[Path | str, str] = {}
+    for example in (example for dataset in datasets for example in dataset.examples):
+        first_ids.setdefault(_track(example), example.id)
+    ranked = sorted(first_ids, key=lambda track: hashlib.sha256(f"{seed} {first_ids[track]}".encode()).digest())
+    held = set(ranked[: max(1, round(fraction * len(ranked)))])
+    if len(held) == len(ranked):
+        raise DataError(
+            f"holding out {fraction:g} of {len(ranked)} tracks leaves none to train on; give more data, or "
+            "data.validation instead of data.validation_fraction"
+        )
+    train = tuple(
+        replace(dataset, examples=tuple(example for example in dataset.examples if _track(example) not in held))
+        for dataset in datasets
+    )
+    return train, tuple(example for dataset in datasets for example in dataset.examples if _track(example) in held)
+
+
+def _track(example: Example) -> Path | str:
+    return example.audio or example.id
+
+
+def _with_unique_ids(datasets: Sequence[Dataset]) -> tuple[Dataset, ...]:
+    """Put the number of its data set in front of an id that several data sets have, so that ids name one row."""
+    owners: dict[str, set[int]] = {}
+    for number, dataset in enumerate(datasets):
+        for example in dataset.examples:
+            owners.setdefault(example.id, set()).add(number)
+
+    def renamed(number: int, example: Example) -> Example:
+        return replace(example, id=f"{number}/{example.id}") if len(owners[example.id]) > 1 else example
+
+    return tuple(
+        replace(dataset, examples=tuple(renamed(number, example) for example in dataset.examples))
+        for number, dataset in enumerate(datasets)
+    )
+
+
+def _absent(examples: Iterable[Example]) -> set[Path]:
+    """Find the audio files that aren't there, looking once for each."""
+    return {path for path in {example.audio for example in examples} if path is not None and not path.is_file()}
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

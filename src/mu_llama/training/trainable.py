@@ -1,0 +1,171 @@
+"""Build a model to train of its parts, LoRA unmerged, and give back its tensors under the names of files."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mu_llama.checkpoints.merging import LINEARS, LORA_DOWN, LORA_UP, low_rank_pairs, merged_llama
+from mu_llama.checkpoints.parts import ModelParts
+from mu_llama.checkpoints.placing import check_fit, finish, put
+from mu_llama.checkpoints.stored import StoredTensor, zeros
+from mu_llama.errors import CheckpointError, ConfigError
+from mu_llama.model.mu_llama import MuLlama, build_mu_llama
+from mu_llama.progress import Track, silent
+from mu_llama.training.fresh import fresh_lora
+from mu_llama.training.phases import BIASED_LINEARS, Phase, is_trained, plain_name, select_trainable
+
+_VALUE_LORA = "conditioner.value_lora_A"
+
+
+def build_trainable(
+    parts: ModelParts,
+    *,
+    phase: Phase,
+    lora_rank: int = 16,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    lora_dtype: torch.dtype = torch.float32,
+    track: Track = silent,
+) -> MuLlama:
+    """Read a model into memory, ready to train: the LLaMA frozen, LoRA beside it, what the phase trains unfrozen.
+
+    Adapter, conditioner and what the phase trains are in float32. With a narrower LLaMA run it under `torch.autocast`,
+    which is what brings float32 norms and biases together with narrow weights.
+
+    Args:
+        parts: what it is made of; existing LoRA, biases and norms are loaded.
+        phase: what to train.
+        lora_rank: of a LoRA that the phase adds; one that is there keeps its rank. The scale is 1, there is no dropout.
+        seed: of a LoRA that the phase adds.
+        dtype: of the frozen LLaMA.
+        lora_dtype: of the LoRA.
+        track: follows the loading.
+
+    Returns:
+        The model on the CPU, in evaluation mode; weights were read one at a time.
+
+    Raises:
+        CheckpointError: if names or shapes don't fit; nothing is read before that is known.
+        ConfigError: if peft is missing or a pattern of the phase matches nothing.
+    """
+    tuning = {**_added_tuning(parts, phase, lora_rank=lora_rank, seed=seed), **parts.tuning}
+    pairs = low_rank_pairs(tuning, source=parts.source)
+    if pairs and _VALUE_LORA in parts.adapter:
+        raise CheckpointError(
+            f"{parts.source}: its LLaMA holds a merged LoRA already and can't get another; expected an unmerged LLaMA: "
+            "convert without --merge, or train the adapter alone"
+        )
+    plain = {name: value for name, value in tuning.items() if not name.endswith((LORA_DOWN, LORA_UP))}
+    config, llama = merged_llama(parts.llama, plain, dtype=None, source=parts.source)
+    lora = {name: tuning[name] for name in tuning.keys() - plain.keys()}
+    merged = parts.adapter.get(_VALUE_LORA)
+    value_rank = None if merged is None else merged.shape[1]
+    model = build_mu_llama(config, parts.adapter_config, dtype=dtype, value_lora_rank=value_rank)
+    _inject_lora(model.llama, {module: down.shape[0] for module, (down, _) in pairs.items()})
+    tensors = {**parts.adapter, **{f"llama.{name}": value for name, value in (llama | lora).items()}}
+    _fill(model, tensors, phase, dtype=dtype, lora_dtype=lora_dtype, source=parts.source, track=track)
+    return model
+
+
+def _added_tuning(parts: ModelParts, phase: Phase, *, lora_rank: int, seed: int) -> dict[str, StoredTensor]:
+    """Describe the LoRA and biases that a phase adds, for every linear; those that are there go over them."""
+    weights = parts.llama.tensors
+    modules = [
+        name.removesuffix(".weight") for name in weights if name.endswith(tuple(f".{x}.weight" for x in LINEARS))
+    ]
+    added: dict[str, StoredTensor] = {}
+    for module in modules:
+        shape = weights[f"{module}.weight"].shape
+        if phase.adds_lora and module + LORA_UP not in parts.tuning:
+            added[module + LORA_DOWN], added[module + LORA_UP] = fresh_lora(module, shape, rank=lora_rank, seed=seed)
+        if phase.adds_biases and module.endswith(BIASED_LINEARS) and f"{module}.bias" not in weights:
+            added[f"{module}.bias"] = zeros(shape[:1], torch.float32)
+    return added
+
+
+def _inject_lora(llama: nn.Module, ranks: Mapping[str, int]) -> None:
+    present = {name for name, _ in llama.named_modules()}
+    targets = [module for module in ranks if module in present]
+    if not targets:
+        return
+    try:
+        peft: Any = importlib.import_module("peft")
+    except ImportError as error:
+        raise ConfigError("a LoRA needs peft, which isn't installed: pip install 'mu-llama[train]'") from error
+    rank = ranks[targets[0]]
+    others = {re.escape(module): ranks[module] for module in targets if ranks[module] != rank}
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=rank, rank_pattern=others, alpha_pattern=others, target_modules=targets, lora_dropout=0.0
+    )
+    peft.inject_adapter_in_model(config, llama, low_cpu_mem_usage=True)
+
+
+def _fill(
+    model: MuLlama,
+    tensors: Mapping[str, StoredTensor],
+    phase: Phase,
+    *,
+    dtype: torch.dtype,
+    lora_dtype: torch.dtype,
+    source: str,
+    track: Track,
+) -> None:
+    names = {plain_name(name): name for name in model.state_dict()}
+    placed = {names.get(name, name): stored for name, stored in tensors.items()}
+    check_fit(model, placed, source=source)
+    trained = set(select_trainable(model, phase))
+    advance = track("loading", sum(stored.size_bytes for stored in placed.values()))
+    for name, stored in placed.items():
+        if ".lora_" in name:
+            width = lora_dtype
+        else:
+            width = torch.float32 if name in trained or not name.startswith("llama.") else dtype
+        # What is trained is changed in place: never the tensor that the parts hold.
+        put(model, name, stored.read().to(width, copy=name in trained))
+        advance(stored.size_bytes)
+    finish(model)
+    for name in trained:
+        model.get_parameter(name).requires_grad_(True)
+
+
+def checkpoint_activations(model: MuLlama) -> None:
+    """Compute activations again in the backward pass instead of keeping them: slower, far less memory.
+
+    Args:
+        model: changed in place; acts in training mode only.
+    """
+    model.llama.activation_checkpointing_enable({"use_reentrant": False})
+    # transformers lets the embeddings' output need gradients, so that layers below the first trained one would be
+    # computed again and backwards for nothing: in `pretrain` every layer that the audio doesn't enter.
+    model.llama.disable_input_require_grads()
+
+
+def export_tensors(
+    state: Mapping[str, Tensor], *, parts: ModelParts, phase: Phase
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Take a trained model's tensors under the names that `ModelParts` uses.
+
+    Args:
+        state: `model.state_dict()`, or what was gathered of it; frozen weights of the LLaMA may be left out.
+        parts: what the model was built of.
+        phase: that it was trained in.
+
+    Returns:
+        Adapter and tuning, for `native.write_model_files`. The tuning is the LoRA, what the phase trained, and what
+        the parts' own tuning had.
+    """
+    adapter, tuning = {}, {}
+    for name, value in state.items():
+        plain = plain_name(name)
+        inner = plain.removeprefix("llama.")
+        if plain == inner:
+            adapter[plain] = value.detach()
+        elif plain.endswith((LORA_DOWN, LORA_UP)) or is_trained(plain, phase) or inner in parts.tuning:
+            tuning[inner] = value.detach()
+    return adapter, tuning

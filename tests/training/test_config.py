@@ -1,0 +1,203 @@
+"""Training settings: the shipped files, overrides, and every problem in one error."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mu_llama.errors import ConfigError
+from mu_llama.training.config import OptimiserConfig, ScheduleConfig, TrainConfig
+from mu_llama.training.config_file import config_hash, config_to_dict, load_config, parse_config
+from mu_llama.training.config_sources import DataConfig, DatasetEntry, ModelSource
+from mu_llama.training.phases import PHASES
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SHIPPED = sorted(CONFIGS.glob("*.yaml"))
+VALID: dict[str, Any] = {
+    "name": "test",
+    "phase": "joint",
+    "model": {"base": "mini"},
+    "data": {"train": [{"path": "a.jsonl"}]},
+    "optimiser": {"lr": 1e-4},
+    "schedule": {"steps": 10},
+}
+
+
+def problems_of(*overrides: str, raw: dict[str, Any] | None = None) -> list[str]:
+    """The lines of the one error, without its headline."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(VALID if raw is None else raw, overrides)
+    return str(caught.value).splitlines()[1:]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_files_load_and_survive_their_record(path: Path) -> None:
+    config = load_config(path)
+    assert parse_config(config_to_dict(config)) == config
+    assert config.phase in PHASES
+
+
+def test_the_published_recipes_have_the_published_numbers() -> None:
+    assert {path.stem for path in SHIPPED} >= {"pretrain", "finetune", "mini"}
+    pretrain, finetune = (load_config(CONFIGS / f"{name}.yaml") for name in ("pretrain", "finetune"))
+    assert (pretrain.schedule.epochs, pretrain.schedule.split_epoch, pretrain.schedule.warmup_epochs) == (150, 50, 5)
+    assert (finetune.schedule.epochs, finetune.schedule.split_epoch, finetune.schedule.warmup_epochs) == (20, 1, 1)
+    assert (pretrain.data.max_tokens, finetune.data.max_tokens) == (96, 512)
+    for config, rate in ((pretrain, 1.5625e-6), (finetune, 1.25e-4)):
+        base_lr = config.optimiser.base_lr
+        assert base_lr is not None
+        assert base_lr * config.batch.size * config.batch.accumulate / 256 == pytest.approx(rate)
+        assert (config.optimiser.betas, config.optimiser.weight_decay) == ((0.9, 0.95), 0.05)
+        assert config.optimiser.clip_norm is None
+        assert (config.precision.dtype, config.data.window, config.batch.bucketed) == ("fp16", "published", False)
+    assert pretrain.model.fresh is not None
+    assert (pretrain.model.fresh.num_conditioned_layers, pretrain.model.fresh.template) == (20, "alpaca-published")
+
+
+def test_overrides_are_yaml_at_dotted_keys() -> None:
+    config = parse_config(
+        VALID,
+        [
+            "optimiser.lr=3e-5",
+            "optimiser.betas=[0.9, 0.999]",
+            "data.train.0.share=2",
+            "schedule.steps=null",
+            "schedule.epochs=4",
+            "run.trackers=[wandb]",
+            "run.out=/tmp/x=y",
+            "precision.compile=true",
+        ],
+    )
+    assert config.optimiser == OptimiserConfig(lr=3e-5, betas=(0.9, 0.999))
+    assert config.data.train == (DatasetEntry(Path("a.jsonl"), share=2.0),)
+    assert config.schedule == ScheduleConfig(epochs=4)
+    assert config.run.trackers == ("wandb",)
+    assert config.run.out == Path("/tmp/x=y")
+    assert config.precision.compile is True
+    assert VALID["optimiser"] == {"lr": 1e-4}, "overrides must not change what was passed in"
+
+
+def test_all_problems_come_at_once_with_their_nearest_names() -> None:
+    lines = problems_of(
+        "data.max_tokns=128",
+        "optimizer.lr=1",
+        "max_tokens=3",
+        "phase=finetun",
+        "batch.size=0",
+        "run.save_every_steps=yes",
+        "run.trackers=[wandb, wandbb]",
+        "data.train.7.path=x",
+        "schedule.epochs=3",
+        "optimiser.betas=[0.9]",
+        "precision.dtype=3",
+        "nonsense",
+    )
+    expected = (
+        "data.max_tokns: is unknown; did you mean data.max_tokens?",
+        "optimizer: is unknown; did you mean optimiser?",
+        "max_tokens: is unknown; did you mean data.max_tokens?",
+        "phase: is 'finetun'; expected one of pretrain, finetune, joint",
+        "batch.size: is 0; expected at least 1",
+        "run.save_every_steps: is True; expected a whole number",
+        "run.trackers.1: is 'wandbb'; expected one of tensorboard",
+        "data.train.7.path: there is no place for '7'",
+        "schedule.epochs: is 3 and schedule.steps is 10; expected one of them",
+        "optimiser.betas: is [0.9]; expected a list of 2",
+        "precision.dtype: is 3; expected one of bf16, fp16, fp32",
+        "nonsense: is no override; expected key=value",
+    )
+    for start in expected:
+        assert sum(line.startswith(start) for line in lines) == 1, (start, lines)
+    assert len(lines) == len(expected), lines
+
+
+def test_a_misspelt_key_is_not_reported_as_missing_too() -> None:
+    raw = {name: value for name, value in VALID.items() if name != "schedule"} | {"shedule": {"steps": 10}}
+    assert problems_of(raw=raw) == ["shedule: is unknown; did you mean schedule?"]
+    assert problems_of("schedule.steps=null", "schedule.step=3") == [
+        "schedule.step: is unknown; did you mean schedule.steps?"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "start"),
+    [
+        (["schedule.steps=null"], "schedule.epochs: and schedule.steps are both missing"),
+        (["schedule.warmup_steps=10"], "schedule.warmup_steps: is 10; expected less than schedule.steps"),
+        (["schedule.warmup_epochs=1"], "schedule.warmup_epochs: is 1, but the length is not in epochs"),
+        (["optimiser.base_lr=1e-3"], "optimiser.lr: is 0.0001 and optimiser.base_lr is 0.001"),
+        (["optimiser.lr=null", "optimiser.adapter_lr=1e-3"], "optimiser.lora_lr: is missing"),
+        (["phase=pretrain", "optimiser.lora_lr=1e-3"], "optimiser.lora_lr: is 0.001, but phase pretrain"),
+        (["phase=finetune", "optimiser.adapter_lr=1e-3"], "optimiser.adapter_lr: is 0.001, but phase finetune"),
+        (["schedule.min_lr=1"], "schedule.min_lr: is 1; expected at most the peak rate"),
+        (["model.base=null"], "model.base: and model.fresh are both missing"),
+        (["model.base=null", "model.fresh={}"], "model.fresh: is an adapter between an encoder and a LLaMA"),
+        (["model.encoder={kind: mertt}"], "model.encoder: has kind 'mertt'; expected one of mert, musicnn"),
+        (["data.train=[]"], "data.train: is empty"),
+        (["data.train=[{path: a, share: 1}, {path: b}]"], "data.train: has a share in 1 of 2 entries"),
+        (["data.validation=[{path: a}]", "data.validation_fraction=0.1"], "data.validation: is given and"),
+        (["run.early_stop_patience=2"], "run.early_stop_patience: is 2, but there is no validation data"),
+        (["batch.max_tokens=100"], "batch.max_tokens: is 100; expected at least data.max_tokens"),
+        (["data.validation_fraction=1.0"], "data.validation_fraction: is 1.0; expected above 0 and below 1"),
+        (["optimiser.lr=.nan"], "optimiser.lr: is nan; expected a finite number"),
+        (["name=''"], "name: is ''; expected a text of a length of at least 1"),
+    ],
+)
+def test_each_contradiction_is_one_line(overrides: list[str], start: str) -> None:
+    lines = problems_of(*overrides)
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(start)
+
+
+def test_a_fresh_adapter_is_not_for_finetune_and_needs_a_known_template() -> None:
+    whole = ["model={fresh: {template: alpacca}, llama: L, encoder: {kind: musicnn}}", "phase=finetune"]
+    lines = problems_of(*whole)
+    assert [line.partition(":")[0] for line in lines] == ["model.fresh", "model.fresh.template"]
+
+
+def test_settings_made_in_python_are_checked_the_same_way() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)schedule.steps: is 0;.*\bdata.train: is empty"):
+        TrainConfig(
+            "x",
+            phase="joint",
+            model=ModelSource(base="mini"),
+            data=DataConfig(),
+            optimiser=OptimiserConfig(lr=1e-4),
+            schedule=ScheduleConfig(steps=0),
+        )
+
+
+def test_the_hash_follows_every_setting_and_nothing_else() -> None:
+    same = config_hash(parse_config(VALID))
+    assert config_hash(parse_config(VALID, ["optimiser.lr=0.0001", "batch.size=1"])) == same
+    assert config_hash(parse_config(VALID, ["run.seed=1"])) != same
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [", "is not YAML"),
+        ("name: a\nname: b", "the key 'name' is given twice"),
+        ("- 1", "expected a mapping of names to values"),
+        ("", "expected a mapping of names to values"),
+        ("name: !!python/object/apply:os.getcwd []", "is not YAML"),
+    ],
+)
+def test_files_that_are_no_settings_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+    with pytest.raises(ConfigError, match="can't be read"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_reading_settings_loads_no_torch() -> None:
+    code = "import mu_llama.training.config_file, mu_llama.training.examples, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

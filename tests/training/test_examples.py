@@ -1,0 +1,217 @@
+"""Data files become examples: each format, what is bad in them, missing audio, and what is held out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mu_llama.prompts import Turn
+from mu_llama.training.config_sources import DatasetEntry
+from mu_llama.training.example import DataError, Example
+from mu_llama.training.example_formats import detect_format
+from mu_llama.training.examples import Dataset, hold_out, read_datasets
+
+
+def said(*texts: str) -> list[dict[str, str]]:
+    return [{"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(texts)]
+
+
+def write(path: Path, content: Any) -> Path:
+    """Write a JSON list, or a list of lines as JSON lines if the name says so."""
+    lines = path.suffix == ".jsonl"
+    path.write_text("\n".join(map(json.dumps, content)) if lines else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def sounds(folder: Path, *names: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"x")
+
+
+def read(path: Path, **settings: Any) -> tuple[Example, ...]:
+    (dataset,) = read_datasets([DatasetEntry(path, **settings)])
+    return dataset.examples
+
+
+def test_musicqa_keeps_texts_and_may_have_turns_or_no_audio(tmp_path: Path) -> None:
+    sounds(tmp_path / "audios", "1.wav")
+    rows = [
+        {"audio_name": "1.wav", "conversation": said("Q", "trailing blank ")},
+        {"conversation": said("Q1", "A1", "Q2", ": A2")},
+    ]
+    examples = read(write(tmp_path / "Eval.json", rows))
+    assert examples == (
+        Example("Eval:1", (Turn("Q", "trailing blank "),), tmp_path / "audios" / "1.wav"),
+        Example("Eval:2", (Turn("Q1", "A1"), Turn("Q2", ": A2")), None),
+    )
+
+
+def test_alpaca_is_text_only_and_its_input_follows_the_instruction(tmp_path: Path) -> None:
+    rows = [{"instruction": "Add", "input": "1, 2", "output": "3"}, {"instruction": "Hi", "input": "", "output": "Ho"}]
+    examples = read(write(tmp_path / "a.json", rows))
+    assert [example.turns for example in examples] == [(Turn("Add\n\n1, 2", "3"),), (Turn("Hi", "Ho"),)]
+    assert all(example.audio is None for example in examples)
+
+
+OWN_ROWS = [
+    {"id": "x", "audio": "1.wav", "turns": [{"question": "Q1", "answer": "A1"}, {"question": "Q2", "answer": "A2"}]},
+    {"id": None, "audio": None, "question": "Q", "answer": "A", "group": "text"},
+]
+
+
+def own_examples(folder: Path, stem: str, place: int) -> tuple[Example, ...]:
+    return (
+        Example("x", (Turn("Q1", "A1"), Turn("Q2", "A2")), folder / "1.wav"),
+        Example(f"{stem}:{place}", (Turn("Q", "A"),), None, "text"),
+    )
+
+
+def test_json_lines_have_a_long_and_a_short_form(tmp_path: Path) -> None:
+    sounds(tmp_path / "sound", "1.wav")
+    path = tmp_path / "own.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n\r\n".join(map(json.dumps, OWN_ROWS)).encode())
+    assert read(path, audio_folder=tmp_path / "sound") == own_examples(tmp_path / "sound", "own", 3)
+
+
+def test_parquet_has_the_same_columns(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    sounds(tmp_path, "1.wav")
+    # The first row has no question of its own, the second no turns: Parquet fills both with null.
+    columns = {"id": ["x", None], "audio": ["1.wav", None], "group": [None, "text"]}
+    columns |= {"turns": [OWN_ROWS[0]["turns"], None], "question": [None, "Q"], "answer": [None, "A"]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "own.bin")
+    assert read(tmp_path / "own.bin") == own_examples(tmp_path, "own", 2)
+    (tmp_path / "own.bin").write_bytes((tmp_path / "own.bin").read_bytes()[:-20])
+    with pytest.raises(DataError, match="can't be read as Parquet"):
+        read(tmp_path / "own.bin")
+
+
+def test_without_pyarrow_parquet_names_the_pip_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="pip install pyarrow"):
+        read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("PAR1...", "parquet"),
+        ('\ufeff \n[\n {"audio_name": "a", "conversation" :', "musicqa"),
+        ('[{"output": "say \\"conversation\\": now", "instruction": "x"', "alpaca"),
+        ('{"audio": null', "jsonl"),
+    ],
+)
+def test_the_format_is_told_by_content_not_name(tmp_path: Path, content: str, expected: str) -> None:
+    path = tmp_path / "data.txt"
+    path.write_text(content, encoding="utf-8")
+    assert detect_format(path) == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"question,answer\n", b'[{"caption": 1}]', b"\xff\xfe\x00"])
+def test_other_content_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "data.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"data.json: begins like none of musicqa, alpaca, jsonl, parquet"):
+        read(tmp_path / "data.json")
+
+
+def test_all_bad_rows_of_all_files_come_in_one_error(tmp_path: Path) -> None:
+    qa = [
+        {"audio_name": 7, "conversation": said("Q", "A")},
+        {"conversation": said("Q")},
+        {"conversation": said("Q", "A", "Q", " ")},
+        {"conversation": [{"from": "gpt", "value": "A"}, {"from": "human", "value": "Q"}]},
+        "text",
+    ]
+    own = tmp_path / "own.jsonl"
+    good = {"id": "a", "audio": None, "question": "Q", "answer": "A"}
+    lines = [
+        json.dumps(good),
+        "{broken",
+        json.dumps(good),
+        json.dumps({"audio_name": "1.wav", "question": "Q", "answer": "A"}),
+        json.dumps({"audio": None, "turns": []}),
+        json.dumps({"audio": None, "question": "Q"}),
+        json.dumps(good | {"turns": [{"question": "Q", "answer": "A"}]}),
+    ]
+    own.write_bytes("\n".join(lines).encode() + b'\n{"audio": "\xff"}')
+    with pytest.raises(DataError) as caught:
+        read_datasets(
+            [DatasetEntry(write(tmp_path / "qa.json", qa)), DatasetEntry(own), DatasetEntry(tmp_path / "none.json")]
+        )
+    text = str(caught.value)
+    for expected in (
+        "none.json: can't be read (No such file or directory)",
+        "12 bad rows;",
+        "qa.json, item 1: audio_name is no path",
+        "qa.json, item 2: conversation is no list of questions and answers",
+        "qa.json, item 3: value is empty",
+        "qa.json, item 4: part 1 of the conversation is not from 'human'",
+        "qa.json, item 5: is no mapping",
+        "own.jsonl, line 2: is not JSON",
+        "own.jsonl, a: the id came before",
+        "own.jsonl, line 4: audio is missing; give null",
+        "own.jsonl, line 5: turns is no list",
+        "own.jsonl, line 6: answer is missing",
+        "own.jsonl, line 7: has turns and a question",
+        "own.jsonl, line 8: is not JSON in UTF-8",
+    ):
+        assert expected in text, expected
+
+
+def test_long_lists_of_bad_rows_are_cut(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"(?s)25 bad rows.*item 20: .*and 5 more") as caught:
+        read(write(tmp_path / "a.json", [{"conversation": []}] * 25))
+    assert "item 21" not in str(caught.value)
+
+
+def test_missing_audio_stops_or_is_dropped_and_counted(tmp_path: Path) -> None:
+    sounds(tmp_path, "here.wav")
+    rows = [{"audio_name": f"{n:02}.wav", "conversation": said("Q", "A")} for n in range(22) for _ in range(2)]
+    rows += [{"audio_name": "here.wav", "conversation": said("Q", "A")}, {"conversation": said("Q", "A")}]
+    entry = DatasetEntry(write(tmp_path / "a.json", rows))
+    with pytest.raises(DataError, match=r"22 missing audio files.*skip_missing") as caught:
+        read_datasets([entry])
+    assert str(tmp_path / "19.wav") in str(caught.value)
+    assert "20.wav" not in str(caught.value)
+    assert "and 2 more" in str(caught.value)
+    (dataset,) = read_datasets([entry], skip_missing=True)
+    assert (len(dataset.examples), dataset.num_missing) == (2, 44)
+    only_missing = DatasetEntry(write(tmp_path / "b.json", rows[:2]))
+    with pytest.raises(DataError, match="has no example whose audio is there"):
+        read_datasets([only_missing], skip_missing=True)
+
+
+def test_ids_are_unique_over_data_sets(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    row = {"audio": None, "question": "Q", "answer": "A"}
+    paths = [write(tmp_path / name / "train.jsonl", [row, row | {"id": name}]) for name in ("a", "b")]
+    datasets = read_datasets([DatasetEntry(path) for path in paths])
+    ids = [example.id for dataset in datasets for example in dataset.examples]
+    assert ids == ["0/train:1", "a", "1/train:1", "b"]
+    assert datasets[0].sha256 != datasets[1].sha256
+
+
+def test_held_out_tracks_keep_their_questions_together() -> None:
+    examples = [Example(f"{n}.{q}", (Turn("Q", "A"),), Path(f"{n}.wav")) for n in range(20) for q in range(3)]
+    examples += [Example(f"text{n}", (Turn("Q", "A"),)) for n in range(20)]
+    halves = [
+        Dataset(DatasetEntry(Path(name)), tuple(part), num_missing=0, sha256="")
+        for name, part in (("a", examples[:31]), ("b", examples[31:]))  # track 10 is in both
+    ]
+    train, held = hold_out(halves, fraction=0.25, seed=1)
+    kept = [example for dataset in train for example in dataset.examples]
+    assert sorted(example.id for example in [*kept, *held]) == sorted(example.id for example in examples)
+    assert not {example.audio or example.id for example in kept} & {example.audio or example.id for example in held}
+    assert len({example.audio or example.id for example in held}) == 10
+    assert hold_out(halves, fraction=0.25, seed=1)[1] == held
+    assert hold_out(halves, fraction=0.25, seed=2)[1] != held
+    with pytest.raises(DataError, match="leaves none to train on"):
+        hold_out([Dataset(halves[0].entry, (examples[0],), num_missing=0, sha256="")], fraction=0.1, seed=0)

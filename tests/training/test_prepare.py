@@ -1,0 +1,225 @@
+"""Features before training: once a track, through the cache, with all that can't be heard in one list."""
+
+from __future__ import annotations
+
+import random
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from mu_llama.audio.waveform import Waveform
+from mu_llama.audio.windows import FULL
+from mu_llama.encoders.feature_cache import FeatureCache
+from mu_llama.encoders.musicnn import build_musicnn
+from mu_llama.errors import AudioError, ConfigError
+from mu_llama.hearing import Hearing
+from mu_llama.prompts import Turn
+from mu_llama.training.example import DataError, Example
+from mu_llama.training.features import Features, FeatureTable, LiveFeatures
+from mu_llama.training.prepare import prepare_features
+
+RATE_HZ = 8000
+
+
+class LevelEncoder:
+    """Two layers of three features, made of level and length; counts what it encodes."""
+
+    name = "level"
+    fingerprint = "1"
+    rate_hz = RATE_HZ
+    num_layers = 2
+    width = 3
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+
+    @torch.inference_mode()
+    def encode(self, window: Waveform) -> torch.Tensor:
+        self.lengths.append(window.samples.size)
+        level = float(np.abs(window.samples).mean())
+        return torch.tensor([[level, 1.0, window.duration_s], [0.0, -level, 2.0]])
+
+
+def tone(path: Path, level: float, seconds: float = 1.0) -> Path:
+    samples = np.full(round(seconds * RATE_HZ), level, dtype=np.float32)
+    samples[::2] *= -1
+    soundfile.write(path, samples, RATE_HZ, subtype="FLOAT")
+    return path
+
+
+def example(audio: Path | None, number: int = 0) -> Example:
+    return Example(f"{audio}:{number}", (Turn("Q", "A"),), audio)
+
+
+def prepare(
+    examples: list[Example], cache: Path, encoder: LevelEncoder, *, num_workers: int = 1, store: Path | None = None
+) -> FeatureTable:
+    return prepare_features(
+        examples,
+        make_encoder=lambda: encoder,
+        plan=FULL,
+        cache=FeatureCache(cache),
+        num_workers=num_workers,
+        store=store,
+    )
+
+
+def test_each_track_is_encoded_once_and_a_second_run_encodes_nothing(tmp_path: Path) -> None:
+    loud, low = tone(tmp_path / "a.wav", 0.5), tone(tmp_path / "b.wav", 0.1, seconds=2)
+    examples = [example(loud, 1), example(None), example(low), example(loud, 2), example(None, 2)]
+    first, second = LevelEncoder(), LevelEncoder()
+    table = prepare(examples, tmp_path / "cache", first)
+    assert sorted(first.lengths) == [RATE_HZ, RATE_HZ, 2 * RATE_HZ]
+    again = prepare(examples, tmp_path / "cache", second)
+    assert second.lengths == []
+    for item in examples:
+        assert torch.equal(table.of(item), again.of(item))
+    assert table.of(examples[0]).tolist() == [[0.5, 1.0, 1.0], [0.0, -0.5, 2.0]]
+    assert (table.of(examples[0]).dtype, tuple(table.values.shape)) == (torch.float32, (3, 2, 3))
+    heard = Hearing(LevelEncoder, plan=FULL, cache=None).hear(low).values
+    assert torch.equal(table.of(examples[2]), heard)
+
+
+def test_text_only_is_a_second_of_zeros_but_a_silent_track_is_still_refused(tmp_path: Path) -> None:
+    encoder = LevelEncoder()
+    table = prepare([example(None)], tmp_path / "cache", encoder)
+    assert encoder.lengths == [RATE_HZ]
+    assert table.of(example(None)).tolist() == [[0.0, 1.0, 1.0], [0.0, 0.0, 2.0]]
+    silent = Waveform(np.zeros(RATE_HZ, dtype=np.float32), RATE_HZ)
+    with pytest.raises(AudioError, match="silent"):
+        Hearing(LevelEncoder, plan=FULL, cache=FeatureCache(tmp_path / "cache")).hear(silent)
+
+
+def test_musicnn_hears_zeros_as_finite_features(tmp_path: Path) -> None:
+    encoder = build_musicnn()
+    table = prepare_features([example(None)], make_encoder=lambda: encoder, plan=FULL, cache=None)
+    features = table.of(example(None))
+    assert torch.isfinite(features).all()
+    direct = encoder.encode(Waveform(np.zeros(16000, dtype=np.float32), 16000))
+    assert torch.equal(features, direct)
+
+
+def test_features_made_in_inference_mode_can_be_trained_on(tmp_path: Path) -> None:
+    examples = [example(tone(tmp_path / "a.wav", 0.3)), example(None)]
+    table = prepare(examples, tmp_path / "cache", LevelEncoder())
+    for source in (table, LiveFeatures(LevelEncoder(), plan=FULL)):
+        for item in examples:
+            weight = torch.ones(3, requires_grad=True)
+            (source.of(item) @ weight).sum().backward()
+            assert weight.grad is not None
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_a_mapped_table_with_threads_equals_one_in_memory(tmp_path: Path, num_workers: int) -> None:
+    tracks = [tone(tmp_path / f"{n}.wav", 0.05 * n) for n in range(1, 9)]
+    examples = [example(track) for track in tracks] + [example(None)]
+    store = tmp_path / "run" / "features.bin"
+    plain = prepare(examples, tmp_path / "one", LevelEncoder())
+    mapped = prepare(examples, tmp_path / "two", LevelEncoder(), num_workers=num_workers, store=store)
+    assert torch.equal(plain.values, mapped.values)
+    assert plain.rows == mapped.rows
+    assert store.stat().st_size == plain.values.numel() * 4
+    assert [path.name for path in store.parent.iterdir()] == ["features.bin"]
+    prepare(examples[::-1], tmp_path / "two", LevelEncoder(), store=store)
+    assert torch.equal(plain.values, mapped.values), "a table in use must not change under another run"
+
+
+def test_threads_work_at_the_same_time(tmp_path: Path) -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    class Waiting(LevelEncoder):
+        def encode(self, window: Waveform) -> torch.Tensor:
+            both.wait()
+            return super().encode(window)
+
+    tracks = [tone(tmp_path / f"{n}.wav", 0.1 * n) for n in (1, 2)]
+    assert len(prepare([example(track) for track in tracks], tmp_path / "c", Waiting(), num_workers=2).rows) == 2
+
+
+def test_tracks_that_cannot_be_heard_are_listed_after_all_were_tried(tmp_path: Path) -> None:
+    good = [tone(tmp_path / name, 0.3) for name in ("a.wav", "z.wav")]
+    (tmp_path / "b.wav").write_bytes(b"no sound at all")
+    silent = tone(tmp_path / "c.wav", 0.0)
+    paths = [good[0], tmp_path / "b.wav", silent, tmp_path / "gone.wav", good[1]]
+    examples = [example(path) for path in paths]
+    with pytest.raises(DataError, match=r"(?s)3 tracks that can't be heard.*b\.wav.*c\.wav.*silent.*gone\.wav"):
+        prepare(examples, tmp_path / "cache", LevelEncoder())
+    again = LevelEncoder()
+    table = prepare_features(
+        examples, make_encoder=lambda: again, plan=FULL, cache=FeatureCache(tmp_path / "cache"), skip_unreadable=True
+    )
+    # Silence is heard before it can be refused; what was good is in the cache.
+    assert again.lengths == [RATE_HZ]
+    assert [error.audio for error in table.errors] == paths[1:4]
+    assert table.usable(examples) == [examples[0], examples[4]]
+    with pytest.raises(DataError, match="has no features"):
+        table.of(examples[1])
+
+
+def test_features_that_are_not_finite_count_as_unheard(tmp_path: Path) -> None:
+    class Overflowing(LevelEncoder):
+        def encode(self, window: Waveform) -> torch.Tensor:
+            return super().encode(window) * float("inf")
+
+    with pytest.raises(DataError, match="not finite"):
+        prepare([example(tone(tmp_path / "a.wav", 0.3))], tmp_path / "cache", Overflowing())
+
+
+def test_nothing_to_prepare_and_a_full_disk_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no examples"):
+        prepare([], tmp_path / "cache", LevelEncoder())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="can't be written"):
+        prepare([example(None)], tmp_path / "cache", LevelEncoder(), store=tmp_path / "file" / "features.bin")
+
+
+def test_progress_counts_the_bytes_of_all_tracks(tmp_path: Path) -> None:
+    tracks = [tone(tmp_path / f"{n}.wav", 0.1, seconds=n) for n in (1, 2)]
+    totals: list[int] = []
+    steps: list[int] = []
+
+    def track(label: str, total: int) -> object:
+        totals.append(total)
+        return steps.append
+
+    prepare_features(
+        [example(path) for path in tracks],
+        make_encoder=LevelEncoder,
+        plan=FULL,
+        cache=None,
+        track=track,  # type: ignore[arg-type]
+    )
+    assert totals == [sum(path.stat().st_size for path in tracks)]
+    assert steps == [path.stat().st_size for path in tracks]
+
+
+def test_statistics_are_over_distinct_tracks_without_silence(tmp_path: Path) -> None:
+    one, two, other = (tone(tmp_path / f"{n}.wav", 0.25 * n) for n in (1, 2, 3))
+    examples = [example(one), example(one, 2), example(None), example(two), example(other)]
+    table = prepare(examples, tmp_path / "cache", LevelEncoder())
+    measured = table.statistics(examples[:4])
+    stacked = torch.stack([table.of(example(one)), table.of(example(two))])
+    torch.testing.assert_close(measured.mean, stacked.mean(0))
+    torch.testing.assert_close(measured.deviation, stacked.std(0).clamp_min(1e-3))
+    with pytest.raises(ConfigError, match="at least 2"):
+        table.statistics(examples[:3])
+
+
+def test_live_features_equal_the_table_and_augment_only_with_randomness(tmp_path: Path) -> None:
+    examples = [example(tone(tmp_path / "a.wav", 0.2, seconds=2)), example(None)]
+    table = prepare(examples, tmp_path / "cache", LevelEncoder())
+
+    def quieter(window: Waveform, rng: random.Random) -> Waveform:
+        return Waveform(window.samples * np.float32(rng.uniform(0.1, 0.9)), window.rate_hz)
+
+    live: Features = LiveFeatures(LevelEncoder(), plan=FULL, augment=quieter)
+    for item in examples:
+        assert torch.equal(live.of(item), table.of(item))
+    changed = live.of(examples[0], rng=random.Random(1))
+    expected = 0.2 * np.float32(random.Random(1).uniform(0.1, 0.9))
+    assert float(changed[0, 0]) == pytest.approx(float(expected), rel=1e-5)
+    assert torch.equal(live.of(examples[1], rng=random.Random(1)), table.of(examples[1]))

@@ -1,0 +1,74 @@
+"""A tiny random model in parts, with a grouped-query LLaMA, and a tokenizer of single bytes."""
+
+from __future__ import annotations
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from mu_llama.checkpoints.parts import EncoderParts, LlamaParts, ModelParts, TokenizerFile
+from mu_llama.checkpoints.stored import StoredTensor, in_memory
+from mu_llama.model.config import AdapterConfig
+from mu_llama.prompts import ALPACA
+from mu_llama.tokenizer import FastTokenizer
+from mu_llama.training.fresh import fresh_adapter
+from mu_llama.training.rows import IGNORED, Batch
+
+VOCABULARY, LAYERS = 60, 3
+SIZES = AdapterConfig(
+    num_encoder_layers=2, encoder_width=7, hidden_size=24, num_conditioned_layers=2, num_heads=6, bridge_width=16,
+    num_blocks=2,
+)  # fmt: skip
+
+
+def stored(tensors: dict[str, torch.Tensor]) -> dict[str, StoredTensor]:
+    return {name: in_memory(value) for name, value in tensors.items()}
+
+
+def tiny_parts(*, tied: bool = False, gate: float | None = 0.3) -> ModelParts:
+    """A model before any tuning; its gates are 0.3, so that the audio is heard."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=24, intermediate_size=40, num_hidden_layers=LAYERS, num_attention_heads=6,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=64, pad_token_id=None, tie_word_embeddings=tied,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    llama = LlamaForCausalLM(config)
+    for parameter in llama.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    weights = {
+        name: value.detach() for name, value in llama.state_dict().items() if not tied or name != "lm_head.weight"
+    }
+    adapter = fresh_adapter(SIZES, seed=1)
+    if gate is not None:
+        adapter["conditioner.gate"] = in_memory(torch.full(adapter["conditioner.gate"].shape, gate))
+    return ModelParts(
+        name="tiny",
+        llama=LlamaParts(config, stored(weights), TokenizerFile("tokenizer.json", "nowhere", bytes), source="a LLaMA"),
+        tuning={},
+        adapter_config=SIZES,
+        adapter=adapter,
+        template=ALPACA,
+        encoder=EncoderParts({"kind": "musicnn"}),
+        source="tiny",
+    )
+
+
+def tiny_batch(*, seed: int = 0, rows: int = 2, width: int = 9) -> Batch:
+    """Random rows of different lengths whose second half is to be learnt."""
+    source = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1, VOCABULARY, (rows, width), generator=source)
+    labels, mask = ids.clone(), torch.ones_like(ids)
+    labels[:, : width // 2] = IGNORED
+    for row in range(1, rows):
+        ids[row, -row:], labels[row, -row:], mask[row, -row:] = 0, IGNORED, 0
+    return Batch(ids, labels, mask, torch.randn(rows, 2, 7, generator=source))
+
+
+def byte_tokenizer() -> FastTokenizer:
+    """One token for each byte, and ChatML's two control tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in ("<|im_start|>", "<|im_end|>")])
+    return FastTokenizer(tokenizer, eos_tokens=["<|im_end|>"])
