@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
@@ -66,6 +68,33 @@ def test_id_0_is_learnt_unless_the_template_is_the_published_one() -> None:
     assert 0 in learnt(tokenise(turns, ALPACA_PUBLISHED, TOKENIZER, max_tokens=None, ignore_unknown=False))
     ignored = tokenise(turns, ALPACA, TOKENIZER, max_tokens=None, ignore_unknown=True)
     assert ignored.num_target_tokens == len(TOKENIZER.encode("xy") + END)
+
+
+class Merging:
+    """A tokenizer of letters for which the prompt's end and an answer's begin are one token."""
+
+    vocab_size, eos_ids = 1000, frozenset({9, 7})
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text.replace("onse:x", "Z")]
+
+    encode_prompt = encode
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
+
+    def without_special(self, text: str) -> str:
+        return text
+
+
+def test_labels_are_masked_by_count() -> None:
+    row = tokenise([Turn("q", "x12345678")], ALPACA, Merging(), max_tokens=None)
+    # The prompt alone is 4 tokens longer than its part of the row, so as many of the answer are masked.
+    assert row.ids[-10:] == [*map(ord, "Z12345678"), 7]
+    assert learnt(row) == [*map(ord, "5678"), 7]
+    short = tokenise([Turn("q", "x")], ALPACA, Merging(), max_tokens=None)
+    assert short.labels == [IGNORED] * len(short.ids)
+    assert not short.truncated
 
 
 def test_conversations_that_are_none() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from mu_llama.checkpoints.assembling import Placement, assemble
 from mu_llama.checkpoints.native import ModelConfig, native_parts, write_model_files
 from mu_llama.checkpoints.parts import ModelParts
 from mu_llama.checkpoints.stored import in_memory
-from mu_llama.errors import CheckpointError
+from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.model.mu_llama import MuLlama
 from mu_llama.training.loss import answer_loss
 from mu_llama.training.optimiser import build_optimiser
@@ -177,6 +178,13 @@ def test_misfits_are_named() -> None:
     wide = {f"{MODULE}.lora_A.weight": torch.zeros(2, 23), f"{MODULE}.lora_B.weight": torch.zeros(48, 2)}
     with pytest.raises(CheckpointError, match=r"shape \(2, 23\); expected \(2, 24\)"):
         build_trainable(dataclasses.replace(parts, tuning=stored(wide)), phase=JOINT)
+
+
+def test_a_lora_without_peft(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ConfigError, match=r"pip install 'mu-llama\[train\]'"):
+        build_trainable(tiny_parts(), phase=JOINT)
+    build_trainable(tiny_parts(), phase=PRETRAIN)
 
 
 def test_a_merged_llama_gets_no_second_lora() -> None:

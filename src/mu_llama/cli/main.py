@@ -13,6 +13,7 @@ from mu_llama.cli.chat import chat
 from mu_llama.cli.convert import convert
 from mu_llama.cli.info import info
 from mu_llama.cli.options import FAILED
+from mu_llama.cli.train import train
 
 typer_app = typer.Typer(
     name="mu-llama",
@@ -26,6 +27,7 @@ typer_app.command()(ask)
 typer_app.command()(chat)
 typer_app.command()(convert)
 typer_app.command()(info)
+typer_app.command()(train)
 
 
 @typer_app.callback(invoke_without_command=True)

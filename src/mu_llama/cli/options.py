@@ -135,6 +135,12 @@ def fail(message: object, *, code: int = FAILED) -> typer.Exit:
     return typer.Exit(code)
 
 
+def fail_with_lines(message: object) -> typer.Exit:
+    """Print an error that lists several problems, one a line, and give the exception that ends the command."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    return typer.Exit(FAILED)
+
+
 def say_error(message: object) -> None:
     """Print an error as one line to standard error."""
     print("error: " + " ".join(str(message).split()), file=sys.stderr, flush=True)

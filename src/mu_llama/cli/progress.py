@@ -12,13 +12,14 @@ _WORTH_A_BAR_BYTES = 500_000_000
 class ProgressBars:
     """Draws a bar for each piece of work that is begun; a `progress.Track`. Bars go away when all is done."""
 
-    def __init__(self) -> None:
+    def __init__(self, least: int = _WORTH_A_BAR_BYTES) -> None:
+        self._least = least
         self._lock = threading.Lock()
         self._bars: Any = None
 
     def __call__(self, label: str, total: int) -> Callable[[int], None]:
         """Begin a bar of so many bytes; short work gets none."""
-        if total < _WORTH_A_BAR_BYTES:
+        if total < self._least:
             return lambda _: None
         with self._lock:
             if self._bars is None:

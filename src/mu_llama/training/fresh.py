@@ -87,13 +87,17 @@ def fresh_adapter(
             f"'standardise' with {shape}, or 'none' without statistics"
         )
     with torch.device("meta"):
-        parts = {
+        parts: dict[str, nn.Module] = {
             "adapter": AudioAdapter(config),
             "conditioner": LayerConditioner(
                 config.num_conditioned_layers, config.hidden_size, num_heads=config.num_heads, head_width=1
             ),
         }
-    shapes = {f"{part}.{name}": tuple(value.shape) for part, module in parts.items() for name, value in _named(module)}
+    shapes = {
+        f"{part}.{name}": tuple(value.shape)
+        for part, module in parts.items()
+        for name, value in module.state_dict().items()
+    }
     return {name: _fresh(name, shapes, seed, statistics) for name in shapes}
 
 
@@ -108,10 +112,6 @@ def fresh_lora(module: str, weight: tuple[int, ...], *, rank: int, seed: int) ->
     """
     num_out, num_in = weight
     return _uniform(f"{module}.lora_A", (rank, num_in), num_in, seed), zeros((num_out, rank), torch.float32)
-
-
-def _named(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    return module.state_dict().items()
 
 
 def _fresh(

@@ -20,7 +20,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Sort what is trained into AdamW's groups.
 
-    Vectors (norms) and biases don't decay; everything else does, gates and both halves of a LoRA too.
+    Vectors (norms, biases) don't decay; everything else does, gates and both halves of a LoRA too.
 
     Args:
         model: a `MuLlama`, or a module around one; frozen parameters are left out.
@@ -39,8 +39,7 @@ def parameter_groups(
         if parameter.requires_grad:
             inside = "llama" in name.split(".")
             peak = llama_rate if inside and llama_rate is not None else rate
-            plain = parameter.ndim <= 1 or name.endswith(".bias")
-            groups.setdefault((peak, 0.0 if plain else weight_decay), []).append(parameter)
+            groups.setdefault((peak, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     if not groups:
         raise ConfigError("every parameter is frozen; expected a model from build_trainable")
     return [

@@ -63,7 +63,7 @@ def build_trainable(
         )
     plain = {name: value for name, value in tuning.items() if not name.endswith((LORA_DOWN, LORA_UP))}
     config, llama = merged_llama(parts.llama, plain, dtype=None, source=parts.source)
-    lora = {name: tuning[name] for name in tuning.keys() - plain.keys()}
+    lora = {name: value for name, value in tuning.items() if name not in plain}
     merged = parts.adapter.get(_VALUE_LORA)
     value_rank = None if merged is None else merged.shape[1]
     model = build_mu_llama(config, parts.adapter_config, dtype=dtype, value_lora_rank=value_rank)
@@ -126,8 +126,7 @@ def _fill(
             width = lora_dtype
         else:
             width = torch.float32 if name in trained or not name.startswith("llama.") else dtype
-        # What is trained is changed in place: never the tensor that the parts hold.
-        put(model, name, stored.read().to(width, copy=name in trained))
+        put(model, name, stored.read().to(width))
         advance(stored.size_bytes)
     finish(model)
     for name in trained:

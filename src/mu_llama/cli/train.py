@@ -1,0 +1,119 @@
+"""`mu-llama train`: pretrain, finetune or train both together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mu_llama.cli import options as opt
+from mu_llama.cli.progress import ProgressBars
+from mu_llama.errors import MuLlamaError
+
+if TYPE_CHECKING:
+    from mu_llama.training.loop import Step
+    from mu_llama.training.memory import MemoryEstimate
+
+
+def train(
+    config: Annotated[Path, typer.Option("--config", "-c", help="YAML file; see configs/.", show_default=False)],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting, e.g. data.max_tokens=128; repeatable.")
+    ] = None,
+    prepare: Annotated[bool, typer.Option("--prepare", help="Only hear all tracks, and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+) -> None:
+    """Train a model; started again, a run that was stopped goes on.
+
+    On several GPUs or machines: accelerate launch -m mu_llama.training --config FILE
+    """
+    bars = ProgressBars(least=1_000_000)
+    watcher = _Display()
+    try:
+        opt.quieten_libraries()
+        from mu_llama.runtime import home_folder
+        from mu_llama.training.config_file import load_config
+        from mu_llama.training.run import prepare_only
+        from mu_llama.training.run import train as run
+
+        settings = load_config(config, changes or [])
+        home = home_folder()
+        if prepare:
+            num_tracks = prepare_only(settings, home=home, report=opt.report_progress, track=bars)
+            print(json.dumps({"tracks": num_tracks}) if as_json else f"{num_tracks} tracks are ready")
+            return
+        result = run(settings, home=home, report=opt.report_progress, track=bars, watcher=watcher)
+    except MuLlamaError as error:
+        raise opt.fail_with_lines(error) from None
+    finally:
+        bars.close()
+        watcher.close()
+    if as_json:
+        print(json.dumps({**asdict(result), "model": str(result.model)}))
+        return
+    best = "" if result.best_validation_loss is None else f", best validation loss {result.best_validation_loss:.4f}"
+    print(f"{result.updates} updates, loss {result.loss:.4f}{best}")
+    print(f"try it: mu-llama ask --model {result.model} -q 'Describe the audio' song.mp3")
+
+
+class _Display:
+    """A progress bar with what people watch, and lines for validations and sample answers."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+
+    def started(self, counts: dict[str, Any], memory: MemoryEstimate, total: int, done: int) -> None:
+        """Say what is trained on, and draw the bar."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        told = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if value)
+        console.print(f"training on {told}", highlight=False)
+        console.print(f"memory: {memory}", highlight=False)
+        if done:
+            console.print(f"going on after update {done}", highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console)
+        self._bar.start()
+        self._task = self._bar.add_task("starting", total=total, completed=done)
+
+    def stepped(self, step: Step) -> None:
+        """Move the bar."""
+        told = f"loss {step.loss:.3f}  lr {step.rate:.1e}  {step.num_tokens / step.seconds:.0f} tokens/s  {_memory()}"
+        self._bar.update(self._task, completed=step.update, description=told)
+
+    def validated(self, update: int, loss: float, best: float) -> None:
+        """Print the validation loss."""
+        mark = " (best)" if loss == best else f" (best {best:.4f})"
+        self._bar.console.print(f"update {update}: validation loss {loss:.4f}{mark}", highlight=False)
+
+    def answered(self, update: int, samples: list[dict[str, str]]) -> None:
+        """Print the sample answers."""
+        for sample in samples:
+            name = Path(sample["audio"]).name
+            line = f"update {update}: {name}: {sample['question']} - {sample['answer']!r}"
+            self._bar.console.print(line, highlight=False, markup=False)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _memory() -> str:
+    """Peak memory of the GPU, else of this process."""
+    import resource
+    import sys
+
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+    unit = 1 if sys.platform == "darwin" else 1024
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"

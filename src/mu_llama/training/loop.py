@@ -1,0 +1,224 @@
+"""The training loop; the only door to accelerate here."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mu_llama.errors import ConfigError, MuLlamaError
+from mu_llama.model.mu_llama import MuLlama
+from mu_llama.training.config import TrainConfig
+from mu_llama.training.loss import AnswerLoss
+from mu_llama.training.optimiser import build_optimiser, set_rates
+from mu_llama.training.phases import plain_name
+from mu_llama.training.run_folder import Progress, RunFolder, Saved
+from mu_llama.training.starting import Data, Tokenised
+from mu_llama.training.stream import Update, make_batch, num_updates, peak_rates, updates, weights_of
+
+_MIXED = {"bf16": "bf16", "fp16": "fp16", "fp32": "no"}
+
+
+class TrainingError(MuLlamaError, RuntimeError):
+    """A run that can't go on: a loss that isn't a number."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one update gave."""
+
+    update: int
+    """Updates done, from 1."""
+    loss: float
+    """Mean over its micro-batches, before the update."""
+    rate: float
+    """Highest learning rate."""
+    gradient_norm: float
+    """Before clipping."""
+    num_tokens: int
+    """Tokens of its micro-batches on this process, padding left out."""
+    seconds: float
+    """Wall time."""
+    data_s: float
+    """Of that, waiting for data."""
+
+
+def make_accelerator(config: TrainConfig, folder: RunFolder) -> Any:
+    """Set the engine up: one process, DDP, FSDP or DeepSpeed, as `accelerate launch` was told.
+
+    Raises:
+        ConfigError: if accelerate or a tracker isn't installed.
+    """
+    try:
+        accelerate = importlib.import_module("accelerate")
+    except ImportError as error:
+        raise ConfigError("training needs accelerate; run: pip install 'mu-llama[train]'") from error
+    plugin = accelerate.utils.GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False)
+    try:
+        return accelerate.Accelerator(
+            mixed_precision=_MIXED[config.precision.dtype],
+            gradient_accumulation_plugin=plugin,
+            log_with=list(config.run.trackers) or None,
+            project_dir=str(folder.path),
+        )
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{' '.join(str(error).split())}; check run.trackers and precision.dtype") from error
+
+
+class Trainer:
+    """Steps through a run's updates; iterate to train.
+
+    Args:
+        config: of the run.
+        model: as `build_trainable` makes it.
+        data: examples and features.
+        tokenised: the rows to train on.
+        accelerator: from `make_accelerator`.
+        folder: where a loss that isn't a number is written.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: MuLlama,
+        *,
+        data: Data,
+        tokenised: Tokenised,
+        accelerator: Any,
+        folder: RunFolder,
+    ) -> None:
+        self.config, self.model, self.accelerator = config, model, accelerator
+        self._data, self._tokenised, self._folder = data, tokenised, folder
+        self.progress = Progress()
+        self._lengths = [len(row.ids) for row in tokenised.rows]
+        self._weights = weights_of(tokenised, data)
+        adapter_rate, llama_rate = peak_rates(config, world=accelerator.num_processes)
+        engine = AnswerLoss(model).train()
+        optimiser = build_optimiser(
+            engine,
+            rate=adapter_rate,
+            llama_rate=llama_rate,
+            weight_decay=config.optimiser.weight_decay,
+            betas=config.optimiser.betas,
+        )
+        self.engine, self.optimiser = accelerator.prepare(engine, optimiser)
+        if config.precision.compile:
+            self.engine = torch.compile(self.engine)
+        self.total = num_updates(config, self._lengths, world=accelerator.num_processes)
+
+    def __iter__(self) -> Iterator[Step]:
+        """Train; yields after each update."""
+        stream = updates(
+            self.config,
+            self._lengths,
+            self._weights,
+            world=self.accelerator.num_processes,
+            first=self.progress.update,
+            position=self.progress.position,
+        )
+        for update in stream:
+            step = self._step(update)
+            self.progress.update = update.number + 1
+            self.progress.position = update.batches[-1].position + 1
+            yield step
+
+    def _step(self, update: Update) -> Step:
+        start, data_s, num_tokens = time.perf_counter(), 0.0, 0
+        set_rates(self.optimiser, update.rate_factor)
+        own = update.batches[self.accelerator.process_index :: self.accelerator.num_processes]
+        total = torch.zeros((), device=self.accelerator.device)
+        for index, micro in enumerate(own):
+            before = time.perf_counter()
+            batch = make_batch(
+                micro, self._tokenised, self._data.features, self.accelerator.device, seed=self.config.run.seed
+            )
+            data_s += time.perf_counter() - before
+            num_tokens += int(batch.mask.sum())
+            waits = index < len(own) - 1
+            with self.accelerator.no_sync(self.engine) if waits else nullcontext():
+                loss = self.engine(batch) / len(own)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        mean = float(self.accelerator.reduce(total, reduction="mean"))
+        if not math.isfinite(mean):
+            self._stop_at(update, mean)
+        norm = self._clip()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        rate = max(group["lr"] for group in self.optimiser.param_groups)
+        return Step(
+            update.number + 1, mean, rate, norm, num_tokens, seconds=time.perf_counter() - start, data_s=data_s
+        )
+
+    def _clip(self) -> float:
+        limit = self.config.optimiser.clip_norm
+        trained = [parameter for parameter in self.engine.parameters() if parameter.requires_grad]
+        norm = self.accelerator.clip_grad_norm_(trained, math.inf if limit is None else limit)
+        return float(norm)
+
+    def _stop_at(self, update: Update, loss: float) -> None:
+        ids = [self._tokenised.examples[row].id for batch in update.batches for row in batch.rows]
+        if self.accelerator.is_main_process:
+            self._folder.log({"update": update.number + 1, "loss": str(loss), "ids": ids}, file="not-finite.jsonl")
+        raise TrainingError(
+            f"the loss of update {update.number + 1} is {loss}; the ids of its rows are in "
+            f"{self._folder.path / 'not-finite.jsonl'}: lower the learning rate, set optimiser.clip_norm, or use bf16"
+        )
+
+    def trained(self) -> dict[str, Tensor]:
+        """Copies of what is trained, on the CPU, under plain names; gathered where it is sharded."""
+        state: Mapping[str, Tensor] = self.accelerator.get_state_dict(self.engine)
+        names = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        plain = {name.removeprefix("_orig_mod.").removeprefix("model."): value for name, value in state.items()}
+        return {plain_name(name): plain[name].detach().cpu().clone() for name in names}
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint, on the main process."""
+        weights = self.trained()
+        if self.accelerator.is_main_process:
+            self._folder.save(name, self.progress, weights, self._optimiser_state())
+        self.accelerator.wait_for_everyone()
+
+    def _optimiser_state(self) -> dict[str, Any]:
+        scaler = self.accelerator.scaler
+        return {
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+
+    def restore(self, saved: Saved) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ConfigError: if it is of another phase or architecture; names what differs.
+        """
+        self.load_weights(saved.weights)
+        self.optimiser.load_state_dict(saved.optimiser["optimiser"])
+        if saved.optimiser["scaler"] is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(saved.optimiser["scaler"])
+        torch.set_rng_state(saved.optimiser["random"])
+        self.progress = dataclasses.replace(saved.progress)
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Put a checkpoint's weights into the model."""
+        own = {plain_name(name): value for name, value in self.model.named_parameters() if value.requires_grad}
+        odd = sorted(own.keys() ^ weights.keys()) or sorted(
+            name for name in own if own[name].shape != weights[name].shape
+        )
+        if odd:
+            raise ConfigError(
+                f"{self._folder.path}: its checkpoint is of another phase or architecture; differs in {odd[0]!r}"
+                + (f" and {len(odd) - 1} more" if len(odd) > 1 else "")
+            )
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(weights[name])

@@ -1,0 +1,78 @@
+"""How much memory a run needs, by arithmetic, before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mu_llama.model.mu_llama import MuLlama
+from mu_llama.training.config import TrainConfig
+
+_FLOAT_BYTES = 4
+_MOMENTS = 2
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on one device, without the libraries' own."""
+
+    weights: int
+    """Frozen and trained."""
+    gradients: int
+    """Of what is trained, in float32."""
+    optimiser: int
+    """AdamW's two moments, in float32."""
+    activations: int
+    """What a forward pass keeps for the backward pass, and the logits, for the longest batch."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.gradients + self.optimiser + self.activations
+
+    def __str__(self) -> str:
+        parts = {"weights": self.weights, "gradients": self.gradients, "optimiser": self.optimiser,
+                 "activations": self.activations}  # fmt: skip
+        sizes = " + ".join(f"{name} {size / 2**30:.2f}" for name, size in parts.items())
+        return f"{self.total / 2**30:.2f} GiB = {sizes}"
+
+
+def estimate_memory(model: MuLlama, config: TrainConfig, *, num_tokens: int, num_targets: int) -> MemoryEstimate:
+    """Add up what training keeps.
+
+    Args:
+        model: as `build_trainable` makes it.
+        config: of the run.
+        num_tokens: of the largest micro-batch, padding included.
+        num_targets: tokens of it that have a label.
+    """
+    weights = sum(value.numel() * value.element_size() for value in (*model.parameters(), *model.buffers()))
+    trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    return MemoryEstimate(
+        weights=weights,
+        gradients=trained * _FLOAT_BYTES,
+        optimiser=trained * _FLOAT_BYTES * _MOMENTS,
+        activations=_activations(model, config, num_tokens, num_targets),
+    )
+
+
+def _activations(model: MuLlama, config: TrainConfig, num_tokens: int, num_targets: int) -> int:
+    """Count the tensors that autograd keeps of each layer, by their widths.
+
+    A layer keeps: two norms' inputs in the model's dtype and in float32, normalised inputs, query, key, value, the
+    attention's output, and gate, up, their activation and product. With a LoRA each linear's input is kept in
+    float32 too. With checkpointing a layer keeps its input, and one layer at a time all the rest.
+    """
+    llama = model.llama.config
+    hidden, inner, num_layers = int(llama.hidden_size), int(llama.intermediate_size), int(llama.num_hidden_layers)
+    keys = int(llama.num_key_value_heads * llama.head_dim)
+    width = _FLOAT_BYTES if config.precision.dtype == "fp32" else 2
+    residual = 2 * hidden * (width + 2 * _FLOAT_BYTES)
+    attention = (3 * hidden + 2 * keys) * width
+    feed_forward = 4 * inner * width
+    has_lora = any("lora_" in name for name, _ in model.llama.named_parameters())
+    lora = (2 * hidden + hidden + inner) * (_FLOAT_BYTES if width == _FLOAT_BYTES else width) if has_lora else 0
+    layer = num_tokens * (residual + attention + feed_forward + lora)
+    logits = num_targets * int(llama.vocab_size) * _FLOAT_BYTES * 3
+    if config.precision.activation_checkpointing:
+        return num_layers * num_tokens * hidden * width + layer + logits
+    return num_layers * layer + logits

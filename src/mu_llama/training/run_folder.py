@@ -1,0 +1,212 @@
+"""The folder of a training run: settings, metrics, checkpoints that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mu_llama.errors import CheckpointError, ConfigError
+
+METRICS_FILE, RUN_FILE, SAMPLES_FILE, PLOT_FILE = "metrics.jsonl", "run.json", "samples.jsonl", "loss.png"
+MODEL_FOLDER = "model"
+_STATE_FILE, _WEIGHTS_FILE, _OPTIMISER_FILE = "state.json", "trained.safetensors", "optimiser.pt"
+# Settings that may differ when a run goes on: they say what is written and when, not what is computed.
+_FREE_SETTINGS = ("run.save_every_steps", "run.keep_last", "run.keep_best", "run.trackers", "run.out")
+
+
+@dataclass
+class Progress:
+    """How far a run is; everything but weights and random states."""
+
+    update: int = 0
+    """Updates done."""
+    position: int = 0
+    """Next micro-batch of the stream."""
+    best_loss: float | None = None
+    """Lowest validation loss."""
+    best_update: int | None = None
+    """When that was."""
+    num_worse: int = 0
+    """Validations since then."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that was read."""
+
+    progress: Progress
+    """How far it was."""
+    weights: dict[str, Tensor]
+    """What is trained, by parameter name."""
+    optimiser: dict[str, Any]
+    """Its state, with that of a gradient scaler and the sources of randomness."""
+
+
+class RunFolder:
+    """Files of one run.
+
+    Args:
+        path: the folder; made when something is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def model(self) -> Path:
+        """The exported model folder."""
+        return self.path / MODEL_FOLDER
+
+    def begin(self, settings: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+        """Write run.json, or see that the run that is there is this one.
+
+        Args:
+            settings: of the run, as `config_to_dict` gives them.
+            record: what else is worth keeping: versions, data hashes.
+
+        Raises:
+            ConfigError: if the folder holds a run with other settings; names them.
+        """
+        path = self.path / RUN_FILE
+        if path.is_file():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            differing = _differences(_flat(before["settings"]), _flat(settings))
+            if differing:
+                raise ConfigError(f"{self.path}: holds a run with other settings; choose another run.out, or go on "
+                                  "with the same ones:\n" + "\n".join(differing))  # fmt: skip
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        _write_whole(path, json.dumps({"settings": settings, **record}, indent=2, default=str) + "\n")
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Add the result to run.json; a run that has one is done."""
+        path = self.path / RUN_FILE
+        content = json.loads(path.read_text(encoding="utf-8"))
+        _write_whole(path, json.dumps(content | {"result": dict(summary)}, indent=2) + "\n")
+
+    def result(self) -> dict[str, Any] | None:
+        """The result of a finished run."""
+        path = self.path / RUN_FILE
+        if not path.is_file():
+            return None
+        result: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")).get("result")
+        return result
+
+    def log(self, row: Mapping[str, Any], *, file: str = METRICS_FILE) -> None:
+        """Append a line of JSON."""
+        with (self.path / file).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(row) + "\n")
+
+    def forget_after(self, update: int) -> None:
+        """Drop metrics and samples that a run wrote after the checkpoint it goes on from."""
+        for name in (METRICS_FILE, SAMPLES_FILE):
+            path = self.path / name
+            if path.is_file():
+                lines = path.read_text(encoding="utf-8").splitlines()
+                kept = [line for line in lines if _update_of(line) <= update]
+                _write_whole(path, "".join(line + "\n" for line in kept))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every row of metrics.jsonl."""
+        path = self.path / METRICS_FILE
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+    def save(self, name: str, progress: Progress, weights: Mapping[str, Tensor], optimiser: Mapping[str, Any]) -> None:
+        """Write a checkpoint; the one of that name before it stays until this one is whole.
+
+        Raises:
+            CheckpointError: if the disk is full or the folder can't be written; earlier checkpoints stay.
+        """
+        target = self.path / "checkpoints" / name
+        scratch = target.with_name(f".{name}.partial")
+        try:
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+            save_file({key: value.contiguous() for key, value in weights.items()}, scratch / _WEIGHTS_FILE)
+            torch.save(dict(optimiser), scratch / _OPTIMISER_FILE)
+            (scratch / _STATE_FILE).write_text(json.dumps(asdict(progress)), encoding="utf-8")
+            old = target.with_name(f".{name}.old")
+            if target.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                target.replace(old)
+            scratch.replace(target)
+            shutil.rmtree(old, ignore_errors=True)
+        except (OSError, RuntimeError) as error:  # torch and safetensors report a full disk as RuntimeError
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise CheckpointError(
+                f"{target}: can't be written ({getattr(error, 'strerror', None) or error}); the checkpoints before it "
+                "stay: free space and start the same command again"
+            ) from error
+
+    def prune(self, keep_last: int) -> None:
+        """Remove all but the latest numbered checkpoints."""
+        for path in self._numbered()[:-keep_last]:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def latest(self) -> Saved | None:
+        """Read the latest checkpoint, if there is one.
+
+        Raises:
+            CheckpointError: if it is damaged.
+        """
+        numbered = self._numbered()
+        return _read(numbered[-1]) if numbered else None
+
+    def best(self) -> Saved | None:
+        """Read the checkpoint of the lowest validation loss, if it was kept."""
+        path = self.path / "checkpoints" / "best"
+        return _read(path) if (path / _STATE_FILE).is_file() else None
+
+    def _numbered(self) -> list[Path]:
+        found = (self.path / "checkpoints").glob("update-*")
+        return sorted(path for path in found if (path / _STATE_FILE).is_file())
+
+
+def _read(path: Path) -> Saved:
+    try:
+        progress = Progress(**json.loads((path / _STATE_FILE).read_text(encoding="utf-8")))
+        weights = load_file(path / _WEIGHTS_FILE)
+        optimiser = torch.load(path / _OPTIMISER_FILE, weights_only=True)
+    except Exception as error:  # damaged files raise anything
+        raise CheckpointError(f"{path}: can't be read ({error}); remove it to go on from the one before") from error
+    return Saved(progress, weights, optimiser)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    scratch = path.with_name(f".{path.name}.part")
+    scratch.write_text(text, encoding="utf-8")
+    os.replace(scratch, path)  # noqa: PTH105 - the name says that it's one step
+
+
+def _update_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["update"])
+    except (ValueError, KeyError, TypeError):  # cut off by a kill
+        return 1 << 62
+
+
+def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(settings, Mapping):
+        return {prefix.removesuffix("."): settings}
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.")
+    return flat
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    names = sorted((before.keys() | now.keys()) - set(_FREE_SETTINGS))
+    return [
+        f"  {name}: {before.get(name)!r} before, {now.get(name)!r} now"
+        for name in names
+        if json.dumps(before.get(name), default=str) != json.dumps(now.get(name), default=str)
+    ]

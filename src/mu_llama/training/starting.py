@@ -1,0 +1,183 @@
+"""From settings to what a run starts with: weights in parts, features, rows of tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mu_llama.checkpoints.llama_source import open_tokenizer, read_llama
+from mu_llama.checkpoints.open_model import PLANS, find_parts, make_encoder
+from mu_llama.checkpoints.parts import EncoderParts, LlamaParts, ModelParts
+from mu_llama.checkpoints.provision import PACKAGED, provide_llama
+from mu_llama.encoders import build_encoder
+from mu_llama.encoders.feature_cache import FeatureCache
+from mu_llama.errors import ConfigError
+from mu_llama.model.config import AdapterConfig
+from mu_llama.progress import Track, silent
+from mu_llama.prompts import template_by_name
+from mu_llama.training.config import TrainConfig
+from mu_llama.training.config_sources import FreshAdapter
+from mu_llama.training.example import DataError, Example
+from mu_llama.training.examples import Dataset, hold_out, read_datasets
+from mu_llama.training.features import FeatureTable
+from mu_llama.training.fresh import fresh_adapter
+from mu_llama.training.prepare import prepare_features
+from mu_llama.training.rows import Row, tokenise
+
+_BRIDGE_FACTOR = 4
+
+
+@dataclass(frozen=True)
+class Data:
+    """Examples and their features."""
+
+    datasets: tuple[Dataset, ...]
+    """To train on."""
+    validation: tuple[Example, ...]
+    """To measure the validation loss on; may be empty."""
+    features: FeatureTable
+    """Of all of them."""
+
+    @property
+    def train(self) -> list[Example]:
+        """All examples to train on, in the order of their files."""
+        return self.features.usable(example for dataset in self.datasets for example in dataset.examples)
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """Examples as rows of tokens."""
+
+    rows: tuple[Row, ...]
+    """With something to learn in each."""
+    examples: tuple[Example, ...]
+    """The example of each row."""
+    num_truncated: int
+    """Rows that were cut."""
+    num_empty: int
+    """Examples left out, because the cut took the whole answer."""
+
+
+def read_data(
+    config: TrainConfig, parts: ModelParts | None, *, home: Path, track: Track = silent
+) -> Data:
+    """Read data sets and hear every track once.
+
+    Args:
+        config: of the run.
+        parts: of the model to go on from; None for a fresh adapter, whose encoder the config names.
+        home: cache folder, where features are kept.
+        track: follows the hearing.
+
+    Raises:
+        DataError: listing bad rows, missing audio and tracks that can't be heard.
+    """
+    data = config.data
+    datasets = read_datasets(data.train, skip_missing=data.skip_missing)
+    validation: tuple[Example, ...] = ()
+    if data.validation:
+        held = read_datasets(data.validation, skip_missing=data.skip_missing)
+        validation = tuple(example for dataset in held for example in dataset.examples)
+    elif data.validation_fraction:
+        datasets, validation = hold_out(datasets, fraction=data.validation_fraction, seed=config.run.seed)
+    window = data.window if data.window != "auto" else (parts.window if parts is not None else "full")
+    features = prepare_features(
+        [*(example for dataset in datasets for example in dataset.examples), *validation],
+        make_encoder=_encoder_builder(config, parts),
+        plan=PLANS[window],
+        cache=FeatureCache(home / "features"),
+        skip_unreadable=data.skip_missing,
+        track=track,
+    )
+    return Data(datasets, tuple(features.usable(validation)), features)
+
+
+def _encoder_builder(config: TrainConfig, parts: ModelParts | None) -> Callable[[], Any]:
+    if parts is not None:
+        return lambda: make_encoder(parts, device="cpu")
+    spec = dict(config.model.encoder or {})
+    return lambda: build_encoder(spec)
+
+
+def base_parts(config: TrainConfig, *, home: Path, report: Callable[[str], None]) -> ModelParts | None:
+    """Find the model a run goes on from; None if it starts with a fresh adapter."""
+    source = config.model
+    if source.base is None:
+        return None
+    encoder = None if source.encoder is None else str(source.encoder.get("path"))
+    return find_parts(source.base, llama=source.llama, encoder=encoder, home=home, report=report)
+
+
+def fresh_parts(config: TrainConfig, data: Data, *, home: Path, report: Callable[[str], None]) -> ModelParts:
+    """Describe a model with a new adapter between an encoder and a LLaMA.
+
+    Raises:
+        ConfigError: if the config names no LLaMA or more conditioned layers than it has.
+    """
+    fresh, source = config.model.fresh or FreshAdapter(), config.model
+    llama = _find_llama(str(source.llama), home=home, report=report)
+    num_layers = llama.config.num_hidden_layers
+    if fresh.num_conditioned_layers > num_layers:
+        raise ConfigError(
+            f"model.fresh.num_conditioned_layers is {fresh.num_conditioned_layers}; {llama.source} has {num_layers}"
+        )
+    _, num_encoder_layers, encoder_width = data.features.values.shape
+    sizes = AdapterConfig(
+        num_encoder_layers=num_encoder_layers,
+        encoder_width=encoder_width,
+        hidden_size=llama.config.hidden_size,
+        num_conditioned_layers=fresh.num_conditioned_layers,
+        num_heads=llama.config.num_attention_heads,
+        bridge_width=fresh.bridge_width or _BRIDGE_FACTOR * llama.config.hidden_size,
+        num_blocks=fresh.num_blocks,
+        input_scaling=fresh.input_scaling,
+    )
+    statistics = data.features.statistics(data.train) if fresh.input_scaling == "standardise" else None
+    window = "full" if config.data.window == "auto" else config.data.window
+    return ModelParts(
+        name=config.name,
+        llama=llama,
+        tuning={},
+        adapter_config=sizes,
+        adapter=fresh_adapter(sizes, seed=config.run.seed, statistics=statistics),
+        template=template_by_name(fresh.template),
+        encoder=EncoderParts(dict(source.encoder or {})),
+        source=config.name,
+        window=window,
+    )
+
+
+def _find_llama(name: str, *, home: Path, report: Callable[[str], None]) -> LlamaParts:
+    if name in PACKAGED:
+        return read_llama(provide_llama(PACKAGED[name], home, report=report))
+    return read_llama(name)
+
+
+def tokenise_examples(examples: Sequence[Example], parts: ModelParts, *, max_tokens: int) -> Tokenised:
+    """Turn examples into rows; what is cut, and what is left out because nothing of its answer stays, is counted.
+
+    Raises:
+        DataError: if nothing is left.
+    """
+    tokenizer: Any = open_tokenizer(parts.llama, parts.template)
+    limit = min(max_tokens, int(parts.llama.config.max_position_embeddings))
+    rows = [tokenise(example.turns, parts.template, tokenizer, max_tokens=limit) for example in examples]
+    kept = [(row, example) for row, example in zip(rows, examples, strict=True) if row.num_target_tokens]
+    if not kept:
+        raise DataError(f"no answer is left of {len(examples)} examples at data.max_tokens={max_tokens}; raise it")
+    counts = Counter(row.truncated for row in rows)
+    return Tokenised(
+        tuple(row for row, _ in kept),
+        tuple(example for _, example in kept),
+        num_truncated=counts[True],
+        num_empty=len(rows) - len(kept),
+    )
+
+
+def renamed(parts: ModelParts, config: TrainConfig) -> ModelParts:
+    """Give a model the name of the run that trains it."""
+    return dataclasses.replace(parts, name=config.name)

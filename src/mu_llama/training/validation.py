@@ -1,0 +1,80 @@
+"""What is looked at while training: the loss on held-out rows, and answers about held-out tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from mu_llama.checkpoints.parts import ModelParts
+from mu_llama.generation import Decoder, GenerationOptions
+from mu_llama.model.mu_llama import MuLlama
+from mu_llama.prompts import Turn
+from mu_llama.tokenizer import Tokenizer
+from mu_llama.training.example import Example
+from mu_llama.training.features import Features
+from mu_llama.training.loss import answer_loss
+from mu_llama.training.order import MicroBatch, plain_batches
+from mu_llama.training.starting import Tokenised
+from mu_llama.training.stream import make_batch
+
+_SAMPLE_TOKENS = 64
+
+
+@torch.no_grad()
+def validation_loss(
+    model: MuLlama, tokenised: Tokenised, features: Features, *, batch_size: int, accelerator: Any
+) -> float:
+    """Mean loss over all target tokens, shared among processes; features are not augmented."""
+    order = sorted(range(len(tokenised.rows)), key=lambda row: len(tokenised.rows[row].ids))
+    batches = plain_batches(order, batch_size=batch_size)
+    total = torch.zeros(2, dtype=torch.float64)
+    was_training = model.training
+    model.eval()
+    for number in range(accelerator.process_index, len(batches), accelerator.num_processes):
+        micro = MicroBatch(number, 0, number, len(batches), tuple(batches[number]))
+        batch = make_batch(micro, tokenised, features, accelerator.device, seed=None)
+        num_targets = sum(tokenised.rows[row].num_target_tokens for row in micro.rows)
+        with accelerator.autocast():
+            loss = answer_loss(model, batch)
+        total += torch.tensor([float(loss) * num_targets, num_targets], dtype=torch.float64)
+    model.train(was_training)
+    summed = accelerator.reduce(total.to(accelerator.device, torch.float32), reduction="sum")
+    return float(summed[0] / summed[1])
+
+
+@torch.no_grad()
+def sample_answers(
+    model: MuLlama,
+    parts: ModelParts,
+    tokenizer: Tokenizer,
+    *,
+    examples: Sequence[Example],
+    features: Features,
+    questions: Sequence[str],
+    accelerator: Any,
+) -> list[dict[str, str]]:
+    """Answer fixed questions about fixed tracks, greedily."""
+    was_training = model.training
+    model.eval()
+    rows = [(example, question) for example in examples for question in questions]
+    vectors = torch.stack([features.of(example) for example, _ in rows]).to(accelerator.device)
+    prompts = [tokenizer.encode_prompt(parts.template.render([Turn(question)])) for _, question in rows]
+    written: list[list[int]] = [[] for _ in rows]
+    with accelerator.autocast():
+        decoder = Decoder(
+            model,
+            prompts=prompts,
+            conditioning=model.condition(vectors),
+            options=GenerationOptions(max_new_tokens=_SAMPLE_TOKENS),
+            eos_ids=tokenizer.eos_ids,
+        )
+        for token in decoder:
+            if token.id is not None:
+                written[token.row].append(token.id)
+    model.train(was_training)
+    return [
+        {"audio": str(example.audio), "question": question, "answer": tokenizer.decode(ids).strip()}
+        for (example, question), ids in zip(rows, written, strict=True)
+    ]

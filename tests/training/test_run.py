@@ -1,0 +1,242 @@
+"""Whole runs at tiny size: they learn, stop and go on bit for bit, and several processes equal one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import mu_llama
+from mu_llama.errors import CheckpointError, ConfigError
+from mu_llama.training.config import TrainConfig
+from mu_llama.training.config_file import parse_config
+from mu_llama.training.loop import TrainingError
+from mu_llama.training.run import Result, train
+
+SET_A = Path(__file__).parents[1] / "golden" / "set_a"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight tracks, two questions each, and a text-only row."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, Any]] = [{"audio": None, "question": "Is this text?", "answer": "It is text."}]
+    for index in range(8):
+        time_s = np.arange(24000) / 24000
+        sound = np.sin(2 * np.pi * 110 * (index + 1) * time_s) * 0.3 + rng.normal(0, 0.01, time_s.size)
+        soundfile.write(folder / f"{index}.wav", sound.astype(np.float32), 24000)
+        for question in ("What is it?", "Describe the audio"):
+            rows.append({"audio": f"{index}.wav", "question": question, "answer": f"Tone {index}, {len(question)}."})
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "data.jsonl"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+def settings(data: Path, out: Path, *changes: str, phase: str = "finetune") -> dict[str, Any]:
+    base = {"base": str(SET_A / "checkpoint_finetune.pth"), "llama": str(SET_A / "llama")}
+    return {
+        "name": "tiny",
+        "phase": phase,
+        "model": base | {"encoder": {"kind": "mert", "path": str(SET_A / "mert")}},
+        "data": {"train": [{"path": str(data)}], "validation_fraction": 0.25, "max_tokens": 160},
+        "optimiser": {"lr": 1e-3, "weight_decay": 0.0},
+        "schedule": {"steps": 8, "warmup_steps": 1},
+        "batch": {"size": 2, "accumulate": 2},
+        "precision": {"dtype": "fp32"},
+        "run": {"out": str(out), "save_every_steps": 2, "validate_every_steps": 4},
+    }
+
+
+def config(data: Path, out: Path, *changes: str, phase: str = "finetune") -> TrainConfig:
+    return parse_config(settings(data, out, phase=phase), changes)
+
+
+def run(data: Path, out: Path, home: Path, *changes: str, phase: str = "finetune") -> Result:
+    return train(config(data, out, *changes, phase=phase), home=home)
+
+
+def losses(out: Path) -> list[float]:
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+def trained(out: Path, name: str = "model") -> dict[str, torch.Tensor]:
+    return load_file(out / name / "adapter.safetensors") | load_file(out / name / "lora.safetensors")
+
+
+@pytest.mark.parametrize("phase", ["pretrain", "finetune", "joint"])
+def test_a_run_leaves_a_model_that_opens(phase: str, data: Path, home: Path, tmp_path: Path) -> None:
+    result = run(data, tmp_path / "run", home, phase=phase)
+    assert result.updates == 8
+    assert result.best_validation_loss is not None
+    listener = mu_llama.load(result.model, dtype="fp32", use_cache=False)
+    assert listener.ask(data.parent / "1.wav", "What is it?").model == "tiny"
+    card = (result.model / "MODEL_CARD.md").read_text()
+    assert "## Training" in card
+    assert "best_validation_loss" in card
+    assert (tmp_path / "run" / "loss.png").stat().st_size > 5000
+    assert len(list((tmp_path / "run" / "checkpoints").glob("update-*"))) == 2, "keep_last"
+
+
+def test_the_model_learns_what_it_is_shown(data: Path, home: Path, tmp_path: Path) -> None:
+    """The overfit check: 17 examples to a loss below 0.05."""
+    changes = ["schedule.steps=400", "optimiser.lr=1e-2", "batch.size=17", "batch.accumulate=1", "batch.bucketed=false",
+               "data.validation_fraction=null", "run.validate_every_steps=null", "run.save_every_steps=1000"]  # fmt: skip
+    result = run(data, tmp_path / "run", home, *changes, phase="joint")
+    assert min(losses(tmp_path / "run")[-20:]) < 0.05
+    listener = mu_llama.load(result.model, dtype="fp32", use_cache=False)
+    assert listener.ask(data.parent / "3.wav", "What is it?").text == "Tone 3, 11."
+    assert listener.ask(data.parent / "6.wav", "Describe the audio").text == "Tone 6, 18."
+
+
+def test_a_finished_run_is_left_alone(data: Path, home: Path, tmp_path: Path) -> None:
+    first = run(data, tmp_path / "run", home)
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    assert run(data, tmp_path / "run", home) == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == stamps
+    with pytest.raises(ConfigError, match=r"optimiser\.lr: 0\.001 before, 0\.002 now"):
+        run(data, tmp_path / "run", home, "optimiser.lr=2e-3")
+
+
+class Stop(BaseException):
+    """Stands for a kill at an update."""
+
+
+class Stopping:
+    """Raises after an update."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def started(self, *_: object) -> None: ...
+
+    def validated(self, *_: object) -> None: ...
+
+    def answered(self, *_: object) -> None: ...
+
+    def stepped(self, step: Any) -> None:
+        if step.update == self.after:
+            raise Stop
+
+
+@pytest.mark.parametrize("after", [1, 2, 5, 8])
+def test_a_stopped_run_ends_as_if_it_was_not(after: int, data: Path, home: Path, tmp_path: Path) -> None:
+    run(data, tmp_path / "whole", home)
+    with pytest.raises(Stop):
+        train(config(data, tmp_path / "run"), home=home, watcher=Stopping(after))
+    run(data, tmp_path / "run", home)
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    one, other = trained(tmp_path / "run"), trained(tmp_path / "whole")
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def as_yaml(path: Path, content: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "MU_LLAMA_HOME": str(home), "OMP_NUM_THREADS": "1"}
+
+
+def test_killed_and_started_again(data: Path, home: Path, tmp_path: Path) -> None:
+    """A real kill -9 in the middle, through the command."""
+    changes = ["--set", "schedule.steps=30", "--set", "run.validate_every_steps=30"]
+    line = [sys.executable, "-m", "mu_llama.training", *changes, "--config"]
+    whole = as_yaml(tmp_path / "whole.yaml", settings(data, tmp_path / "whole"))
+    subprocess.run([*line, str(whole)], env=environment(home), check=True, capture_output=True)
+    own = as_yaml(tmp_path / "run.yaml", settings(data, tmp_path / "run"))
+    process = subprocess.Popen([*line, str(own)], env=environment(home), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "run" / "checkpoints").glob("update-*4")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "run" / "model").exists(), "it was to be killed before its end"
+    subprocess.run([*line, str(own)], env=environment(home), check=True, capture_output=True)
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    one, other = trained(tmp_path / "run"), trained(tmp_path / "whole")
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_two_processes_equal_one_with_twice_the_accumulation(data: Path, home: Path, tmp_path: Path) -> None:
+    alone = settings(data, tmp_path / "one")
+    run_alone = parse_config(alone, ["batch.accumulate=4"])
+    train(run_alone, home=home)
+    pair = as_yaml(tmp_path / "two.yaml", settings(data, tmp_path / "two"))
+    line = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
+    line += ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0", "-m", "mu_llama.training"]
+    done = subprocess.run([*line, "--config", str(pair)], env=environment(home), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "two" / "run.json").read_text())["counts"]["processes"] == 2
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), atol=1e-5)
+    one, two = trained(tmp_path / "one"), trained(tmp_path / "two")
+    assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_ids(
+    data: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mu_llama.training import loss
+
+    monkeypatch.setattr(loss, "answer_loss", lambda model, batch: torch.tensor(torch.nan, requires_grad=True))
+    with pytest.raises(TrainingError, match="the loss of update 1 is nan"):
+        run(data, tmp_path / "run", home)
+    written = json.loads((tmp_path / "run" / "not-finite.jsonl").read_text())
+    assert len(written["ids"]) == 4
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(
+    data: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Stop):
+        train(config(data, tmp_path / "run"), home=home, watcher=Stopping(3))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", full)
+        with pytest.raises(CheckpointError, match=r"No space left.*checkpoints before it"):
+            run(data, tmp_path / "run", home)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("*update*")] == ["update-00000002"]
+    run(data, tmp_path / "whole", home)
+    run(data, tmp_path / "run", home)
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_early_stop_exports_the_best(data: Path, home: Path, tmp_path: Path) -> None:
+    changes = ["optimiser.lr=0.3", "run.validate_every_steps=1", "run.early_stop_patience=2", "schedule.steps=40"]
+    result = run(data, tmp_path / "run", home, *changes)
+    assert result.updates < 40
+    best = json.loads((tmp_path / "run" / "run.json").read_text())["result"]["best_update"]
+    assert best < result.updates
+    saved = load_file(tmp_path / "run" / "checkpoints" / "best" / "trained.safetensors")
+    exported = trained(tmp_path / "run")
+    name = "model.norm.weight"
+    assert torch.equal(exported[name], saved[f"llama.{name}"])
+
+
+def test_other_weights_are_refused(data: Path, home: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        train(config(data, tmp_path / "run"), home=home, watcher=Stopping(3))
+    (tmp_path / "run" / "run.json").unlink()  # as if only the checkpoints were copied
+    with pytest.raises(ConfigError, match="another phase or architecture; differs in"):
+        run(data, tmp_path / "run", home, phase="pretrain")
