@@ -23,7 +23,7 @@ import torch
 from benchmarks.measure import CLIP, COMMAND, write_result
 from benchmarks.synthetic import write_checkpoint
 
-KINDS = ("int4", "int8", "bf16")
+KINDS = ("bf16", "int8", "int4")
 NUM_TOKENS = 16
 # Runs a command in a child of its own and reports that child's peak and time; writes are flushed to the disk.
 TIMED = """

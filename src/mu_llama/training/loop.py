@@ -154,9 +154,7 @@ class Trainer:
         self.optimiser.step()
         self.optimiser.zero_grad()
         rate = max(group["lr"] for group in self.optimiser.param_groups)
-        return Step(
-            update.number + 1, mean, rate, norm, num_tokens, seconds=time.perf_counter() - start, data_s=data_s
-        )
+        return Step(update.number + 1, mean, rate, norm, num_tokens, seconds=time.perf_counter() - start, data_s=data_s)
 
     def _clip(self) -> float:
         limit = self.config.optimiser.clip_norm

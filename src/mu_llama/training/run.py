@@ -1,88 +1,18 @@
-"""A whole training run: read, prepare, train, watch, export."""
+"""Train by settings: read, prepare, then a session, once."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import math
-import platform
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
-import torch
-
-from mu_llama import __version__
-from mu_llama.checkpoints.llama_source import open_tokenizer
-from mu_llama.checkpoints.parts import ModelParts
 from mu_llama.progress import Track, silent
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_file import config_to_dict
-from mu_llama.training.export import export_model, plot_losses
-from mu_llama.training.loop import Step, Trainer, make_accelerator
-from mu_llama.training.memory import MemoryEstimate, estimate_memory
-from mu_llama.training.phases import phase_by_name
-from mu_llama.training.run_folder import PLOT_FILE, SAMPLES_FILE, RunFolder
-from mu_llama.training.starting import (
-    Data,
-    Tokenised,
-    base_parts,
-    fresh_parts,
-    read_data,
-    renamed,
-    tokenise_examples,
-)
-from mu_llama.training.trainable import build_trainable, checkpoint_activations, export_tensors
-from mu_llama.training.validation import sample_answers, validation_loss
-
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_PACKAGES = ("torch", "transformers", "accelerate", "peft")
-
-
-class Watcher(Protocol):
-    """Is told how a run goes; only the main process tells."""
-
-    def started(self, counts: dict[str, Any], memory: MemoryEstimate, total: int, done: int) -> None:
-        """Training begins: what it learns from, what it needs, how many updates there are and are done."""
-
-    def stepped(self, step: Step) -> None:
-        """An update is done."""
-
-    def validated(self, update: int, loss: float, best: float) -> None:
-        """The validation loss was measured."""
-
-    def answered(self, update: int, samples: list[dict[str, str]]) -> None:
-        """Sample answers were written."""
-
-
-class Silent:
-    """Watches nothing."""
-
-    def started(self, counts: dict[str, Any], memory: MemoryEstimate, total: int, done: int) -> None:
-        """Ignore it."""
-
-    def stepped(self, step: Step) -> None:
-        """Ignore it."""
-
-    def validated(self, update: int, loss: float, best: float) -> None:
-        """Ignore it."""
-
-    def answered(self, update: int, samples: list[dict[str, str]]) -> None:
-        """Ignore it."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a run ended."""
-
-    model: Path
-    """The exported model folder."""
-    updates: int
-    """Updates done."""
-    loss: float
-    """Training loss of the last update."""
-    best_validation_loss: float | None
-    """Lowest validation loss; the exported weights are those that had it."""
+from mu_llama.training.loop import make_accelerator
+from mu_llama.training.run_folder import RunFolder
+from mu_llama.training.session import Result, Session
+from mu_llama.training.starting import base_parts, fresh_parts, read_data, renamed
+from mu_llama.training.watching import Silent, Watcher
 
 
 def train(
@@ -118,9 +48,11 @@ def train(
         parts = base_parts(config, home=home, report=report)
         data = read_data(config, parts, home=home, track=track)
     parts = fresh_parts(config, data, home=home, report=report) if parts is None else renamed(parts, config)
-    run = _Run(config, parts, data, folder=folder, accelerator=accelerator, watcher=watcher or Silent(), track=track)
-    run.go()
-    return run.end(home)
+    session = Session(
+        config, parts, data, folder=folder, accelerator=accelerator, watcher=watcher or Silent(), track=track
+    )
+    session.go()
+    return session.end(home)
 
 
 def prepare_only(
@@ -132,212 +64,3 @@ def prepare_only(
         DataError: if data is missing or bad.
     """
     return len(read_data(config, base_parts(config, home=home, report=report), home=home, track=track).features.rows)
-
-
-class _Run:
-    def __init__(
-        self,
-        config: TrainConfig,
-        parts: ModelParts,
-        data: Data,
-        *,
-        folder: RunFolder,
-        accelerator: Any,
-        watcher: Watcher,
-        track: Track,
-    ) -> None:
-        self.config, self.parts, self.data = config, parts, data
-        self.folder, self.accelerator = folder, accelerator
-        self.is_main: bool = accelerator.is_main_process
-        self.watcher: Watcher = watcher if self.is_main else Silent()
-        self.rows = tokenise_examples(data.train, parts, max_tokens=config.data.max_tokens)
-        self.held: Tokenised | None = None
-        if data.validation:
-            self.held = tokenise_examples(data.validation, parts, max_tokens=config.data.max_tokens)
-        self.tokenizer = open_tokenizer(parts.llama, parts.template)
-        self.phase = phase_by_name(config.phase)
-        if self.is_main:
-            folder.begin(config_to_dict(config), self._record())
-        accelerator.wait_for_everyone()
-        torch.manual_seed(config.run.seed)
-        self.model = build_trainable(
-            parts,
-            phase=self.phase,
-            lora_rank=config.model.lora_rank,
-            seed=config.run.seed,
-            dtype=_DTYPES[config.precision.dtype],
-            track=track,
-        )
-        if config.precision.activation_checkpointing:
-            checkpoint_activations(self.model)
-        self.trainer = Trainer(
-            config, self.model, data=data, tokenised=self.rows, accelerator=accelerator, folder=folder
-        )
-        self.loss = math.nan
-        self._last_saved = -1
-
-    def go(self) -> None:
-        """Train to the end of the schedule, or until validation stops getting better."""
-        saved = self.folder.latest()
-        if saved is not None:
-            self.trainer.restore(saved)
-            self._last_saved = saved.progress.update
-        if self.is_main:
-            self.folder.forget_after(self.trainer.progress.update)
-        if self.config.run.trackers:
-            self.accelerator.init_trackers(self.config.name, config=_flat_numbers(config_to_dict(self.config)))
-        self.watcher.started(self._counts(), self._memory(), self.trainer.total, self.trainer.progress.update)
-        for step in self.trainer:
-            self._log(step)
-            if self._due(step.update, self.config.run.sample_every_steps):
-                self._sample(step.update)
-            if self._due(step.update, self._validate_every()) and self._validate(step.update):
-                break
-            if self._due(step.update, self.config.run.save_every_steps):
-                self._save()
-        if self._last_saved != self.trainer.progress.update:
-            self._save()
-
-    def _log(self, step: Step) -> None:
-        self.loss = step.loss
-        row = {
-            "update": step.update, "loss": step.loss, "rate": step.rate, "gradient_norm": step.gradient_norm,
-            "tokens_per_s": round(step.num_tokens / step.seconds, 1), "seconds": round(step.seconds, 4),
-            "data_s": round(step.data_s, 5),
-        }  # fmt: skip
-        if self.is_main:
-            self.folder.log(row)
-        if self.config.run.trackers:
-            self.accelerator.log(row, step=step.update)
-        self.watcher.stepped(step)
-
-    def _due(self, update: int, every: int | None) -> bool:
-        return every is not None and (update % every == 0 or update == self.trainer.total)
-
-    def _validate_every(self) -> int | None:
-        run, schedule = self.config.run, self.config.schedule
-        if self.held is None:
-            return None
-        if run.validate_every_steps is not None:
-            return run.validate_every_steps
-        return run.save_every_steps if schedule.epochs is None else max(1, self.trainer.total // schedule.epochs)
-
-    def _validate(self, update: int) -> bool:
-        """Measure the validation loss, keep the best weights; says whether it is time to stop."""
-        assert self.held is not None, "validation is due only with held-out data"
-        progress, run = self.trainer.progress, self.config.run
-        loss = validation_loss(
-            self.model,
-            self.held,
-            self.data.features,
-            batch_size=self.config.batch.size,
-            accelerator=self.accelerator,
-        )
-        if self.is_main:
-            self.folder.log({"update": update, "validation_loss": loss})
-        if self.config.run.trackers:
-            self.accelerator.log({"validation_loss": loss}, step=update)
-        if progress.best_loss is None or loss < progress.best_loss:
-            progress.best_loss, progress.best_update, progress.num_worse = loss, update, 0
-            if run.keep_best:
-                self.trainer.save("best")
-        else:
-            progress.num_worse += 1
-        self.watcher.validated(update, loss, progress.best_loss)
-        return run.early_stop_patience is not None and progress.num_worse >= run.early_stop_patience
-
-    def _sample(self, update: int) -> None:
-        if not self.is_main or self.held is None:
-            return
-        tracks = {example.audio: example for example in self.held.examples if example.audio is not None}
-        samples = sample_answers(
-            self.model,
-            self.parts,
-            self.tokenizer,
-            examples=list(tracks.values())[: self.config.run.num_sample_tracks],
-            features=self.data.features,
-            questions=self.config.run.sample_questions,
-            accelerator=self.accelerator,
-        )
-        for sample in samples:
-            self.folder.log({"update": update, **sample}, file=SAMPLES_FILE)
-        self.watcher.answered(update, samples)
-
-    def _save(self) -> None:
-        self.trainer.save(f"update-{self.trainer.progress.update:08}")
-        self._last_saved = self.trainer.progress.update
-        if self.is_main:
-            self.folder.prune(self.config.run.keep_last)
-            plot_losses(self.folder.path / PLOT_FILE, self.folder.metrics())
-
-    def end(self, home: Path) -> Result:
-        """Export the best weights, or the last ones, and close the run."""
-        progress = self.trainer.progress
-        best = self.folder.best() if progress.best_update is not None else None
-        if best is not None and best.progress.update != progress.update:
-            self.trainer.load_weights(best.weights)
-        state = {
-            name.removeprefix("_orig_mod.").removeprefix("model."): value.cpu()
-            for name, value in self.accelerator.get_state_dict(self.trainer.engine).items()
-        }
-        last = [row["loss"] for row in self.folder.metrics() if "loss" in row]
-        loss = last[-1] if last else self.loss
-        summary = {"updates": progress.update, "loss": loss,
-                   "best_validation_loss": progress.best_loss, "best_update": progress.best_update}  # fmt: skip
-        if self.is_main:
-            adapter, tuning = export_tensors(state, parts=self.parts, phase=self.phase)
-            export_model(
-                self.folder.model,
-                self.parts,
-                adapter=adapter,
-                tuning=tuning,
-                home=home,
-                config=self.config,
-                facts={**summary, **self._record()},
-            )
-            plot_losses(self.folder.path / PLOT_FILE, self.folder.metrics())
-            self.folder.finish(summary)
-        self.accelerator.wait_for_everyone()
-        if self.config.run.trackers:
-            self.accelerator.end_training()
-        return Result(self.folder.model, progress.update, loss, progress.best_loss)
-
-    def _record(self) -> dict[str, Any]:
-        versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-        return {
-            "versions": {"mu-llama": __version__, "python": platform.python_version(), **versions},
-            "data": {str(dataset.entry.path): dataset.sha256 for dataset in self.data.datasets},
-            "counts": self._counts(),
-        }
-
-    def _counts(self) -> dict[str, Any]:
-        return {
-            "rows": len(self.rows.rows),
-            "validation_rows": 0 if self.held is None else len(self.held.rows),
-            "tracks": len(self.data.features.rows),
-            "cut_at_max_tokens": self.rows.num_truncated,
-            "left_out_without_answer": self.rows.num_empty,
-            "missing_audio": sum(dataset.num_missing for dataset in self.data.datasets),
-            "unreadable_audio": len(self.data.features.errors),
-            "processes": self.accelerator.num_processes,
-        }
-
-    def _memory(self) -> MemoryEstimate:
-        lengths = sorted((len(row.ids) for row in self.rows.rows), reverse=True)
-        longest = lengths[0] * min(self.config.batch.size, len(lengths))
-        num_tokens = min(longest, self.config.batch.max_tokens or longest)
-        targets = sorted((row.num_target_tokens for row in self.rows.rows), reverse=True)
-        num_targets = sum(targets[: self.config.batch.size])
-        return estimate_memory(self.model, self.config, num_tokens=num_tokens, num_targets=num_targets)
-
-
-def _flat_numbers(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Settings as trackers take them: one level of plain values."""
-    if isinstance(settings, dict):
-        flat: dict[str, Any] = {}
-        for name, value in settings.items():
-            flat |= _flat_numbers(value, f"{prefix}{name}.")
-        return flat
-    return {prefix.removesuffix("."): settings if isinstance(settings, int | float | str | bool) else str(settings)}
-
-

@@ -62,9 +62,7 @@ class Tokenised:
     """Examples left out, because the cut took the whole answer."""
 
 
-def read_data(
-    config: TrainConfig, parts: ModelParts | None, *, home: Path, track: Track = silent
-) -> Data:
+def read_data(config: TrainConfig, parts: ModelParts | None, *, home: Path, track: Track = silent) -> Data:
     """Read data sets and hear every track once.
 
     Args:

@@ -63,9 +63,7 @@ def epoch_batches(
         order = sub_epoch_order(len(lengths), epoch=epoch, seed=seed, split_epoch=schedule.split_epoch)
         return plain_batches(order, batch_size=batch.size)
     if batch.bucketed:
-        return bucketed_batches(
-            lengths, seed=seed, epoch=epoch, batch_size=batch.size, max_tokens=batch.max_tokens
-        )
+        return bucketed_batches(lengths, seed=seed, epoch=epoch, batch_size=batch.size, max_tokens=batch.max_tokens)
     return plain_batches(distributed_order(len(lengths), epoch=epoch, seed=seed), batch_size=batch.size)
 
 
