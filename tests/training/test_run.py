@@ -30,11 +30,11 @@ SET_A = Path(__file__).parents[1] / "golden" / "set_a"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight tracks, two questions each, and a text-only row."""
+    """Sixteen tracks, two questions each, and a text-only row."""
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     rows: list[dict[str, Any]] = [{"audio": None, "question": "Is this text?", "answer": "It is text."}]
-    for index in range(8):
+    for index in range(16):
         time_s = np.arange(24000) / 24000
         sound = np.sin(2 * np.pi * 110 * (index + 1) * time_s) * 0.3 + rng.normal(0, 0.01, time_s.size)
         soundfile.write(folder / f"{index}.wav", sound.astype(np.float32), 24000)
@@ -96,11 +96,12 @@ def test_a_run_leaves_a_model_that_opens(phase: str, data: Path, home: Path, tmp
 
 
 def test_the_model_learns_what_it_is_shown(data: Path, home: Path, tmp_path: Path) -> None:
-    """The overfit check: 17 examples to a loss below 0.05."""
-    changes = ["schedule.steps=400", "optimiser.lr=1e-2", "batch.size=17", "batch.accumulate=1", "batch.bucketed=false",
-               "data.validation_fraction=null", "run.validate_every_steps=null", "run.save_every_steps=1000"]  # fmt: skip
-    result = run(data, tmp_path / "run", home, *changes, phase="joint")
-    assert min(losses(tmp_path / "run")[-20:]) < 0.05
+    """The overfit check: 33 examples to a loss below 0.05; the joint phase can't sharpen so small a LLaMA's logits."""
+    changes = ["schedule.steps=160", "optimiser.lr=1e-2", "optimiser.clip_norm=1.0", "batch.size=33"]
+    changes += ["batch.accumulate=1", "data.validation_fraction=null", "run.validate_every_steps=null"]
+    result = run(data, tmp_path / "run", home, *changes, "run.save_every_steps=1000")
+    assert losses(tmp_path / "run")[0] > 3
+    assert losses(tmp_path / "run")[-1] < 0.05
     listener = mu_llama.load(result.model, dtype="fp32", use_cache=False)
     assert listener.ask(data.parent / "3.wav", "What is it?").text == "Tone 3, 11."
     assert listener.ask(data.parent / "6.wav", "Describe the audio").text == "Tone 6, 18."
@@ -181,9 +182,11 @@ def test_two_processes_equal_one_with_twice_the_accumulation(data: Path, home: P
     run_alone = parse_config(alone, ["batch.accumulate=4"])
     train(run_alone, home=home)
     pair = as_yaml(tmp_path / "two.yaml", settings(data, tmp_path / "two"))
-    line = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
-    line += ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0", "-m", "mu_llama.training"]
-    done = subprocess.run([*line, "--config", str(pair)], env=environment(home), capture_output=True, text=True)
+    # accelerate's launcher starts several CPU processes only through MPI; torch's starts them with gloo.
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    line += ["-m", "mu_llama.training", "--config", str(pair)]
+    own = environment(home) | {"ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(line, env=own, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads((tmp_path / "two" / "run.json").read_text())["counts"]["processes"] == 2
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), atol=1e-5)
@@ -223,7 +226,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(
 
 
 def test_early_stop_exports_the_best(data: Path, home: Path, tmp_path: Path) -> None:
-    changes = ["optimiser.lr=0.3", "run.validate_every_steps=1", "run.early_stop_patience=2", "schedule.steps=40"]
+    changes = ["optimiser.lr=1.0", "run.validate_every_steps=1", "run.early_stop_patience=2", "schedule.steps=40"]
     result = run(data, tmp_path / "run", home, *changes)
     assert result.updates < 40
     best = json.loads((tmp_path / "run" / "run.json").read_text())["result"]["best_update"]

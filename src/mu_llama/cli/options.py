@@ -130,20 +130,15 @@ def records_expanded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def fail(message: object, *, code: int = FAILED) -> typer.Exit:
-    """Print one line to standard error and give the exception that ends the command."""
+    """Print an error and give the exception that ends the command."""
     say_error(message)
     return typer.Exit(code)
 
 
-def fail_with_lines(message: object) -> typer.Exit:
-    """Print an error that lists several problems, one a line, and give the exception that ends the command."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    return typer.Exit(FAILED)
-
-
 def say_error(message: object) -> None:
-    """Print an error as one line to standard error."""
-    print("error: " + " ".join(str(message).split()), file=sys.stderr, flush=True)
+    """Print an error to standard error: one line, or a list of what was found or is wrong, one a line."""
+    lines = [" ".join(line.split()) for line in str(message).splitlines()]
+    print("error: " + "\n  ".join(line for line in lines if line), file=sys.stderr, flush=True)
 
 
 def say_warnings_plainly() -> None:

@@ -47,7 +47,7 @@ def train(
             return
         result = run(settings, home=home, report=opt.report_progress, track=bars, watcher=watcher)
     except MuLlamaError as error:
-        raise opt.fail_with_lines(error) from None
+        raise opt.fail(error) from None
     finally:
         bars.close()
         watcher.close()
