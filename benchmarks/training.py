@@ -92,15 +92,16 @@ def start(folder: Path) -> tuple[TrainConfig, Any, Data, Tokenised, Any]:
 
 def ours(folder: Path) -> dict[str, float]:
     """Updates of the trainer; also how much memory they took beyond what was there before the model."""
+    run = RunFolder(folder / "run")
+    run.path.mkdir(exist_ok=True)
+    accelerator = make_accelerator(settings(folder), run)
     config, _, data, rows, model = start(folder)
-    # Everything but the model: libraries, data, features, tokenizer.
+    # What is there without the model: libraries, data, features, tokenizer.
     largest = BATCH * max(len(row.ids) for row in rows.rows)
     targets = sum(sorted((row.num_target_tokens for row in rows.rows), reverse=True)[:BATCH])
     estimate = estimate_memory(model, config, num_tokens=largest, num_targets=targets)
     resident = _resident_bytes() - estimate.weights
-    run = RunFolder(folder / "run")
-    run.path.mkdir(exist_ok=True)
-    trainer = Trainer(config, model, data=data, tokenised=rows, accelerator=make_accelerator(config, run), folder=run)
+    trainer = Trainer(config, model, data=data, tokenised=rows, accelerator=accelerator, folder=run)
     steps = [step for step, _ in zip(trainer, range(OURS_STEPS), strict=False)][1:]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - resident
     return {

@@ -1,4 +1,4 @@
-import importlib
+import sys
 import threading
 
 import pytest
@@ -164,10 +164,7 @@ def test_int4_falls_back_to_int8_where_its_groups_do_not_fit() -> None:
 
 
 def test_missing_bitsandbytes_names_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise ImportError(name)
-
-    monkeypatch.setattr(importlib, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(ConfigError, match=r"pip install 'mu-llama\[quantize\]'"):
         quantise_linear(nn.Linear(64, 64, device="meta"), "int4")
 

@@ -17,7 +17,7 @@ _AFTERWARDS_BYTES = 32_000_000
 def without_holes() -> Iterator[None]:
     """Let glibc give big blocks back to the system when they are freed, and shrink its heap at the end.
 
-    Otherwise weights that stay are scattered among temporaries that go, and an int8 model of 7 GB takes up to 2 GB more.
+    Otherwise weights that stay are scattered among temporaries that go: up to 2 GB more for an int8 model of 7 GB.
     Does nothing where the C library isn't glibc.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None

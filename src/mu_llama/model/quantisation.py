@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any, Literal
 
 import torch
@@ -71,9 +70,10 @@ def nf4_linear(linear: nn.Linear) -> nn.Module:
 
 def _bitsandbytes() -> Any:
     try:
-        return importlib.import_module("bitsandbytes")
+        import bitsandbytes
     except ImportError as error:
         raise ConfigError(
             "int4 on this device needs bitsandbytes, which isn't installed: pip install 'mu-llama[quantize]', or use "
             "int8"
         ) from error
+    return bitsandbytes

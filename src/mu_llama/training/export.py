@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -95,12 +94,12 @@ def _training_section(config: TrainConfig, facts: Mapping[str, Any]) -> str:
 def plot_losses(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
     """Draw training and validation loss and the learning rate over updates; nothing without matplotlib."""
     try:
-        figure_module = importlib.import_module("matplotlib.figure")
+        from matplotlib.figure import Figure
     except ImportError:
         return
     steps = [row for row in metrics if "loss" in row]
     checks = [row for row in metrics if "validation_loss" in row]
-    figure = figure_module.Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
     axis = figure.subplots()
     losses = [row["loss"] for row in steps]
     axis.plot([row["update"] for row in steps], losses, color="0.8", linewidth=1, label="loss of each update")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -58,7 +57,7 @@ def make_accelerator(config: TrainConfig, folder: RunFolder) -> Any:
         ConfigError: if accelerate or a tracker isn't installed.
     """
     try:
-        accelerate = importlib.import_module("accelerate")
+        import accelerate
     except ImportError as error:
         raise ConfigError("training needs accelerate; run: pip install 'mu-llama[train]'") from error
     plugin = accelerate.utils.GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False)

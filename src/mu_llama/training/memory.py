@@ -58,19 +58,19 @@ def estimate_memory(model: MuLlama, config: TrainConfig, *, num_tokens: int, num
 def _activations(model: MuLlama, config: TrainConfig, num_tokens: int, num_targets: int) -> int:
     """Count the tensors that autograd keeps of each layer, by their widths.
 
-    A layer keeps: two norms' inputs in the model's dtype and in float32, normalised inputs, query, key, value, the
-    attention's output, and gate, up, their activation and product. With a LoRA each linear's input is kept in
-    float32 too. With checkpointing a layer keeps its input, and one layer at a time all the rest.
+    A layer keeps: two norms' inputs in the model's dtype and in float32, normalised inputs, query, the attention's
+    output, key and value as wide as the query (they are repeated for grouped queries), and gate, up, their activation
+    and product. With a LoRA each of the seven linears keeps an input of its own. With checkpointing a layer keeps its
+    input, and one layer at a time all the rest.
     """
     llama = model.llama.config
     hidden, inner, num_layers = int(llama.hidden_size), int(llama.intermediate_size), int(llama.num_hidden_layers)
-    keys = int(llama.num_key_value_heads * llama.head_dim)
     width = _FLOAT_BYTES if config.precision.dtype == "fp32" else 2
     residual = 2 * hidden * (width + 2 * _FLOAT_BYTES)
-    attention = (3 * hidden + 2 * keys) * width
+    attention = 5 * hidden * width
     feed_forward = 4 * inner * width
     has_lora = any("lora_" in name for name, _ in model.llama.named_parameters())
-    lora = (2 * hidden + hidden + inner) * (_FLOAT_BYTES if width == _FLOAT_BYTES else width) if has_lora else 0
+    lora = (6 * hidden + inner) * width if has_lora else 0
     layer = num_tokens * (residual + attention + feed_forward + lora)
     logits = num_targets * int(llama.vocab_size) * _FLOAT_BYTES * 3
     if config.precision.activation_checkpointing:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +93,7 @@ def _inject_lora(llama: nn.Module, ranks: Mapping[str, int]) -> None:
     if not targets:
         return
     try:
-        peft: Any = importlib.import_module("peft")
+        import peft
     except ImportError as error:
         raise ConfigError("a LoRA needs peft, which isn't installed: pip install 'mu-llama[train]'") from error
     rank = ranks[targets[0]]
