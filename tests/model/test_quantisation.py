@@ -170,7 +170,6 @@ def test_missing_bitsandbytes_names_the_pip_line(monkeypatch: pytest.MonkeyPatch
 
 
 def test_nf4_of_bitsandbytes() -> None:
-    pytest.importorskip("bitsandbytes")
     linear = random_linear(128, 256, bias=True)
     quantised = nf4_linear(linear)
     x = torch.randn(3, 256).bfloat16()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,13 +18,22 @@ import soundfile
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import mu_llama
+from mu_llama.checkpoints.llama_source import read_llama
+from mu_llama.checkpoints.open_model import find_parts
+from mu_llama.checkpoints.parts import EncoderParts, ModelParts
 from mu_llama.errors import CheckpointError, ConfigError
+from mu_llama.model.config import AdapterConfig
+from mu_llama.prompts import ALPACA
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_file import parse_config
+from mu_llama.training.fresh import fresh_adapter
 from mu_llama.training.loop import TrainingError
+from mu_llama.training.phases import JOINT, PRETRAIN
 from mu_llama.training.run import Result, train
+from mu_llama.training.trainable import build_trainable
 
 SET_A = Path(__file__).parents[1] / "golden" / "set_a"
 
@@ -243,3 +253,76 @@ def test_other_weights_are_refused(data: Path, home: Path, tmp_path: Path) -> No
     (tmp_path / "run" / "run.json").unlink()  # as if only the checkpoints were copied
     with pytest.raises(ConfigError, match="another phase or architecture; differs in"):
         run(data, tmp_path / "run", home, phase="pretrain")
+
+
+@pytest.fixture(scope="module")
+def wider_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random LLaMA of the golden vocabulary whose widths 4-bit kernels take."""
+    folder = tmp_path_factory.mktemp("llama")
+    config = LlamaConfig(
+        vocab_size=480, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    shutil.copy(SET_A / "llama" / "tokenizer.model", folder)
+    return folder
+
+
+def test_a_frozen_llama_in_four_bits(wider_llama: Path, data: Path, home: Path, tmp_path: Path) -> None:
+    """QLoRA: the base is quantised, LoRA and adapter learn, and what is exported is not quantised."""
+    content = settings(data, tmp_path / "run", phase="joint")
+    content["model"] = {"llama": str(wider_llama), "encoder": content["model"]["encoder"]}
+    content["model"]["fresh"] = {"num_conditioned_layers": 2, "input_scaling": "standardise"}
+    changes = ["precision.nf4_base=true", "precision.dtype=bf16", "schedule.steps=40", "optimiser.lr=1e-2"]
+    result = train(parse_config(content, [*changes, "run.validate_every_steps=40"]), home=home)
+    found = losses(tmp_path / "run")
+    assert np.mean(found[-5:]) < 0.7 * np.mean(found[:3])
+    assert {value.dtype for value in trained(tmp_path / "run").values()} == {torch.float32}
+    assert mu_llama.load(result.model, use_cache=False).ask(data.parent / "1.wav", "What is it?").num_tokens > 0
+
+
+def test_the_base_really_is_quantised(wider_llama: Path) -> None:
+    llama = read_llama(wider_llama)
+    sizes = AdapterConfig(5, 24, 64, num_conditioned_layers=2, num_heads=4, bridge_width=64)
+    adapter = fresh_adapter(sizes, seed=0)
+    encoder = EncoderParts({"kind": "mert"})
+    parts = ModelParts("x", llama, {}, sizes, adapter, ALPACA, encoder, source="x")
+    for phase in (JOINT, PRETRAIN):
+        model = build_trainable(parts, phase=phase, dtype=torch.bfloat16, nf4_base=True)
+        assert {type(projection).__name__ for projection in model.value_projections()} == {"Linear4bit"}
+        assert all("base_layer" not in name for name, value in model.named_parameters() if value.requires_grad)
+    tiny = find_parts(
+        SET_A / "checkpoint_pretrain.pth", llama=SET_A / "llama", encoder=SET_A / "mert", home=wider_llama
+    )
+    with pytest.raises(ConfigError, match="nf4_base finds no frozen linear"):
+        build_trainable(tiny, phase=JOINT, dtype=torch.bfloat16, nf4_base=True)
+
+
+def test_trackers_and_activation_checkpointing(data: Path, home: Path, tmp_path: Path) -> None:
+    changes = ["run.trackers=[tensorboard]", "precision.activation_checkpointing=true", "precision.dtype=bf16"]
+    run(data, tmp_path / "run", home, *changes)
+    assert list((tmp_path / "run").rglob("events.out.tfevents.*"))
+
+
+def test_accelerates_launcher_starts_it(data: Path, home: Path, tmp_path: Path) -> None:
+    path = as_yaml(tmp_path / "run.yaml", settings(data, tmp_path / "run"))
+    line = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=1", "-m", "mu_llama.training"]
+    done = subprocess.run(
+        [*line, "--config", str(path)], env=environment(home), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run" / "model" / "config.json").is_file()
+
+
+def test_mistakes_of_a_config_come_all_at_once(data: Path, home: Path, tmp_path: Path) -> None:
+    content = settings(data, tmp_path / "run")
+    content["optimizer"] = content.pop("optimiser")
+    content["batch"]["sise"] = 3
+    path = as_yaml(tmp_path / "bad.yaml", content)
+    line = [sys.executable, "-m", "mu_llama.training", "--config", str(path)]
+    done = subprocess.run(line, env=environment(home), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "optimiser" in done.stderr
+    assert "batch.sise" in done.stderr
+    assert "size" in done.stderr

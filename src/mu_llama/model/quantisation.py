@@ -68,6 +68,11 @@ def nf4_linear(linear: nn.Linear) -> nn.Module:
     return quantised.eval()
 
 
+def nf4_fits(weight: torch.Tensor) -> bool:
+    """Whether bitsandbytes' kernels take these weights (out, in) on every device."""
+    return weight.shape[0] % 32 == 0 and weight.shape[1] % 64 == 0
+
+
 def _bitsandbytes() -> Any:
     try:
         import bitsandbytes

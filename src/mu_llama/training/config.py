@@ -73,6 +73,8 @@ class PrecisionConfig:
 
     dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
     """Of the forward pass; trained weights stay in float32."""
+    nf4_base: bool = False
+    """Keep the frozen LLaMA's linear layers in 4 bits (QLoRA); needs the extra `quantize`."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass: about a third slower, far less memory."""
     compile: bool = False

@@ -89,6 +89,8 @@ class Session:
             lora_rank=config.model.lora_rank,
             seed=config.run.seed,
             dtype=_DTYPES[config.precision.dtype],
+            nf4_base=config.precision.nf4_base,
+            device=accelerator.device,
             track=track,
         )
         if config.precision.activation_checkpointing:

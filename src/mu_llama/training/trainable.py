@@ -14,6 +14,7 @@ from mu_llama.checkpoints.placing import check_fit, finish, put
 from mu_llama.checkpoints.stored import StoredTensor, zeros
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.model.mu_llama import MuLlama, build_mu_llama
+from mu_llama.model.quantisation import nf4_fits, nf4_linear
 from mu_llama.progress import Track, silent
 from mu_llama.training.fresh import fresh_lora
 from mu_llama.training.phases import BIASED_LINEARS, Phase, is_trained, plain_name, select_trainable
@@ -29,6 +30,8 @@ def build_trainable(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     lora_dtype: torch.dtype = torch.float32,
+    nf4_base: bool = False,
+    device: torch.device | None = None,
     track: Track = silent,
 ) -> MuLlama:
     """Read a model into memory, ready to train: the LLaMA frozen, LoRA beside it, what the phase trains unfrozen.
@@ -43,6 +46,8 @@ def build_trainable(
         seed: of a LoRA that the phase adds.
         dtype: of the frozen LLaMA.
         lora_dtype: of the LoRA.
+        nf4_base: quantise the frozen linears of the LLaMA's layers to 4 bits (QLoRA, arXiv 2305.14314).
+        device: where that is done, since what is quantised stays there; None for the CPU.
         track: follows the loading.
 
     Returns:
@@ -68,7 +73,28 @@ def build_trainable(
     _inject_lora(model.llama, {module: down.shape[0] for module, (down, _) in pairs.items()})
     tensors = {**parts.adapter, **{f"llama.{name}": value for name, value in (llama | lora).items()}}
     _fill(model, tensors, phase, dtype=dtype, lora_dtype=lora_dtype, source=parts.source, track=track)
+    if nf4_base:
+        _quantise_base(model.llama.get_decoder().layers, device or torch.device("cpu"))
     return model
+
+
+def _quantise_base(layers: nn.Module, device: torch.device) -> None:
+    """Exchange each frozen linear, also those inside a LoRA, for its NF4 kind; biases stay as they are."""
+    frozen = [
+        name
+        for name, module in layers.named_modules()
+        if isinstance(module, nn.Linear) and ".lora_" not in name and nf4_fits(module.weight)
+        if not module.weight.requires_grad
+    ]
+    if not frozen:
+        raise ConfigError(
+            "precision.nf4_base finds no frozen linear of 64 columns and 32 rows or multiples; leave it out"
+        )
+    for name in frozen:
+        parent, _, leaf = name.rpartition(".")
+        linear = layers.get_submodule(name)
+        assert isinstance(linear, nn.Linear), "chosen by type"
+        setattr(layers.get_submodule(parent), leaf, nf4_linear(linear.to(device)))
 
 
 def _added_tuning(parts: ModelParts, phase: Phase, *, lora_rank: int, seed: int) -> dict[str, StoredTensor]:
