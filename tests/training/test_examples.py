@@ -79,8 +79,9 @@ def test_json_lines_have_a_long_and_a_short_form(tmp_path: Path) -> None:
 
 
 def test_parquet_has_the_same_columns(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+    from pyarrow import parquet
+
     sounds(tmp_path, "1.wav")
     # The first row has no question of its own, the second no turns: Parquet fills both with null.
     columns = {"id": ["x", None], "audio": ["1.wav", None], "group": [None, "text"]}

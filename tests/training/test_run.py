@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -36,6 +38,13 @@ from mu_llama.training.run import Result, train
 from mu_llama.training.trainable import build_trainable
 
 SET_A = Path(__file__).parents[1] / "golden" / "set_a"
+
+
+@pytest.fixture(autouse=True)
+def forget_precision() -> Iterator[None]:
+    """Accelerate keeps the precision of a process's first run."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +286,8 @@ def test_a_frozen_llama_in_four_bits(wider_llama: Path, data: Path, home: Path, 
     changes = ["precision.nf4_base=true", "precision.dtype=bf16", "schedule.steps=40", "optimiser.lr=1e-2"]
     result = train(parse_config(content, [*changes, "run.validate_every_steps=40"]), home=home)
     found = losses(tmp_path / "run")
-    assert np.mean(found[-5:]) < 0.7 * np.mean(found[:3])
+    assert np.mean(found[-5:]) < np.mean(found[:3]) - 0.5
+    assert trained(tmp_path / "run")["model.layers.0.mlp.up_proj.lora_B.weight"].abs().max() > 0.01
     assert {value.dtype for value in trained(tmp_path / "run").values()} == {torch.float32}
     assert mu_llama.load(result.model, use_cache=False).ask(data.parent / "1.wav", "What is it?").num_tokens > 0
 

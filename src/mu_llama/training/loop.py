@@ -69,7 +69,9 @@ def make_accelerator(config: TrainConfig, folder: RunFolder) -> Any:
             project_dir=str(folder.path),
         )
     except (ImportError, ValueError) as error:
-        raise ConfigError(f"{' '.join(str(error).split())}; check run.trackers and precision.dtype") from error
+        raise ConfigError(
+            f"{' '.join(str(error).split())}; check run.trackers and precision.dtype; a process trains in one dtype"
+        ) from error
 
 
 class Trainer:
