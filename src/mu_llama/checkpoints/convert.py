@@ -60,23 +60,19 @@ def convert_to_folder(parts: ModelParts, target: Path, options: ConvertOptions, 
         ConfigError: if the target exists.
         CheckpointError: if something doesn't fit together or the disk is too small.
     """
-    source = parts.source
-    config, merged = merged_llama(parts.llama, parts.tuning, dtype=options.dtype, source=source)
-    adapter, tuning = dict(parts.adapter), dict(parts.tuning)
-    if options.merge:
-        adapter, tuning = adapter_tensors(parts), {}
-    else:
-        config, merged = merged_llama(parts.llama, {}, dtype=options.dtype, source=source)
+    merged_in, tuning = (parts.tuning, {}) if options.merge else ({}, parts.tuning)
+    adapter = adapter_tensors(parts) if options.merge else dict(parts.adapter)
+    config, llama = merged_llama(parts.llama, merged_in, dtype=options.dtype, source=parts.source)
     if options.dtype is not None:
         adapter = {name: adapter_dtype(name, value, options.dtype) for name, value in adapter.items()}
     spec = encoder_spec(parts.encoder, options.encoder, folder=ENCODER_FOLDER)
-    tensors = [*merged.values(), *adapter.values(), *tuning.values()]
+    tensors = [*llama.values(), *adapter.values(), *tuning.values()]
     total = sum(stored.size_bytes for stored in tensors) + encoder_bytes(parts.encoder, spec)
     with _staging(target, parts, options, needed_bytes=total) as folder:
         sources = (*parts.files, *parts.llama.files, *encoder_sources(parts.encoder, spec))
         hashes = hash_files(sources, track=track)
         advance = track("writing", total)
-        write_llama_folder(folder / LLAMA_FOLDER, config, merged, parts.llama.tokenizer, advance=advance)
+        write_llama_folder(folder / LLAMA_FOLDER, config, llama, parts.llama.tokenizer, advance=advance)
         write_encoder(folder / ENCODER_FOLDER, parts.encoder, spec, advance=advance)
         model_config = ModelConfig(
             name=parts.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from mu_llama.checkpoints.gguf_names import (
     weight_names,
 )
 from mu_llama.checkpoints.gguf_tokenizer import read_tokenizer
-from mu_llama.checkpoints.llama_names import interleaved_to_halves, unknown_keys_message
+from mu_llama.checkpoints.llama_names import rows_in_halves, unknown_keys_message
 from mu_llama.checkpoints.parts import LlamaParts
 from mu_llama.checkpoints.stored import StoredTensor, file_tensor, zeros
 from mu_llama.errors import CheckpointError
@@ -72,7 +73,9 @@ def read_gguf_llama(path: Path) -> LlamaParts:
     tensors: dict[str, StoredTensor] = {}
     for own, value in gguf.tensors.items():
         if own != ROPE_FACTORS:
-            tensors[names[own]] = _rows_in_halves(value, own, config, path=gguf.path)
+            heads = rotary_heads(own, config)
+            name = f"{gguf.path}: {own!r}"
+            tensors[names[own]] = value if heads is None else rows_in_halves(value, heads, config, name=name)
     biases = bias_names(config.num_hidden_layers, attention=config.attention_bias, feed_forward=config.mlp_bias)
     for name in biases.values():
         if name not in tensors:
@@ -142,18 +145,28 @@ def _describe(path: Path, record: Any) -> StoredTensor:
     if kind.name in _PLAIN:
         return file_tensor(path, offset_bytes=offset_bytes, shape=shape, dtype=_PLAIN[kind.name])
     packed = file_tensor(path, offset_bytes=offset_bytes, shape=tuple(record.data.shape), dtype=torch.uint8)
-    try:  # on one block of zeros: whether the library knows the type
-        block = gguf.quants.quant_shape_to_byte_shape((gguf.GGML_QUANT_SIZES[kind][0],), kind)
-        gguf.dequantize(zeros(block, torch.uint8).read().numpy(), kind)
-    except NotImplementedError as error:
+    if not _can_dequantise(kind):
         raise CheckpointError(
             f"{path}: {record.name!r} is stored as {kind.name}, which can't be read; take the Q8_0, F16 or BF16 file"
-        ) from error
+        )
 
     def load() -> Tensor:
         return torch.from_numpy(gguf.dequantize(packed.read().numpy(), kind)).reshape(shape)
 
     return StoredTensor(shape, torch.float32, load)
+
+
+@cache
+def _can_dequantise(kind: Any) -> bool:
+    """Whether the library knows a type, tried on one block of zeros."""
+    import gguf
+
+    block = gguf.quants.quant_shape_to_byte_shape((gguf.GGML_QUANT_SIZES[kind][0],), kind)
+    try:
+        gguf.dequantize(torch.zeros(block, dtype=torch.uint8).numpy(), kind)
+    except NotImplementedError:
+        return False
+    return True
 
 
 def _check_names(gguf: _Gguf) -> dict[str, str]:
@@ -226,15 +239,3 @@ def _put_scaled_angles(gguf: _Gguf, config: LlamaConfig) -> None:
     config.rope_parameters |= llama3_parameters(float(f"{float(stored.max()):.6g}"))
     if stored.shape != (config.head_dim // 2,) or not torch.allclose(llama3_factors(config), stored, rtol=1e-3):
         raise CheckpointError(f"{gguf.path}: {ROPE_FACTORS!r} scales rotary angles; expected none or LLaMA-3.1's kind")
-
-
-def _rows_in_halves(value: StoredTensor, own: str, config: LlamaConfig, *, path: Path) -> StoredTensor:
-    heads = rotary_heads(own, config)
-    if heads is None:
-        return value
-    if value.shape[0] != heads * config.head_dim:
-        raise CheckpointError(
-            f"{path}: {own!r} has shape {value.shape}; expected {heads * config.head_dim} rows ({heads} heads of "
-            f"{config.head_dim})"
-        )
-    return value.map(lambda tensor: interleaved_to_halves(tensor, heads))

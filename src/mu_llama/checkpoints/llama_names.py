@@ -104,11 +104,18 @@ def rotary_rows_reordered(value: StoredTensor, module: str, config: LlamaConfig,
         CheckpointError: if the number of rows isn't heads times head width.
     """
     heads = {"attention.wq": config.num_attention_heads, "attention.wk": config.num_key_value_heads}.get(module)
-    if heads is None:
-        return value
+    return value if heads is None else rows_in_halves(value, heads, config, name=repr(name))
+
+
+def rows_in_halves(value: StoredTensor, heads: int, config: LlamaConfig, *, name: str) -> StoredTensor:
+    """Reorder the rows of a rotary tensor when it is read, from pairs to halves.
+
+    Raises:
+        CheckpointError: if the number of rows isn't heads times head width.
+    """
     if value.shape[0] != heads * config.head_dim:
         raise CheckpointError(
-            f"{name!r} has shape {value.shape}; expected {heads * config.head_dim} rows ({heads} heads of "
+            f"{name} has shape {value.shape}; expected {heads * config.head_dim} rows ({heads} heads of "
             f"{config.head_dim})"
         )
     return value.map(lambda tensor: interleaved_to_halves(tensor, heads))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if the file is missing, damaged, not a dictionary, or holds anything but tensors.
     """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected PyTorch weights: check the path")
+    stat = path.stat()
+    return dict(_read(path, stat.st_size, stat.st_mtime_ns))
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, size_bytes: int, time_ns: int) -> dict[str, Any]:
+    """Read a file once, though it is looked at to recognise it and again to load it."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     _check_archive(path)
@@ -52,8 +62,6 @@ def read_torch_file(path: Path) -> dict[str, Any]:
 
 
 def _check_archive(path: Path) -> None:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected PyTorch weights: check the path")
     try:
         with zipfile.ZipFile(path) as archive:
             packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]

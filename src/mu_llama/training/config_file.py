@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -74,11 +72,6 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     """Give all settings, defaults too, as plain values for JSON or YAML; `parse_config` reads them back."""
     plain: dict[str, Any] = to_plain(config)
     return plain
-
-
-def config_hash(config: TrainConfig) -> str:
-    """Give a hex SHA-256 that changes with any setting."""
-    return hashlib.sha256(json.dumps(config_to_dict(config), sort_keys=True).encode()).hexdigest()
 
 
 class _Loader(yaml.SafeLoader):
