@@ -55,16 +55,13 @@ def example(audio: Path | None, number: int = 0) -> Example:
     return Example(f"{audio}:{number}", (Turn("Q", "A"),), audio)
 
 
-def prepare(
-    examples: list[Example], cache: Path, encoder: LevelEncoder, *, num_workers: int = 1, store: Path | None = None
-) -> FeatureTable:
+def prepare(examples: list[Example], cache: Path, encoder: LevelEncoder, *, num_workers: int = 1) -> FeatureTable:
     return prepare_features(
         examples,
         make_encoder=lambda: encoder,
         plan=FULL,
         cache=FeatureCache(cache),
         num_workers=num_workers,
-        store=store,
     )
 
 
@@ -113,19 +110,13 @@ def test_features_made_in_inference_mode_can_be_trained_on(tmp_path: Path) -> No
             assert weight.grad is not None
 
 
-@pytest.mark.parametrize("num_workers", [1, 3])
-def test_a_mapped_table_with_threads_equals_one_in_memory(tmp_path: Path, num_workers: int) -> None:
+def test_a_table_made_by_threads_equals_one_made_in_turn(tmp_path: Path) -> None:
     tracks = [tone(tmp_path / f"{n}.wav", 0.05 * n) for n in range(1, 9)]
     examples = [example(track) for track in tracks] + [example(None)]
-    store = tmp_path / "run" / "features.bin"
     plain = prepare(examples, tmp_path / "one", LevelEncoder())
-    mapped = prepare(examples, tmp_path / "two", LevelEncoder(), num_workers=num_workers, store=store)
-    assert torch.equal(plain.values, mapped.values)
-    assert plain.rows == mapped.rows
-    assert store.stat().st_size == plain.values.numel() * 4
-    assert [path.name for path in store.parent.iterdir()] == ["features.bin"]
-    prepare(examples[::-1], tmp_path / "two", LevelEncoder(), store=store)
-    assert torch.equal(plain.values, mapped.values), "a table in use must not change under another run"
+    threaded = prepare(examples, tmp_path / "two", LevelEncoder(), num_workers=3)
+    assert torch.equal(plain.values, threaded.values)
+    assert plain.rows == threaded.rows
 
 
 def test_threads_work_at_the_same_time(tmp_path: Path) -> None:
@@ -169,12 +160,9 @@ def test_features_that_are_not_finite_count_as_unheard(tmp_path: Path) -> None:
         prepare([example(tone(tmp_path / "a.wav", 0.3))], tmp_path / "cache", Overflowing())
 
 
-def test_nothing_to_prepare_and_a_full_disk_are_errors(tmp_path: Path) -> None:
+def test_nothing_to_prepare_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no examples"):
         prepare([], tmp_path / "cache", LevelEncoder())
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="can't be written"):
-        prepare([example(None)], tmp_path / "cache", LevelEncoder(), store=tmp_path / "file" / "features.bin")
 
 
 def test_progress_counts_the_bytes_of_all_tracks(tmp_path: Path) -> None:

@@ -315,6 +315,52 @@ def test_trackers_and_activation_checkpointing(data: Path, home: Path, tmp_path:
     assert list((tmp_path / "run").rglob("events.out.tfevents.*"))
 
 
+def test_tracks_can_be_heard_anew_and_changed_each_time(data: Path, home: Path, tmp_path: Path) -> None:
+    """Live encoding without augmentation equals the table; with it, it doesn't, and a stopped run still ends equal."""
+    changes = ["schedule.steps=4", "run.validate_every_steps=4"]
+    run(data, tmp_path / "table", home, *changes, phase="pretrain")
+    run(data, tmp_path / "live", home, *changes, "data.encode=live", phase="pretrain")
+    np.testing.assert_allclose(losses(tmp_path / "live"), losses(tmp_path / "table"), atol=1e-5)
+    changes += ["data.encode=live", "data.augment=[level, equaliser, noise, phone]"]
+    run(data, tmp_path / "changed", home, *changes, phase="pretrain")
+    assert np.abs(np.subtract(losses(tmp_path / "changed"), losses(tmp_path / "table"))).max() > 1e-4
+    with pytest.raises(Stop):
+        train(config(data, tmp_path / "again", *changes, phase="pretrain"), home=home, watcher=Stopping(3))
+    run(data, tmp_path / "again", home, *changes, phase="pretrain")
+    assert losses(tmp_path / "again") == losses(tmp_path / "changed")
+
+
+def test_compiled_equals_plain(data: Path, home: Path, tmp_path: Path) -> None:
+    changes = ["schedule.steps=3", "run.validate_every_steps=3"]
+    run(data, tmp_path / "plain", home, *changes)
+    result = run(data, tmp_path / "compiled", home, *changes, "precision.compile=true")
+    np.testing.assert_allclose(losses(tmp_path / "compiled"), losses(tmp_path / "plain"), atol=1e-4)
+    assert mu_llama.load(result.model, use_cache=False).ask(data.parent / "1.wav", "What is it?").num_tokens > 0
+
+
+def test_missing_audio_stops_before_training_unless_it_may_be_skipped(data: Path, home: Path, tmp_path: Path) -> None:
+    """Through the command."""
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    rows = [row | {"audio": row["audio"] and str(data.parent / row["audio"])} for row in rows]
+    rows += [{"audio": f"gone-{n}.wav", "question": "Q?", "answer": "A."} for n in range(3)]
+    own = tmp_path / "data.jsonl"
+    own.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = as_yaml(tmp_path / "run.yaml", settings(own, tmp_path / "run"))
+    line = [sys.executable, "-c", "from mu_llama.cli.main import app; app()", "train", "--config", str(path)]
+    line += ["--set", "schedule.steps=2"]
+    done = subprocess.run(line, env=environment(home), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "3 missing audio files" in done.stderr
+    assert "gone-2.wav" in done.stderr
+    assert not (tmp_path / "run").exists()
+    done = subprocess.run(
+        [*line, "--skip-missing", "--json"], env=environment(home), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 missing audio" in done.stderr
+    assert json.loads(done.stdout)["updates"] == 2
+
+
 def test_accelerates_launcher_starts_it(data: Path, home: Path, tmp_path: Path) -> None:
     path = as_yaml(tmp_path / "run.yaml", settings(data, tmp_path / "run"))
     line = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=1", "-m", "mu_llama.training"]

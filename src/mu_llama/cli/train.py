@@ -24,6 +24,9 @@ def train(
         list[str] | None, typer.Option("--set", help="Change a setting, e.g. data.max_tokens=128; repeatable.")
     ] = None,
     prepare: Annotated[bool, typer.Option("--prepare", help="Only hear all tracks, and stop.")] = False,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Drop and count examples whose audio is missing or can't be heard.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Train a model; started again, a run that was stopped goes on.
@@ -39,7 +42,8 @@ def train(
         from mu_llama.training.run import prepare_only
         from mu_llama.training.run import train as run
 
-        settings = load_config(config, changes or [])
+        more = ["data.skip_missing=true"] if skip_missing else []
+        settings = load_config(config, [*(changes or []), *more])
         home = home_folder()
         if prepare:
             num_tracks = prepare_only(settings, home=home, report=opt.report_progress, track=bars)

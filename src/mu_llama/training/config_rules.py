@@ -161,3 +161,10 @@ def _longest_row_fits(batch: int | None, row: int) -> str | None:
     if batch is not None and batch < row:
         return f"is {batch}; expected at least data.max_tokens, which is {row}, so that every row fits in a batch"
     return None
+
+
+@RULES.rule("data.augment", "data.encode")
+def _augments_live(augment: tuple[str, ...], encode: str) -> str | None:
+    if augment and encode == "once":
+        return "changes nothing where features are made once; set data.encode to live, or leave it out"
+    return None

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from mu_llama.training.config_values import Count, Fraction, Range, Rate
 
+Augmentation = Literal["level", "equaliser", "noise", "phone"]
 DataFormat = Literal["auto", "musicqa", "alpaca", "jsonl", "parquet"]
 
 
@@ -74,5 +75,9 @@ class DataConfig:
     """Longest row in tokens, prompt and answer; longer rows are cut, counted and reported."""
     skip_missing: bool = False
     """Drop and count examples whose audio is missing or can't be heard, instead of stopping before training."""
+    encode: Literal["once", "live"] = "once"
+    """`once`: each track is heard before training and its features kept; `live`: heard again each time it is drawn."""
+    augment: tuple[Augmentation, ...] = ()
+    """Changes to the sound of training tracks, each half the time; with `encode: live`."""
     window: Literal["auto", "full", "published"] = "auto"
     """Seconds heard of a track: all, the first minute as published, or (auto) the model's own; `full` for a new one."""

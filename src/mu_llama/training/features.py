@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
+from mu_llama.audio.augment import Augment
 from mu_llama.audio.waveform import Waveform
 from mu_llama.audio.windows import WindowPlan
 from mu_llama.encoders.protocol import Encoder
@@ -17,9 +18,6 @@ from mu_llama.hearing import Hearing
 from mu_llama.training.example import DataError, Example
 from mu_llama.training.fresh import FeatureStatistics, feature_statistics
 from mu_llama.training.silence import encode_silence
-
-Augment = Callable[[Waveform, random.Random], Waveform]
-"""Changes a window of sound by chance; the result has the same rate."""
 
 
 class Features(Protocol):
@@ -56,7 +54,7 @@ class FeatureTable:
     """The features of every distinct track, made once; satisfies `Features`, and is never augmented."""
 
     values: torch.Tensor
-    """Float32 (N, L, D), in memory or mapped from a file."""
+    """Float32 (N, L, D)."""
     rows: Mapping[Path | None, int]
     """Audio file to its row; None is that of the text-only examples."""
     errors: tuple[TrackError, ...] = field(default=())

@@ -97,7 +97,8 @@ class Trainer:
         folder: RunFolder,
     ) -> None:
         self.config, self.model, self.accelerator = config, model, accelerator
-        self._data, self._tokenised, self._folder = data, tokenised, folder
+        self._features = data.live or data.features
+        self._tokenised, self._folder = tokenised, folder
         self.progress = Progress()
         self._lengths = [len(row.ids) for row in tokenised.rows]
         self._weights = weights_of(tokenised, data)
@@ -139,7 +140,7 @@ class Trainer:
         for index, micro in enumerate(own):
             before = time.perf_counter()
             batch = make_batch(
-                micro, self._tokenised, self._data.features, self.accelerator.device, seed=self.config.run.seed
+                micro, self._tokenised, self._features, self.accelerator.device, seed=self.config.run.seed
             )
             data_s += time.perf_counter() - before
             num_tokens += int(batch.mask.sum())

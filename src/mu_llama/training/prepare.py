@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -33,7 +31,6 @@ def prepare_features(
     cache: FeatureCache | None,
     skip_unreadable: bool = False,
     num_workers: int = 1,
-    store: Path | None = None,
     track: Track = silent,
 ) -> FeatureTable:
     """Encode every distinct track of some examples, through the feature cache.
@@ -48,7 +45,6 @@ def prepare_features(
         cache: keeps features by content; None keeps nothing.
         skip_unreadable: leave tracks that can't be heard out of the table and list them in its `errors`.
         num_workers: tracks that are worked on at the same time, in threads: one is read while another is encoded.
-        store: file to map the table from, instead of holding it in memory; written in one step.
         track: told of the bytes of audio files gone through.
 
     Returns:
@@ -56,7 +52,7 @@ def prepare_features(
 
     Raises:
         DataError: after all tracks were tried, if some can't be heard and `skip_unreadable` is not set (up to 20
-            are listed), if none can, or if there are no examples; or if `store` can't be written.
+            are listed), if none can, or if there are no examples.
     """
     wanted = dict.fromkeys(example.audio for example in examples)
     paths = [path for path in wanted if path is not None]
@@ -79,11 +75,11 @@ def prepare_features(
             yield heard
 
     with closing(values()) as found:
-        table = _in_memory(found) if store is None else _mapped(found, store, (encoder.num_layers, encoder.width))
+        table = list(found)
     if errors and (not skip_unreadable or len(errors) == len(paths)):
         advice = "replace them, or set data.skip_missing to drop their examples"
         raise DataError("\n".join(listing("tracks that can't be heard", map(str, errors), advice)))
-    return FeatureTable(table, rows, tuple(errors))
+    return FeatureTable(torch.stack(table) if table else torch.empty(0), rows, tuple(errors))
 
 
 def _hear_all(hearing: Hearing, paths: Sequence[Path], *, num_workers: int, track: Track) -> Iterator[Heard]:
@@ -119,32 +115,3 @@ def _size_bytes(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _in_memory(values: Iterator[torch.Tensor]) -> torch.Tensor:
-    rows = list(values)
-    return torch.stack(rows) if rows else torch.empty(0)
-
-
-def _mapped(values: Iterator[torch.Tensor], store: Path, shape: tuple[int, int]) -> torch.Tensor:
-    """Write rows of a shape to a file one after the other, and map it to (N, L, D)."""
-    partial = store.with_name(f".{store.name}.{secrets.token_hex(8)}.partial")
-    num_rows = 0
-    try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            for row in values:
-                file.write(row.numpy().tobytes())
-                num_rows += 1
-        os.replace(partial, store)  # noqa: PTH105 - the name says that it's one step
-    except OSError as error:
-        raise DataError(
-            f"{store}: the features can't be written ({error.strerror or error}); free some space"
-        ) from error
-    finally:
-        with suppress(OSError):  # gone, or never made
-            partial.unlink()
-    if num_rows == 0:
-        return torch.empty(0)
-    flat = torch.from_file(str(store), shared=False, size=num_rows * shape[0] * shape[1], dtype=torch.float32)
-    return flat.view(num_rows, *shape)

@@ -6,9 +6,11 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mu_llama.audio.augment import chain
 from mu_llama.checkpoints.llama_source import open_tokenizer, read_llama
 from mu_llama.checkpoints.open_model import PLANS, find_parts, make_encoder
 from mu_llama.checkpoints.parts import EncoderParts, LlamaParts, ModelParts
@@ -23,7 +25,7 @@ from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_sources import FreshAdapter
 from mu_llama.training.example import DataError, Example
 from mu_llama.training.examples import Dataset, hold_out, read_datasets
-from mu_llama.training.features import FeatureTable
+from mu_llama.training.features import Features, FeatureTable, LiveFeatures
 from mu_llama.training.fresh import fresh_adapter
 from mu_llama.training.prepare import prepare_features
 from mu_llama.training.rows import Row, tokenise
@@ -41,6 +43,8 @@ class Data:
     """To measure the validation loss on; may be empty."""
     features: FeatureTable
     """Of all of them."""
+    live: Features | None = None
+    """What training hears instead, with `data.encode: live`; validation takes the table."""
 
     @property
     def train(self) -> list[Example]:
@@ -83,15 +87,19 @@ def read_data(config: TrainConfig, parts: ModelParts | None, *, home: Path, trac
     elif data.validation_fraction:
         datasets, validation = hold_out(datasets, fraction=data.validation_fraction, seed=config.run.seed)
     window = data.window if data.window != "auto" else (parts.window if parts is not None else "full")
+    encoder = cache(_encoder_builder(config, parts))
     features = prepare_features(
         [*(example for dataset in datasets for example in dataset.examples), *validation],
-        make_encoder=_encoder_builder(config, parts),
+        make_encoder=encoder,
         plan=PLANS[window],
         cache=FeatureCache(home / "features"),
         skip_unreadable=data.skip_missing,
         track=track,
     )
-    return Data(datasets, tuple(features.usable(validation)), features)
+    live = None
+    if data.encode == "live":
+        live = LiveFeatures(encoder(), plan=PLANS[window], augment=chain(data.augment))
+    return Data(datasets, tuple(features.usable(validation)), features, live)
 
 
 def _encoder_builder(config: TrainConfig, parts: ModelParts | None) -> Callable[[], Any]:
