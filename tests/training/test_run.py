@@ -213,6 +213,31 @@ def test_two_processes_equal_one_with_twice_the_accumulation(data: Path, home: P
     assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
 
 
+@pytest.mark.parametrize("wrap", ["NO_WRAP", "TRANSFORMER_BASED_WRAP"])
+def test_weights_spread_over_two_processes_train_the_same(wrap: str, data: Path, home: Path, tmp_path: Path) -> None:
+    """FSDP, stopped and going on: the same losses, the same model, and sample answers on the way."""
+    train(config(data, tmp_path / "one", "batch.accumulate=4", phase="joint"), home=home)
+    pair = as_yaml(tmp_path / "two.yaml", settings(data, tmp_path / "two", phase="joint"))
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    own = environment(home) | {
+        "ACCELERATE_USE_CPU": "true", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": wrap, "FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }  # fmt: skip
+    for stop_after in ("5", "0"):
+        options = [stop_after, "--config", str(pair), "--set", "run.sample_every_steps=4"]
+        command = [*line, "-m", "tests.training.fsdp_on_cpu", *options]
+        done = subprocess.run(command, env=own, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) == (stop_after == "0"), done.stderr[-3000:]
+        assert (tmp_path / "two" / "model").exists() == (stop_after == "0")
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), atol=1e-5)
+    one, two = trained(tmp_path / "one"), trained(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
+    samples = [json.loads(line) for line in (tmp_path / "two" / "samples.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in samples] == [4, 4, 8, 8]
+
+
 def test_a_loss_that_is_no_number_stops_with_the_ids(
     data: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

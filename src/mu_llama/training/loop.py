@@ -20,6 +20,7 @@ from mu_llama.training.loss import AnswerLoss
 from mu_llama.training.optimiser import build_optimiser, set_rates
 from mu_llama.training.phases import plain_name
 from mu_llama.training.run_folder import Progress, RunFolder, Saved
+from mu_llama.training.sharding import load_moments, spread_like, whole
 from mu_llama.training.starting import Data, Tokenised
 from mu_llama.training.stream import Update, make_batch, num_updates, peak_rates, updates, weights_of
 
@@ -112,8 +113,7 @@ class Trainer:
             betas=config.optimiser.betas,
         )
         self.engine, self.optimiser = accelerator.prepare(engine, optimiser)
-        if config.precision.compile:
-            self.engine = torch.compile(self.engine)
+        self._stepping = torch.compile(self.engine) if config.precision.compile else self.engine
         self.total = num_updates(config, self._lengths, world=accelerator.num_processes)
 
     def __iter__(self) -> Iterator[Step]:
@@ -146,7 +146,7 @@ class Trainer:
             num_tokens += int(batch.mask.sum())
             waits = index < len(own) - 1
             with self.accelerator.no_sync(self.engine) if waits else nullcontext():
-                loss = self.engine(batch) / len(own)
+                loss = self._stepping(batch) / len(own)
                 self.accelerator.backward(loss)
             total += loss.detach()
         mean = float(self.accelerator.reduce(total, reduction="mean"))
@@ -173,24 +173,30 @@ class Trainer:
             f"{self._folder.path / 'not-finite.jsonl'}: lower the learning rate, set optimiser.clip_norm, or use bf16"
         )
 
-    def trained(self) -> dict[str, Tensor]:
-        """Copies of what is trained, on the CPU, under plain names; gathered where it is sharded."""
+    def state(self) -> dict[str, Tensor]:
+        """Everything the model holds, on the CPU; on the main process alone where weights are sharded."""
         state: Mapping[str, Tensor] = self.accelerator.get_state_dict(self.engine)
-        names = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-        plain = {name.removeprefix("_orig_mod.").removeprefix("model."): value for name, value in state.items()}
-        return {plain_name(name): plain[name].detach().cpu().clone() for name in names}
+        return {name.removeprefix("model."): value.detach().cpu() for name, value in state.items()}
+
+    def trained(self) -> dict[str, Tensor]:
+        """Copies of what is trained, on the CPU, under plain names."""
+        return {
+            plain_name(name): whole(parameter.detach()).cpu().clone()
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
+        }
 
     def save(self, name: str) -> None:
         """Write a checkpoint, on the main process."""
-        weights = self.trained()
+        weights, optimiser = self.trained(), self._optimiser_state()
         if self.accelerator.is_main_process:
-            self._folder.save(name, self.progress, weights, self._optimiser_state())
+            self._folder.save(name, self.progress, weights, optimiser)
         self.accelerator.wait_for_everyone()
 
     def _optimiser_state(self) -> dict[str, Any]:
         scaler = self.accelerator.scaler
         return {
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": whole(self.optimiser.state_dict()),
             "scaler": None if scaler is None else scaler.state_dict(),
             "random": torch.get_rng_state(),
         }
@@ -202,7 +208,7 @@ class Trainer:
             ConfigError: if it is of another phase or architecture; names what differs.
         """
         self.load_weights(saved.weights)
-        self.optimiser.load_state_dict(saved.optimiser["optimiser"])
+        load_moments(self.optimiser, saved.optimiser["optimiser"])
         if saved.optimiser["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(saved.optimiser["scaler"])
         torch.set_rng_state(saved.optimiser["random"])
@@ -221,4 +227,4 @@ class Trainer:
             )
         with torch.no_grad():
             for name, value in own.items():
-                value.copy_(weights[name])
+                value.copy_(spread_like(weights[name], value))

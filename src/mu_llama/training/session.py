@@ -22,6 +22,7 @@ from mu_llama.training.loop import Step, Trainer
 from mu_llama.training.memory import MemoryEstimate, estimate_memory
 from mu_llama.training.phases import phase_by_name
 from mu_llama.training.run_folder import PLOT_FILE, SAMPLES_FILE, RunFolder
+from mu_llama.training.sharding import gathered, is_sharded
 from mu_llama.training.starting import Data, Tokenised, tokenise_examples
 from mu_llama.training.trainable import build_trainable, checkpoint_activations, export_tensors
 from mu_llama.training.validation import sample_answers, validation_loss
@@ -152,7 +153,7 @@ class Session:
         assert self.held is not None, "validation is due only with held-out data"
         progress, run = self.trainer.progress, self.config.run
         loss = validation_loss(
-            self.model,
+            self.trainer.engine,
             self.held,
             self.data.features,
             batch_size=self.config.batch.size,
@@ -172,18 +173,22 @@ class Session:
         return run.early_stop_patience is not None and progress.num_worse >= run.early_stop_patience
 
     def _sample(self, update: int) -> None:
-        if not self.is_main or self.held is None:
+        # Where weights are spread over processes, all of them have to take part in a forward pass.
+        if self.held is None or not (self.is_main or is_sharded(self.trainer.engine)):
             return
         tracks = {example.audio: example for example in self.held.examples if example.audio is not None}
-        samples = sample_answers(
-            self.model,
-            self.parts,
-            self.tokenizer,
-            examples=list(tracks.values())[: self.config.run.num_sample_tracks],
-            features=self.data.features,
-            questions=self.config.run.sample_questions,
-            accelerator=self.accelerator,
-        )
+        with gathered(self.trainer.engine):
+            samples = sample_answers(
+                self.model,
+                self.parts,
+                self.tokenizer,
+                examples=list(tracks.values())[: self.config.run.num_sample_tracks],
+                features=self.data.features,
+                questions=self.config.run.sample_questions,
+                accelerator=self.accelerator,
+            )
+        if not self.is_main:
+            return
         for sample in samples:
             self.folder.log({"update": update, **sample}, file=SAMPLES_FILE)
         self.watcher.answered(update, samples)
@@ -201,10 +206,7 @@ class Session:
         best = self.folder.best() if progress.best_update is not None else None
         if best is not None and best.progress.update != progress.update:
             self.trainer.load_weights(best.weights)
-        state = {
-            name.removeprefix("_orig_mod.").removeprefix("model."): value.cpu()
-            for name, value in self.accelerator.get_state_dict(self.trainer.engine).items()
-        }
+        state = self.trainer.state()
         last = [row["loss"] for row in self.folder.metrics() if "loss" in row]
         loss = last[-1] if last else self.loss
         summary = {"updates": progress.update, "loss": loss,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from mu_llama.checkpoints.parts import ModelParts
 from mu_llama.generation import Decoder, GenerationOptions
@@ -14,7 +15,6 @@ from mu_llama.prompts import Turn
 from mu_llama.tokenizer import Tokenizer
 from mu_llama.training.example import Example
 from mu_llama.training.features import Features
-from mu_llama.training.loss import answer_loss
 from mu_llama.training.order import MicroBatch, plain_batches
 from mu_llama.training.starting import Tokenised
 from mu_llama.training.stream import make_batch
@@ -24,22 +24,27 @@ _SAMPLE_TOKENS = 64
 
 @torch.no_grad()
 def validation_loss(
-    model: MuLlama, tokenised: Tokenised, features: Features, *, batch_size: int, accelerator: Any
+    engine: nn.Module, tokenised: Tokenised, features: Features, *, batch_size: int, accelerator: Any
 ) -> float:
-    """Mean loss over all target tokens, shared among processes; features are not augmented."""
+    """Mean loss over all target tokens, shared among processes; features are not augmented.
+
+    Each process makes as many forward passes, because those of sharded weights wait for one another.
+    """
     order = sorted(range(len(tokenised.rows)), key=lambda row: len(tokenised.rows[row].ids))
     batches = plain_batches(order, batch_size=batch_size)
     total = torch.zeros(2, dtype=torch.float64)
-    was_training = model.training
-    model.eval()
-    for number in range(accelerator.process_index, len(batches), accelerator.num_processes):
+    was_training = engine.training
+    engine.eval()
+    for first in range(0, len(batches), accelerator.num_processes):
+        number = min(first + accelerator.process_index, len(batches) - 1)
         micro = MicroBatch(number, 0, number, len(batches), tuple(batches[number]))
         batch = make_batch(micro, tokenised, features, accelerator.device, seed=None)
-        num_targets = sum(tokenised.rows[row].num_target_tokens for row in micro.rows)
+        is_own = first + accelerator.process_index < len(batches)
+        num_targets = is_own * sum(tokenised.rows[row].num_target_tokens for row in micro.rows)
         with accelerator.autocast():
-            loss = answer_loss(model, batch)
+            loss = engine(batch)
         total += torch.tensor([float(loss) * num_targets, num_targets], dtype=torch.float64)
-    model.train(was_training)
+    engine.train(was_training)
     summed = accelerator.reduce(total.to(accelerator.device, torch.float32), reduction="sum")
     return float(summed[0] / summed[1])
 
