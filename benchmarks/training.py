@@ -28,7 +28,8 @@ from mu_llama.hearing import Hearing
 from mu_llama.runtime import home_folder
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_file import parse_config
-from mu_llama.training.loop import Trainer, make_accelerator
+from mu_llama.training.engine import make_accelerator
+from mu_llama.training.loop import Trainer
 from mu_llama.training.loss import answer_loss
 from mu_llama.training.memory import estimate_memory
 from mu_llama.training.optimiser import build_optimiser

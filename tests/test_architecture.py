@@ -31,7 +31,7 @@ DOORS = {
     "soxr": {"audio/resample.py"},
     "sentencepiece": {"tokenizer.py"},
     "huggingface_hub": {"hub.py", "encoders/mert_config.py", "checkpoints/hugging_face.py", "checkpoints/gguf.py"},
-    "accelerate": {"checkpoints/dispatch.py", "training/loop.py"},
+    "accelerate": {"checkpoints/dispatch.py", "training/engine.py"},
     "bitsandbytes": {"model/quantisation.py"},
     "typer": {"cli/"},
     "peft": {"training/trainable.py"},

@@ -14,23 +14,34 @@ from accelerate.state import AcceleratorState, DistributedType, PartialState
 from mu_llama.training import loop
 from mu_llama.training.__main__ import main
 
-plain_init, plain_log = AcceleratorState.__init__, loop.Trainer._step
-stop_after = int(sys.argv.pop(1))
+
+def pretend_gpus() -> None:
+    """Take what accelerate takes for several CPUs as FSDP."""
+    plain = AcceleratorState.__init__
+
+    def init(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+        plain(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+            self.fsdp_plugin = fsdp_plugin
+
+    AcceleratorState.__init__ = init
 
 
-def init(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
-    plain_init(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
-    if fsdp_plugin is not None:
-        self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
-        self.fsdp_plugin = fsdp_plugin
+def die_after(num_updates: int) -> None:
+    """End the process hard before the next update."""
+    plain = loop.Trainer._step
+
+    def step(self: Any, update: Any) -> Any:
+        if update.number == num_updates:
+            os._exit(7)
+        return plain(self, update)
+
+    loop.Trainer._step = step  # type: ignore[method-assign]
 
 
-def step(self: Any, update: Any) -> Any:
-    if stop_after and update.number == stop_after:
-        os._exit(7)
-    return plain_log(self, update)
-
-
-AcceleratorState.__init__ = init
-loop.Trainer._step = step
-sys.exit(main())
+if __name__ == "__main__":
+    pretend_gpus()
+    if num_updates := int(sys.argv.pop(1)):
+        die_after(num_updates)
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The training loop; the only door to accelerate here."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from mu_llama.errors import ConfigError, MuLlamaError
 from mu_llama.model.mu_llama import MuLlama
 from mu_llama.training.config import TrainConfig
+from mu_llama.training.engine import is_deepspeed
 from mu_llama.training.loss import AnswerLoss
 from mu_llama.training.optimiser import build_optimiser, set_rates
 from mu_llama.training.phases import plain_name
@@ -23,8 +23,6 @@ from mu_llama.training.run_folder import Progress, RunFolder, Saved
 from mu_llama.training.sharding import load_moments, spread_like, whole
 from mu_llama.training.starting import Data, Tokenised
 from mu_llama.training.stream import Update, make_batch, num_updates, peak_rates, updates, weights_of
-
-_MIXED = {"bf16": "bf16", "fp16": "fp16", "fp32": "no"}
 
 
 class TrainingError(MuLlamaError, RuntimeError):
@@ -49,30 +47,6 @@ class Step:
     """Wall time."""
     data_s: float
     """Of that, waiting for data."""
-
-
-def make_accelerator(config: TrainConfig, folder: RunFolder) -> Any:
-    """Set the engine up: one process, DDP, FSDP or DeepSpeed, as `accelerate launch` was told.
-
-    Raises:
-        ConfigError: if accelerate or a tracker isn't installed.
-    """
-    try:
-        import accelerate
-    except ImportError as error:
-        raise ConfigError("training needs accelerate; run: pip install 'mu-llama[train]'") from error
-    plugin = accelerate.utils.GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False)
-    try:
-        return accelerate.Accelerator(
-            mixed_precision=_MIXED[config.precision.dtype],
-            gradient_accumulation_plugin=plugin,
-            log_with=list(config.run.trackers) or None,
-            project_dir=str(folder.path),
-        )
-    except (ImportError, ValueError) as error:
-        raise ConfigError(
-            f"{' '.join(str(error).split())}; check run.trackers and precision.dtype; a process trains in one dtype"
-        ) from error
 
 
 class Trainer:
@@ -137,18 +111,17 @@ class Trainer:
         set_rates(self.optimiser, update.rate_factor)
         own = update.batches[self.accelerator.process_index :: self.accelerator.num_processes]
         total = torch.zeros((), device=self.accelerator.device)
-        for index, micro in enumerate(own):
+        for micro in own:
             before = time.perf_counter()
             batch = make_batch(
                 micro, self._tokenised, self._features, self.accelerator.device, seed=self.config.run.seed
             )
             data_s += time.perf_counter() - before
             num_tokens += int(batch.mask.sum())
-            waits = index < len(own) - 1
-            with self.accelerator.no_sync(self.engine) if waits else nullcontext():
-                loss = self._stepping(batch) / len(own)
+            with self.accelerator.accumulate(self.engine):
+                loss = self._stepping(batch)
                 self.accelerator.backward(loss)
-            total += loss.detach()
+            total += loss.detach() / len(own)
         mean = float(self.accelerator.reduce(total, reduction="mean"))
         if not math.isfinite(mean):
             self._stop_at(update, mean)
@@ -196,7 +169,8 @@ class Trainer:
     def _optimiser_state(self) -> dict[str, Any]:
         scaler = self.accelerator.scaler
         return {
-            "optimiser": whole(self.optimiser.state_dict()),
+            # DeepSpeed's moments lie in its own objects, spread over processes.
+            "optimiser": None if is_deepspeed(self.accelerator) else whole(self.optimiser.state_dict()),
             "scaler": None if scaler is None else scaler.state_dict(),
             "random": torch.get_rng_state(),
         }
@@ -205,8 +179,13 @@ class Trainer:
         """Go on from a checkpoint.
 
         Raises:
-            ConfigError: if it is of another phase or architecture; names what differs.
+            ConfigError: if it is of another phase or architecture, naming what differs; or under DeepSpeed.
         """
+        if saved.optimiser["optimiser"] is None or is_deepspeed(self.accelerator):
+            raise ConfigError(
+                f"{self._folder.path}: DeepSpeed keeps the moments of its runs, so none can go on under it or from its "
+                "checkpoints; give the run a new folder (run.out), or train with FSDP"
+            )
         self.load_weights(saved.weights)
         load_moments(self.optimiser, saved.optimiser["optimiser"])
         if saved.optimiser["scaler"] is not None and self.accelerator.scaler is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from mu_llama.progress import Track, silent
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_file import config_to_dict
-from mu_llama.training.loop import make_accelerator
+from mu_llama.training.engine import make_accelerator
 from mu_llama.training.run_folder import RunFolder
 from mu_llama.training.session import Result, Session
 from mu_llama.training.starting import base_parts, fresh_parts, read_data, renamed

@@ -54,7 +54,7 @@ class Session:
         parts: what training begins with.
         data: examples and features.
         folder: where everything is written.
-        accelerator: from `loop.make_accelerator`.
+        accelerator: from `engine.make_accelerator`.
         watcher: told how it goes.
         track: follows the loading.
     """

@@ -1,0 +1,1 @@
+"""Question-answer pairs and captions about music, made from tags and captions."""

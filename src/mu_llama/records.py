@@ -1,0 +1,137 @@
+"""Records that cross stages, and JSON lines: read, append, write whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Track:
+    """A piece of audio and what is known about it.
+
+    Example:
+        >>> track = Track("folder/a.ogg", audio=Path("a.ogg"), tags={"instrument": ("piano",)})
+        >>> Track.from_dict(track.to_dict()) == track
+        True
+    """
+
+    id: str
+    """Unique in its corpus."""
+    audio: Path | None = None
+    """Audio file; None where it is missing."""
+    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Labels by category: genre, instrument, voice, mood, tempo, other."""
+    caption: str | None = None
+    """What somebody wrote about it."""
+    facts: Mapping[str, float | str] = field(default_factory=dict)
+    """Measured or stated values by name: tempo_bpm, key, duration_s."""
+    title: str | None = None
+    """As its makers call it."""
+    artist: str | None = None
+    """Who made it; tracks of one artist stay on one side of a split."""
+    licence: str | None = None
+    """Of the audio and its labels, as far as known."""
+    source: str = ""
+    """Name of the corpus."""
+
+    @property
+    def group(self) -> str:
+        """What stays together in a split: the artist, else the track."""
+        return self.artist or self.id
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for JSON; what is unknown is left out."""
+        plain = {
+            "id": self.id,
+            "audio": None if self.audio is None else str(self.audio),
+            "tags": {category: list(tags) for category, tags in self.tags.items() if tags},
+            "caption": self.caption,
+            "facts": dict(self.facts),
+            "title": self.title,
+            "artist": self.artist,
+            "licence": self.licence,
+            "source": self.source,
+        }
+        return {name: value for name, value in plain.items() if value or name == "id"}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Track:
+        """Undo `to_dict`."""
+        audio = plain.get("audio")
+        return cls(
+            id=plain["id"],
+            audio=None if audio is None else Path(audio),
+            tags={category: tuple(tags) for category, tags in plain.get("tags", {}).items()},
+            caption=plain.get("caption"),
+            facts=dict(plain.get("facts", {})),
+            title=plain.get("title"),
+            artist=plain.get("artist"),
+            licence=plain.get("licence"),
+            source=plain.get("source", ""),
+        )
+
+
+def to_line(row: Mapping[str, Any]) -> str:
+    """Write a row as a line of JSON, with its newline."""
+    return json.dumps(row, ensure_ascii=False, separators=(", ", ": ")) + "\n"
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a JSON lines file; one that a kill cut off at the end is passed over, and so is no file."""
+    for _, row in read_lines_at(path):
+        yield row
+
+
+def read_lines_at(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Stream rows with the byte where each begins."""
+    if not path.is_file():
+        return
+    offset_bytes = 0
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n") and line.strip():
+                yield offset_bytes, json.loads(line)
+            offset_bytes += len(line)
+
+
+def drop_cut_line(path: Path) -> None:
+    """Take away what a kill left of a line at the end of a file, so that the next line begins on its own."""
+    if not path.is_file():
+        return
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        end = size
+        while end and not _ends_line(file, end):
+            end = max(0, end - 1)
+        if end != size:
+            file.truncate(end)
+
+
+def _ends_line(file: Any, end: int) -> bool:
+    file.seek(end - 1)
+    return bool(file.read(1) == b"\n")
+
+
+def write_whole(path: Path, parts: Iterable[str] | Iterable[bytes]) -> None:
+    """Write a file in one step: it appears whole or stays as it was.
+
+    Raises:
+        OSError: if the disk is full or the folder can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with scratch.open("wb") as file:
+            for part in parts:
+                file.write(part.encode("utf-8") if isinstance(part, str) else part)
+        os.replace(scratch, path)  # noqa: PTH105 - the name says that it's one step
+    finally:
+        with suppress(OSError):  # gone, when all went well
+            scratch.unlink()
