@@ -64,6 +64,9 @@ class FfmpegDecoder:
             raise AudioError(f"claims {self.num_channels} channels at {self.rate_hz} Hz, which is no real recording")
         self.declared_s: float | None = self._declared_s()
         """Length that the container states, if its kind is known to state it."""
+        stated = {**self._stream.metadata, **self._container.metadata}
+        self.tags = {name.lower(): value for name, value in stated.items()}
+        """What the file says about itself (title, artist, genre, ...), names in small letters."""
 
     def close(self) -> None:
         """Free FFmpeg's buffers; the reader stays open."""

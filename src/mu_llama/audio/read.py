@@ -34,6 +34,7 @@ class Decoder(Protocol):
     rate_hz: int
     num_channels: int
     declared_s: float | None
+    tags: dict[str, str]
     damaged: int
     broken: bool
 
@@ -63,6 +64,8 @@ class AudioStream:
         """C: channels, as stored in the file."""
         self.declared_s = decoder.declared_s
         """Length of the whole file as its header states it; None where that is a guess."""
+        self.tags = decoder.tags
+        """What the file says about itself (title, artist, genre, ...), names in small letters."""
         self.truncated = False
         """Whether the last full iteration met the end of the file too early."""
         self.num_damaged = 0

@@ -48,6 +48,7 @@ class SoundfileDecoder:
             self.close()
             raise AudioError("holds no sample that can be decoded")
         self.declared_s: float | None = self._file.frames / self.rate_hz if 0 < self._file.frames < 2**48 else None
+        self.tags = {name.lower(): str(value) for name, value in self._file.copy_metadata().items()}
 
     def close(self) -> None:
         """Free libsndfile's buffers; the reader stays open."""

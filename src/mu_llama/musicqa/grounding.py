@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from mu_llama.musicqa.vocabulary import CATEGORIES, Mention, Term, find_mentions, terms, terms_of_tag
 from mu_llama.records import Track
@@ -13,11 +13,13 @@ from mu_llama.records import Track
 CHECKED = ("instrument", "genre", "voice", "tempo")
 """Categories in which an answer may not contradict the labels."""
 
-_NEGATION = re.compile(
-    r"\b(?:no|not|non|without|never|neither|nor|lacks?|lacking|absence of|absent|free of|devoid of|instead of|"
-    r"rather than|cannot|aren't|isn't|doesn't|don't|there's no)\b(?:[\s,]+\w[\w'&-]*){0,4}[\s,]*$",
-    re.IGNORECASE,
+_DENIAL = (
+    r"\b(?:no|not|non|without|nobody|nothing|never|neither|nor|lacks?|lacking|absence of|absent|free of|devoid of|"
+    r"instead of|rather than|cannot|aren't|isn't|doesn't|don't|there's no)\b"
 )
+_DENIES = re.compile(_DENIAL, re.IGNORECASE)
+# A denial reaches up to four words further, to the end of its clause.
+_NEGATION = re.compile(_DENIAL + r"(?:[\s,]+\w[\w'&-]*){0,4}[\s,]*$", re.IGNORECASE)
 # Where a negation ends.
 _CLAUSE = re.compile(r"[.;:!?]|\b(?:but|while|although|though|however|except|only|and then)\b", re.IGNORECASE)
 _ONLY = re.compile(r"\bno other (?:instruments?|sounds?)\b", re.IGNORECASE)
@@ -44,7 +46,7 @@ class Labels:
     tempo_bpm: float | None = None
     """Beats per minute, where stated or measured."""
 
-    @property
+    @cached_property
     def present(self) -> frozenset[str]:
         """Named terms with everything broader."""
         return self.named.union(*(terms()[name].broader for name in self.named))
@@ -64,7 +66,7 @@ def labels_of(track: Track) -> Labels:
         for tag in track.tags.get(category, ()):
             if _NO_VOICE.search(tag) and category != "genre":
                 absent.add(terms()["voice"])
-            elif any(True for _ in _negated(tag)):
+            elif negates(tag):
                 absent.update(mention.term for mention in _negated(tag))
             else:
                 named.update(terms_of_tag(tag))
@@ -149,6 +151,11 @@ def _wrong_bpm(text: str, labels: Labels) -> Iterator[str]:
             yield f"states {said:g} beats per minute, but the labels say {known:g}"
 
 
+def negates(tag: str) -> bool:
+    """Whether a tag says that something is not there, like `no drums`."""
+    return _NO_VOICE.search(tag) is not None or bool(_negated(tag))
+
+
 @lru_cache(maxsize=65536)
 def _negated(tag: str) -> tuple[Mention, ...]:
     return tuple(mention for mention, negated in _read(tag) if negated)
@@ -157,7 +164,11 @@ def _negated(tag: str) -> tuple[Mention, ...]:
 def _read(text: str) -> Iterable[tuple[Mention, bool]]:
     """Give each term that a text names, and whether it is denied there."""
     text = _ONLY.sub(lambda match: "_" * len(match[0]), text)
+    denies = _DENIES.search(text) is not None
     for mention in find_mentions(text):
+        if not denies:
+            yield mention, False
+            continue
         before = text[: mention.start]
         clause = before[max((match.end() for match in _CLAUSE.finditer(before)), default=0) :]
         yield mention, _NEGATION.search(clause) is not None

@@ -17,7 +17,6 @@ _CONTEXTS = ("music", "song", "track", "tune", "piece", "style", "beat", "genre"
 
 
 _WORD = re.compile(r"[^\W_]+(?:['&][^\W_]+)*|&")
-_MOST_WORDS = 4
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,12 @@ def find_mentions(text: str) -> list[Mention]:
         ['female voice', 'electric guitar']
     """
     in_sentences, _ = _spellings()
+    first_words = _first_words()
     words = [(match[0].lower(), match.start(), match.end()) for match in _WORD.finditer(text)]
     found, index = [], 0
     while index < len(words):
-        for count in range(_longest_run(text, words, index), 0, -1):
+        most = first_words.get(words[index][0], 0)
+        for count in range(_longest_run(text, words, index, most) if most else 0, 0, -1):
             start, end = words[index][1], words[index + count - 1][2]
             term = in_sentences.get(" ".join(word for word, _, _ in words[index : index + count]))
             if term is not None and not _is_part(text, start, end):
@@ -83,11 +84,11 @@ def find_mentions(text: str) -> list[Mention]:
     return found
 
 
-def _longest_run(text: str, words: list[tuple[str, int, int]], index: int) -> int:
-    """How many words from here on stand with nothing but spaces and hyphens between, up to the longest spelling."""
+def _longest_run(text: str, words: list[tuple[str, int, int]], index: int, most: int) -> int:
+    """How many words from here on, up to `most`, stand with nothing but spaces and hyphens between."""
     count = 1
     while (
-        count < _MOST_WORDS
+        count < most
         and index + count < len(words)
         and not text[words[index + count - 1][2] : words[index + count][1]].strip(" -\n\t")
     ):
@@ -133,6 +134,16 @@ def _spellings() -> tuple[dict[str, Term], dict[str, Term]]:
                 for context in _CONTEXTS:
                     in_sentences.setdefault(f"{plain} {context}", term)
     return in_sentences, whole
+
+
+@cache
+def _first_words() -> dict[str, int]:
+    """First word of a spelling to the number of words of the longest one that begins so."""
+    found: dict[str, int] = {}
+    for spelling in _spellings()[0]:
+        words = spelling.split(" ")
+        found[words[0]] = max(found.get(words[0], 0), len(words))
+    return found
 
 
 def _key(text: str) -> str:

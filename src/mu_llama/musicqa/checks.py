@@ -1,0 +1,133 @@
+"""Whether a reply may enter a data set: its shape, language, length, honesty. Pure functions."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mu_llama.musicqa.grounding import Labels, contradictions
+from mu_llama.musicqa.language import language_of
+from mu_llama.musicqa.reply import FIXED_KEYS, NUM_DISTRACTORS, Reply, Wanted
+from mu_llama.musicqa.vocabulary import find_mentions
+from mu_llama.musicqa.writers.protocol import Damaged
+
+LEAST_WORDS, MOST_CHARACTERS = 2, 1500
+_SHARED_WORDS = 9
+_WORD = re.compile(r"\w+")
+_LEAKS = re.compile(
+    r"\bas an ai\b|\blanguage model\b|\bjson\b|<\||\[/?inst\]|^#{2,}|```|\bsystem prompt\b|"
+    r"\b(?:based on|according to|from|in) the (?:given |provided )?(?:tags?|labels?|metadata|captions?)\b|"
+    r"\b(?:provided|given) (?:tags?|labels?|metadata|captions?|information|text)\b|^(?:sure|certainly|of course)[,!]|"
+    r"^here (?:is|are) (?:the|a|your|some)\b|\bi (?:cannot|can't) (?:listen|hear)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def parse_reply(text: str) -> dict[str, Any]:
+    """Find the JSON object in what a model wrote, in a code fence or among other words too.
+
+    Raises:
+        Damaged: if there is none, or it is cut off.
+
+    Example:
+        >>> parse_reply('Sure! {"caption": "A calm piece."}')
+        {'caption': 'A calm piece.'}
+    """
+    start = text.find("{")
+    if start < 0:
+        raise Damaged("there is no JSON object in it")
+    try:
+        plain, _ = json.JSONDecoder().raw_decode(text, start)
+    except ValueError as error:
+        raise Damaged(f"its JSON is damaged or cut off ({error})") from error
+    if not isinstance(plain, dict):
+        raise Damaged("its JSON is no object")
+    return plain
+
+
+def shape_problems(plain: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """Say what is missing from a reply, too much, or of the wrong kind."""
+    problems = [f"{key} is missing or no text" for key in (*FIXED_KEYS, "caption") if not _is_text(plain.get(key))]
+    problems += _list_problems(plain, "pairs", wanted.num_pairs, ("question", "answer"))
+    problems += _list_problems(plain, "choices", wanted.num_choices, ("question", "answer"))
+    for number, choice in enumerate(plain.get("choices") or (), start=1):
+        wrong = choice.get("distractors") if isinstance(choice, dict) else None
+        if not isinstance(wrong, list) or len(wrong) != NUM_DISTRACTORS or not all(map(_is_text, wrong)):
+            problems.append(f"choices {number} has no {NUM_DISTRACTORS} distractors")
+    return problems
+
+
+def reply_problems(
+    reply: Reply, labels: Labels, *, prompt: str = "", language: str | None = "en", strict: bool = False
+) -> list[str]:
+    """Say why a well-shaped reply may not be used; nothing if it may.
+
+    Args:
+        reply: to look at.
+        labels: of its track.
+        prompt: instructions whose words may not be repeated.
+        language: ISO 639-1 code that the whole must be in; None for any.
+        strict: refuse also what no label speaks of, see `grounding.contradictions`.
+    """
+    problems = list(_text_problems(reply, prompt))
+    if language is not None:
+        found = language_of(" ".join(text for _, text in reply.statements()))
+        if found != language:
+            problems.append(f"is in {found}; expected {language}")
+    for where, text in reply.statements():
+        problems += [f"{where} {problem}" for problem in contradictions(text, labels, strict=strict)]
+    return problems + list(_choice_problems(reply, labels))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _list_problems(plain: Mapping[str, Any], name: str, count: int, keys: tuple[str, ...]) -> list[str]:
+    items = plain.get(name)
+    if not isinstance(items, list) or len(items) != count:
+        came = len(items) if isinstance(items, list) else "none"
+        return [f"{name} holds {came}; expected {count}"]
+    return [
+        f"{name} {number} has no {key}"
+        for number, item in enumerate(items, start=1)
+        for key in keys
+        if not isinstance(item, dict) or not _is_text(item.get(key))
+    ]
+
+
+def _text_problems(reply: Reply, prompt: str) -> Iterator[str]:
+    questions = [(f"question {number}", pair.question) for number, pair in enumerate(reply.pairs, start=1)]
+    shared = _runs(prompt)
+    for where, text in [*reply.statements(), *questions]:
+        if len(text) > MOST_CHARACTERS:
+            yield f"{where} is {len(text)} characters long; expected at most {MOST_CHARACTERS}"
+        if _LEAKS.search(text) or (shared and not shared.isdisjoint(_runs(text))):
+            yield f"{where} speaks of its instructions: {text[:60]!r}"
+    for where, text in [*list(reply.statements())[: len(FIXED_KEYS)], *questions]:
+        if len(text.split()) < LEAST_WORDS:
+            yield f"{where} has fewer than {LEAST_WORDS} words: {text!r}"
+    asked = [pair.question.strip().casefold() for pair in reply.pairs]
+    if len(set(asked)) < len(asked):
+        yield "asks the same question twice"
+
+
+def _runs(text: str) -> frozenset[tuple[str, ...]]:
+    """Every run of so many words that two texts share only when one was copied."""
+    words = [word.lower() for word in _WORD.findall(text)]
+    return frozenset(tuple(words[start : start + _SHARED_WORDS]) for start in range(len(words) - _SHARED_WORDS + 1))
+
+
+def _choice_problems(reply: Reply, labels: Labels) -> Iterator[str]:
+    for number, choice in enumerate(reply.choices, start=1):
+        options = {option.strip().casefold() for option in (choice.answer, *choice.distractors)}
+        if len(options) <= NUM_DISTRACTORS:
+            yield f"choices {number} has the same option twice"
+        for problem in contradictions(choice.answer, labels):
+            yield f"choices {number} {problem}"
+        for wrong in choice.distractors:
+            true = [mention.term.name for mention in find_mentions(wrong) if mention.term.name in labels.named]
+            if true:
+                yield f"choices {number} takes {true[0]} for wrong, which the labels name"

@@ -1,0 +1,118 @@
+"""What sources share: finding label files and audio, and reading tables."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mu_llama.errors import MuLlamaError
+
+AUDIO_SUFFIXES = frozenset(
+    (".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".aiff", ".aif", ".wma", ".webm", ".mka",
+     ".mkv", ".mov", ".w64", ".caf", ".au")
+)  # fmt: skip
+"""File names that are taken for audio; whether they are is seen when they are opened."""
+_SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
+
+
+class SourceError(MuLlamaError, ValueError):
+    """A corpus that can't be read at all: no label file, wrong columns."""
+
+
+@dataclass(frozen=True)
+class BadTrack:
+    """A row that can't be used."""
+
+    where: str
+    """File and row, or id."""
+    reason: str
+    """What is wrong."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+class AudioFiles:
+    """The audio files below a folder, found by name whatever their suffix and folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._by_stem: dict[str, Path] = {}
+        for folder, _, names in sorted(os.walk(root)):
+            for name in sorted(names):
+                if Path(name).suffix.lower() in AUDIO_SUFFIXES:
+                    self._by_stem.setdefault(Path(name).stem, Path(folder, name))
+
+    def find(self, *stems: str) -> Path | None:
+        """Give the file of one of these names (without suffix), the first that is there."""
+        return next((self._by_stem[stem] for stem in stems if stem in self._by_stem), None)
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(sorted(self._by_stem.values()))
+
+
+def find_table(root: Path, names: Sequence[str], *, what: str) -> Path:
+    """Find a label file: the root itself, or a file of one of these names in it or one folder below.
+
+    Raises:
+        SourceError: if there is none.
+    """
+    if root.is_file():
+        return root
+    if not root.is_dir():
+        raise SourceError(f"{root}: there is no such folder; expected that of {what}, or its label file")
+    places = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
+    for name in names:
+        for place in places:
+            if (place / name).is_file():
+                return place / name
+    raise SourceError(f"{root}: holds no {' or '.join(names)}; expected the label file of {what} there")
+
+
+def audio_root(root: Path) -> Path:
+    """The folder whose audio belongs to a root, which may be the label file itself."""
+    return root.parent if root.is_file() else root
+
+
+def read_table(path: Path, *, separator: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Stream the rows of a table with a header, each with its place; a row with too few cells comes without them.
+
+    Raises:
+        SourceError: if it can't be read, is separated by something else, or lacks columns.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter=separator, restval="")
+            check_columns(path, reader.fieldnames or [], columns, separator=separator)
+            for row in reader:
+                yield f"{path.name}, line {reader.line_num}", row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"{path}: can't be read as a table in UTF-8 ({error}); check the file") from error
+
+
+def check_columns(path: Path, found: Sequence[str], needed: Sequence[str], *, separator: str) -> None:
+    """Refuse a table that lacks columns, saying whether its separator is another one.
+
+    Raises:
+        SourceError: if it does.
+    """
+    missing = [name for name in needed if name not in found]
+    if not missing:
+        return
+    header = separator.join(found)
+    others = [
+        other for other in _SEPARATORS if other != separator and all(name in header.split(other) for name in needed)
+    ]
+    if others:
+        raise SourceError(
+            f"{path}: is separated by {_SEPARATORS[others[0]]}; expected {_SEPARATORS[separator]}: save it again"
+        )
+    shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
+    raise SourceError(f"{path}: lacks the columns {', '.join(missing)}; it has: {shown or 'none'}")
+
+
+def without_empty(tags: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Tags by category, each once, without empty categories."""
+    return {category: tuple(dict.fromkeys(values)) for category, values in tags.items() if values}

@@ -1,0 +1,205 @@
+"""Writes from labels alone, without a language model: the same track always gives the same, true text."""
+
+from __future__ import annotations
+
+import random
+import re
+import tomllib
+from collections.abc import Callable
+from functools import cache, lru_cache, partial
+from importlib import resources
+from itertools import zip_longest
+from typing import Any
+
+from mu_llama.musicqa.english import a, capital, listed
+from mu_llama.musicqa.grounding import Labels, labels_of
+from mu_llama.musicqa.reply import NUM_DISTRACTORS, Choice, Pair, Reply, Wanted
+from mu_llama.musicqa.vocabulary import terms
+from mu_llama.musicqa.writers.facts_in_words import Words, words_of
+from mu_llama.musicqa.writers.protocol import NothingToSay, Written
+from mu_llama.records import Track
+
+_SLOT = re.compile(r"\{(\w+)\}")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+
+
+class TemplateWriter:
+    """A `Writer` that fills sentences with labels.
+
+    Args:
+        wanted: how much is written.
+        seed: with a track's id it chooses among wordings.
+
+    Example:
+        >>> track = Track("a", tags={"instrument": ("violin", "piano"), "genre": ("folk",), "mood": ("sad",)})
+        >>> reply = TemplateWriter(Wanted(num_pairs=2)).compose(track)
+        >>> len(reply.fixed), len(reply.pairs), len(reply.choices)
+        (4, 2, 2)
+    """
+
+    name = "template"
+    num_at_once = 1
+
+    def __init__(self, wanted: Wanted, *, seed: int = 0) -> None:
+        self._wanted, self._seed = wanted, seed
+        self.identity: dict[str, Any] = {"writer": self.name, "seed": seed}
+
+    async def write(self, track: Track, *, attempt: int) -> Written:
+        """Compose; see `Writer`. Another attempt chooses other wordings."""
+        return Written(self.compose(track, attempt=attempt).to_dict())
+
+    def compose(self, track: Track, *, attempt: int = 0) -> Reply:
+        """Write about a track.
+
+        Raises:
+            NothingToSay: if it has neither labels nor a caption.
+        """
+        rng = random.Random(f"{self._seed} {attempt} {track.id}")
+        labels = labels_of(track)
+        words = words_of(track, labels, _wording()["uses"], rng)
+        say = _Sentences(words, rng)
+        return Reply(
+            fixed=_fixed(track, words, say),
+            pairs=_pairs(words, say, self._wanted.num_pairs),
+            caption=track.caption or _caption(words, say),
+            choices=_choices(words, labels, rng, self._wanted.num_choices),
+        )
+
+
+class _Sentences:
+    """Picks wordings whose slots are known."""
+
+    def __init__(self, words: Words, rng: random.Random) -> None:
+        self._slots, self._rng = words.slots, rng
+        self._known = frozenset(words.slots)
+
+    def one(self, kind: str) -> str | None:
+        """A sentence of a kind, or None if none can be filled."""
+        fitting = _fitting_sentences(kind, self._known)
+        return capital(self._rng.choice(fitting).format_map(self._slots)) if fitting else None
+
+    def pairs(self, topic: str, **more: str) -> list[Callable[[], Pair]]:
+        """The pairs of a topic that can be filled, in random order, to be filled when they are wanted."""
+        slots = {**self._slots, **more} if more else self._slots
+        wordings = list(_fitting_questions(topic, self._known.union(more)))
+        self._rng.shuffle(wordings)
+
+        def fill(question: str, answer: str) -> Pair:
+            return Pair(question.format_map(slots), capital(answer.format_map(slots)))
+
+        return [partial(fill, question, answer) for question, answer in wordings]
+
+    def text(self, *kinds: str) -> str:
+        """One sentence of each kind that can be filled."""
+        return " ".join(filter(None, map(self.one, kinds)))
+
+
+def _fixed(track: Track, words: Words, say: _Sentences) -> tuple[str, ...]:
+    voice = {True: "voice", False: "no_voice", None: None}[words.has_voice]
+    about_voice = (voice,) if voice else ()
+    short = say.one("voiced" if words.has_voice and "a_piece" in words.slots else "short") or say.one("short")
+    short = short or say.text("piece") or say.text("instruments") or say.text(*about_voice) or say.text("mood", "pace")
+    short = short or say.text("tags") or _first_sentence(track)
+    if not short:
+        raise NothingToSay("it has no labels and no caption to write from")
+    detailed = say.text("piece", "instruments", *about_voice, "mood", "pace", "bpm", "key", "tags")
+    heard = say.text("instruments", *about_voice, "pace") or say.text("piece", "mood", "tags")
+    inferred = say.text("inferred", "style", "uses") or say.text("pace", "tags")
+    return short, track.caption or detailed or short, heard or short, inferred or short
+
+
+def _first_sentence(track: Track) -> str:
+    return _SENTENCE_END.split(track.caption)[0] if track.caption else ""
+
+
+def _caption(words: Words, say: _Sentences) -> str:
+    slots = words.slots
+    heard = [a(name) for name in words.instruments] + ([slots["voice"]] if "voice" in slots else [])
+    parts = [slots.get("A_piece") or slots.get("Moods") or ""]
+    if heard:
+        parts[0] = f"{parts[0]} with {listed(heard)}" if parts[0] else capital(listed(heard))
+    if words.has_voice is False:
+        parts.append("instrumental")
+    if "pace" in slots:
+        parts.append(f"{slots['bpm']} BPM" if "bpm" in slots else f"{slots['pace']} tempo")
+    if "key" in slots:
+        parts.append(slots["key"])
+    return capital(", ".join(filter(None, parts))) + "." if any(parts) else say.text("tags")
+
+
+def _pairs(words: Words, say: _Sentences, count: int) -> tuple[Pair, ...]:
+    """Pairs of all topics that can be asked, one of each topic before the second of any."""
+    topics = [say.pairs(topic) for topic in ("instruments", "genre", "mood", "pace", "bpm", "key", "uses", "tags")]
+    if words.has_voice is not None:
+        topics.append(say.pairs("voice" if words.has_voice else "no_voice"))
+    topics += [say.pairs("has_instrument", a_one=a(name)) for name in words.instruments]
+    topics += [say.pairs("lacks", missing=name, a_missing=a(name)) for name in words.absent[:2]]
+    found: dict[str, Pair] = {}
+    for pair in (pair for round_ in zip_longest(*topics) for pair in round_ if pair is not None):
+        if len(found) == count:
+            break
+        filled = pair()
+        found.setdefault(filled.question, filled)
+    return tuple(found.values())
+
+
+def _choices(words: Words, labels: Labels, rng: random.Random, count: int) -> tuple[Choice, ...]:
+    wording = _wording()["choices"]
+    categories = [category for category in wording if words.names.get(category)]
+    rng.shuffle(categories)
+    found = []
+    for category in categories:
+        right = words.names[category][0]
+        distractors = _distractors(right, category, labels, rng)
+        if len(distractors) == NUM_DISTRACTORS:
+            found.append(Choice(rng.choice(wording[category]), right, distractors))
+        if len(found) == count:
+            break
+    return tuple(found)
+
+
+@cache
+def _category_names(category: str) -> tuple[str, ...]:
+    return tuple(name for name, term in terms().items() if term.category == category)
+
+
+def _distractors(right: str, category: str, labels: Labels, rng: random.Random) -> tuple[str, ...]:
+    """Three terms of a category that no label supports; fewer if there aren't so many."""
+    names = list(_category_names(category))
+    wrong: list[str] = []
+    while names and len(wrong) < NUM_DISTRACTORS:
+        name = names.pop(rng.randrange(len(names)))
+        if _is_wrong(name, right, labels) and not any(_related(name, other) for other in wrong):
+            wrong.append(name)
+    return tuple(wrong)
+
+
+def _related(one: str, other: str) -> bool:
+    return one in terms()[other].broader or other in terms()[one].broader
+
+
+def _is_wrong(name: str, right: str, labels: Labels) -> bool:
+    """Whether no label supports a term: it is named by none, and broader or narrower than none."""
+    term = terms()[name]
+    return name not in labels.present and not term.broader & labels.named and not term.broader & terms()[right].broader
+
+
+@cache
+def _wording() -> dict[str, Any]:
+    text = resources.files("mu_llama.musicqa.writers").joinpath("template.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+@lru_cache(maxsize=4096)
+def _fitting_sentences(kind: str, known: frozenset[str]) -> tuple[str, ...]:
+    return tuple(text for text in _wording()["sentences"][kind] if _needs(text) <= known)
+
+
+@lru_cache(maxsize=4096)
+def _fitting_questions(topic: str, known: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    wordings = _wording()["questions"][topic]
+    return tuple((question, answer) for question, answer in wordings if _needs(question) | _needs(answer) <= known)
+
+
+def _needs(text: str) -> frozenset[str]:
+    return frozenset(_SLOT.findall(text))
