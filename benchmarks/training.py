@@ -36,7 +36,15 @@ from mu_llama.training.optimiser import build_optimiser
 from mu_llama.training.phases import phase_by_name
 from mu_llama.training.rows import collate
 from mu_llama.training.run_folder import RunFolder
-from mu_llama.training.starting import Data, Tokenised, base_parts, fresh_parts, read_data, tokenise_examples
+from mu_llama.training.starting import (
+    Data,
+    Tokenised,
+    base_parts,
+    find_llama,
+    fresh_parts,
+    read_data,
+    tokenise_examples,
+)
 from mu_llama.training.trainable import build_trainable
 
 NUM_TRACKS, SECONDS, MAX_TOKENS = 12, 30.0, 512
@@ -85,7 +93,7 @@ def start(folder: Path) -> tuple[TrainConfig, Any, Data, Tokenised, Any]:
     config = settings(folder)
     home = home_folder()
     data = read_data(config, base_parts(config, home=home, report=print), home=home)
-    parts = fresh_parts(config, data, home=home, report=print)
+    parts = fresh_parts(config, data, find_llama(config, home=home, report=print))
     rows = tokenise_examples(data.train, parts, max_tokens=MAX_TOKENS)
     model = build_trainable(parts, phase=phase_by_name(config.phase), dtype=torch.bfloat16)
     return config, parts, data, rows, model

@@ -244,7 +244,7 @@ def test_a_loss_that_is_no_number_stops_with_the_ids(
     from mu_llama.training import loss
 
     monkeypatch.setattr(loss, "answer_loss", lambda model, batch: torch.tensor(torch.nan, requires_grad=True))
-    with pytest.raises(TrainingError, match="the loss of update 1 is nan"):
+    with pytest.raises(TrainingError, match="the loss or gradient of update 1 is nan"):
         run(data, tmp_path / "run", home)
     written = json.loads((tmp_path / "run" / "not-finite.jsonl").read_text())
     assert len(written["ids"]) == 4
@@ -282,11 +282,90 @@ def test_early_stop_exports_the_best(data: Path, home: Path, tmp_path: Path) -> 
 
 
 def test_other_weights_are_refused(data: Path, home: Path, tmp_path: Path) -> None:
-    with pytest.raises(Stop):
-        train(config(data, tmp_path / "run"), home=home, watcher=Stopping(3))
-    (tmp_path / "run" / "run.json").unlink()  # as if only the checkpoints were copied
+    for phase, name in (("finetune", "run"), ("pretrain", "other")):
+        with pytest.raises(Stop):
+            train(config(data, tmp_path / name, phase=phase), home=home, watcher=Stopping(3))
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    shutil.copytree(tmp_path / "other" / "checkpoints", tmp_path / "run" / "checkpoints")
     with pytest.raises(ConfigError, match="another phase or architecture; differs in"):
-        run(data, tmp_path / "run", home, phase="pretrain")
+        run(data, tmp_path / "run", home)
+
+
+def test_a_run_killed_after_its_early_stop_ends_the_same(
+    data: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mu_llama.training import session
+
+    changes = ["optimiser.lr=1.0", "run.validate_every_steps=1", "run.early_stop_patience=2", "schedule.steps=40"]
+    whole = run(data, tmp_path / "whole", home, *changes)
+
+    def die(*_: object, **__: object) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "export_model", die)
+        with pytest.raises(Stop):
+            run(data, tmp_path / "run", home, *changes)
+    assert run(data, tmp_path / "run", home, *changes).updates == whole.updates < 40
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    one, other = trained(tmp_path / "run"), trained(tmp_path / "whole")
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_changed_data_stops_a_run_from_going_on(data: Path, home: Path, tmp_path: Path) -> None:
+    shutil.copytree(data.parent, tmp_path / "data")
+    own = tmp_path / "data" / data.name
+    with pytest.raises(Stop):
+        train(config(own, tmp_path / "run"), home=home, watcher=Stopping(3))
+    own.write_text(own.read_text().replace("Tone 3", "Tone three"))
+    with pytest.raises(ConfigError, match=r"(?s)other settings or data.*data\..*before"):
+        run(own, tmp_path / "run", home)
+
+
+def test_a_start_that_failed_does_not_lock_its_folder(data: Path, home: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="loss or gradient of update"):
+        run(data, tmp_path / "run", home, "optimiser.lr=1e30", "run.validate_every_steps=8", "run.save_every_steps=8")
+    assert run(data, tmp_path / "run", home).updates == 8
+
+
+@pytest.mark.parametrize("name", ["model", "metrics.jsonl"])
+def test_a_folder_that_is_no_runs_is_left_alone(name: str, data: Path, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text("precious")
+    with pytest.raises(ConfigError, match=f"is not the folder of a run, but holds {name}"):
+        run(data, tmp_path / "mine", home)
+    assert (tmp_path / "mine" / name).read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["schedule={epochs: 2}", "batch.accumulate=32"], "too few for an update of 32 x 2 rows"),
+        (["schedule={steps: 6, split_epoch: 50}"], "too few for an update"),
+        (["precision.dtype=fp16"], "fp16, which needs a GPU"),
+        (["run.trackers=[comet_ml]"], "comet_ml, which isn't installed; run: pip install comet_ml"),
+        (["optimiser={base_lr: 1e-4}", "schedule.min_lr=1e-3"], "expected at most the peak rate"),
+        (["batch.max_tokens=200", "batch.bucketed=false"], "fills batches by length only with batch.bucketed"),
+        (["model.encoder={kind: [mert]}"], "expected one of"),
+    ],
+)
+def test_what_can_not_work_is_said_in_one_line(
+    changes: list[str], message: str, data: Path, home: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(data, tmp_path / "run", home, *changes)
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_the_launcher_says_what_is_cut(data: Path, home: Path, tmp_path: Path) -> None:
+    path = as_yaml(tmp_path / "run.yaml", settings(data, tmp_path / "run"))
+    line = [sys.executable, "-m", "mu_llama.training", "--config", str(path), "--set", "data.max_tokens=60"]
+    done = subprocess.run(line, env=environment(home), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "cut at max tokens" in done.stderr
+    assert "memory: " in done.stderr
+    assert "update 8/8: loss" in done.stderr
+    assert "gemm" not in done.stderr
 
 
 @pytest.fixture(scope="module")

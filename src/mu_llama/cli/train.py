@@ -75,9 +75,10 @@ class _Display:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        from mu_llama.training.watching import told
+
         console = Console(stderr=True)
-        told = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if value)
-        console.print(f"training on {told}", highlight=False)
+        console.print(f"training on {told(counts)}", highlight=False)
         console.print(f"memory: {memory}", highlight=False)
         if done:
             console.print(f"going on after update {done}", highlight=False)

@@ -54,7 +54,7 @@ def parse_config(raw: object, overrides: Sequence[str] = (), *, source: str = "t
     """
     problems: list[Problem] = []
     if isinstance(raw, Mapping):
-        raw = to_plain(raw)
+        raw = _unfolded(raw, source)
         for override in overrides:
             problems += _apply(raw, override)
     reader = RecordReader(TrainConfig)
@@ -72,6 +72,13 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     """Give all settings, defaults too, as plain values for JSON or YAML; `parse_config` reads them back."""
     plain: dict[str, Any] = to_plain(config)
     return plain
+
+
+def _unfolded(raw: Mapping[Any, Any], source: str) -> Any:
+    try:
+        return to_plain(raw)
+    except RecursionError:
+        raise ConfigError(f"{source}: holds an anchor that contains itself; write the value out") from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -110,7 +110,7 @@ def _template_exists(template: str | None) -> str | None:
 
 @RULES.rule("model.encoder")
 def _encoder_exists(encoder: Mapping[str, Any] | None) -> str | None:
-    if encoder is not None and encoder.get("kind") not in ENCODERS:
+    if encoder is not None and encoder.get("kind") not in list(ENCODERS):
         return f"has kind {encoder.get('kind')!r}; expected one of {', '.join(ENCODERS)}"
     return None
 
@@ -167,4 +167,21 @@ def _longest_row_fits(batch: int | None, row: int) -> str | None:
 def _augments_live(augment: tuple[str, ...], encode: str) -> str | None:
     if augment and encode == "once":
         return "changes nothing where features are made once; set data.encode to live, or leave it out"
+    return None
+
+
+@RULES.rule("batch.max_tokens", "batch.bucketed", "schedule.split_epoch", "data.train")
+def _filled_by_buckets(
+    most: int | None, bucketed: bool, split_epoch: int, entries: tuple[DatasetEntry, ...]
+) -> str | None:
+    plain = not bucketed or split_epoch > 1 or any(entry.share is not None for entry in entries)
+    if most is not None and plain:
+        return "fills batches by length only with batch.bucketed, split_epoch 1 and no shares; leave it out"
+    return None
+
+
+@RULES.rule("model.encoder", "model.base")
+def _encoder_beside_base(encoder: Mapping[str, Any] | None, base: str | None) -> str | None:
+    if encoder is not None and base is not None and encoder.get("kind") in list(ENCODERS) and not encoder.get("path"):
+        return "is given beside model.base without a path; give {kind: mert, path: ...}, or leave it out"
     return None

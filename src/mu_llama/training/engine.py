@@ -34,6 +34,12 @@ def make_accelerator(config: TrainConfig, folder: RunFolder) -> Any:
         raise ConfigError(
             f"{' '.join(str(error).split())}; check run.trackers and precision.dtype; a process trains in one dtype"
         ) from error
+    if config.precision.dtype == "fp16" and accelerator.device.type == "cpu":
+        raise ConfigError("precision.dtype is fp16, which needs a GPU; on a CPU take bf16 or fp32")
+    made = {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
+    absent = [name for name in config.run.trackers if name not in made]
+    if absent:
+        raise ConfigError(f"run.trackers names {absent[0]}, which isn't installed; run: pip install {absent[0]}")
     deepspeed = getattr(accelerator.state, "deepspeed_plugin", None)
     if deepspeed is not None and deepspeed.zero_stage == _SHARDED_STAGE:
         raise ConfigError(

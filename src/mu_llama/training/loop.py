@@ -88,7 +88,7 @@ class Trainer:
         )
         self.engine, self.optimiser = accelerator.prepare(engine, optimiser)
         self._stepping = torch.compile(self.engine) if config.precision.compile else self.engine
-        self.total = num_updates(config, self._lengths, world=accelerator.num_processes)
+        self.total = num_updates(config, self._lengths, self._weights, world=accelerator.num_processes)
 
     def __iter__(self) -> Iterator[Step]:
         """Train; yields after each update."""
@@ -126,6 +126,8 @@ class Trainer:
         if not math.isfinite(mean):
             self._stop_at(update, mean)
         norm = self._clip()
+        if not math.isfinite(norm) and self.accelerator.scaler is None:  # a scaler leaves such an update out
+            self._stop_at(update, norm)
         self.optimiser.step()
         self.optimiser.zero_grad()
         rate = max(group["lr"] for group in self.optimiser.param_groups)
@@ -142,8 +144,9 @@ class Trainer:
         if self.accelerator.is_main_process:
             self._folder.log({"update": update.number + 1, "loss": str(loss), "ids": ids}, file="not-finite.jsonl")
         raise TrainingError(
-            f"the loss of update {update.number + 1} is {loss}; the ids of its rows are in "
-            f"{self._folder.path / 'not-finite.jsonl'}: lower the learning rate, set optimiser.clip_norm, or use bf16"
+            f"the loss or gradient of update {update.number + 1} is {loss}; the ids of its rows are in "
+            f"{self._folder.path / 'not-finite.jsonl'}: lower the learning rate or set optimiser.clip_norm, in a "
+            "new run.out"
         )
 
     def state(self) -> dict[str, Tensor]:

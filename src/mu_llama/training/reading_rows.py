@@ -55,6 +55,8 @@ def text_of(row: Mapping[str, Any], key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
         raise RowError(f"{key} is {'missing' if value is None else 'empty or no text'}")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise RowError(f"{key} holds half of a surrogate pair, which is no letter")
     return value
 
 

@@ -11,7 +11,7 @@ from mu_llama.training.config_file import config_to_dict
 from mu_llama.training.engine import make_accelerator
 from mu_llama.training.run_folder import RunFolder
 from mu_llama.training.session import Result, Session
-from mu_llama.training.starting import base_parts, fresh_parts, read_data, renamed
+from mu_llama.training.starting import base_parts, find_llama, fresh_parts, read_data, renamed
 from mu_llama.training.watching import Silent, Watcher
 
 
@@ -39,15 +39,16 @@ def train(
         CheckpointError: if weights are damaged or a checkpoint can't be written.
     """
     folder = RunFolder(config.run.out or Path("runs") / config.name)
+    folder.check(config_to_dict(config))
     before = folder.result()
     if before is not None:
-        folder.begin(config_to_dict(config), {})
         return Result(folder.model, before["updates"], before["loss"], before["best_validation_loss"])
     accelerator = make_accelerator(config, folder)
     with accelerator.main_process_first():
         parts = base_parts(config, home=home, report=report)
+        llama = find_llama(config, home=home, report=report) if parts is None else parts.llama
         data = read_data(config, parts, home=home, track=track)
-    parts = fresh_parts(config, data, home=home, report=report) if parts is None else renamed(parts, config)
+    parts = fresh_parts(config, data, llama) if parts is None else renamed(parts, config)
     session = Session(
         config, parts, data, folder=folder, accelerator=accelerator, watcher=watcher or Silent(), track=track
     )
@@ -63,4 +64,6 @@ def prepare_only(
     Raises:
         DataError: if data is missing or bad.
     """
-    return len(read_data(config, base_parts(config, home=home, report=report), home=home, track=track).features.rows)
+    parts = base_parts(config, home=home, report=report)
+    rows = read_data(config, parts, home=home, track=track).features.rows
+    return sum(audio is not None for audio in rows)

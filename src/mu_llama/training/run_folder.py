@@ -18,6 +18,10 @@ from mu_llama.errors import CheckpointError, ConfigError
 
 METRICS_FILE, RUN_FILE, SAMPLES_FILE, PLOT_FILE = "metrics.jsonl", "run.json", "samples.jsonl", "loss.png"
 MODEL_FOLDER = "model"
+_OWN = (MODEL_FOLDER, METRICS_FILE, SAMPLES_FILE, "checkpoints")
+# What a run may not change between its checkpoints, besides its settings.
+_FIXED_RECORDS = ("data", "counts")
+_CUT_OFF = 1 << 62
 _STATE_FILE, _WEIGHTS_FILE, _OPTIMISER_FILE = "state.json", "trained.safetensors", "optimiser.pt"
 # Settings that may differ when a run goes on: they say what is written and when, not what is computed.
 _FREE_SETTINGS = ("run.save_every_steps", "run.keep_last", "run.keep_best", "run.trackers", "run.out")
@@ -66,26 +70,71 @@ class RunFolder:
         """The exported model folder."""
         return self.path / MODEL_FOLDER
 
+    def check(self, settings: Mapping[str, Any], record: Mapping[str, Any] | None = None) -> None:
+        """See that the folder is free, or holds this very run; nothing is written.
+
+        Args:
+            settings: of the run, as `config_to_dict` gives them.
+            record: data hashes and counts, where they are known by now; where a checkpoint is, they must be the same.
+
+        Raises:
+            ConfigError: if the folder holds a run with other settings or data, naming what differs, or is no run's.
+        """
+        before = self._run()
+        if before is None:
+            foreign = [name for name in _OWN if (self.path / name).exists()]
+            if self.path.exists() and not self.path.is_dir():
+                raise ConfigError(f"{self.path}: is a file; give a folder as run.out")
+            if foreign:
+                raise ConfigError(
+                    f"{self.path}: is not the folder of a run, but holds {foreign[0]}; choose another run.out"
+                )
+            return
+        if not self._numbered() and "result" not in before:
+            return  # nothing was learnt yet: the settings may be mended
+        differing = _differences(_flat(before.get("settings")), _flat(settings))
+        if record is not None and "result" not in before:
+            for kept in _FIXED_RECORDS:
+                differing += _differences(_flat(before.get(kept), f"{kept}."), _flat(record.get(kept), f"{kept}."))
+        if differing:
+            raise ConfigError(f"{self.path}: holds a run with other settings or data; choose another run.out, or go on "
+                              "with the same ones:\n" + "\n".join(differing))  # fmt: skip
+
     def begin(self, settings: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         """Write run.json, or see that the run that is there is this one.
 
         Args:
-            settings: of the run, as `config_to_dict` gives them.
-            record: what else is worth keeping: versions, data hashes.
+            settings: see `check`.
+            record: see there; kept with the settings.
 
         Raises:
-            ConfigError: if the folder holds a run with other settings; names them.
+            ConfigError: see `check`; also if the folder can't be written.
         """
-        path = self.path / RUN_FILE
-        if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            differing = _differences(_flat(before["settings"]), _flat(settings))
-            if differing:
-                raise ConfigError(f"{self.path}: holds a run with other settings; choose another run.out, or go on "
-                                  "with the same ones:\n" + "\n".join(differing))  # fmt: skip
+        self.check(settings, record)
+        if self._numbered():
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, json.dumps({"settings": settings, **record}, indent=2, default=str) + "\n")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            _write_whole(
+                self.path / RUN_FILE, json.dumps({"settings": settings, **record}, indent=2, default=str) + "\n"
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path}: can't be written ({error.strerror or error}); choose another run.out"
+            ) from error
+
+    def _run(self) -> dict[str, Any] | None:
+        """What run.json holds; None where there is none."""
+        path = self.path / RUN_FILE
+        if not path.is_file():
+            return None
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            content = None
+        if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+            raise ConfigError(f"{path}: is damaged; move the folder away, or choose another run.out")
+        return content
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Add the result to run.json; a run that has one is done."""
@@ -95,10 +144,7 @@ class RunFolder:
 
     def result(self) -> dict[str, Any] | None:
         """The result of a finished run."""
-        path = self.path / RUN_FILE
-        if not path.is_file():
-            return None
-        result: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")).get("result")
+        result: dict[str, Any] | None = (self._run() or {}).get("result")
         return result
 
     def log(self, row: Mapping[str, Any], *, file: str = METRICS_FILE) -> None:
@@ -111,14 +157,15 @@ class RunFolder:
         for name in (METRICS_FILE, SAMPLES_FILE):
             path = self.path / name
             if path.is_file():
-                lines = path.read_text(encoding="utf-8").splitlines()
+                lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
                 kept = [line for line in lines if _update_of(line) <= update]
                 _write_whole(path, "".join(line + "\n" for line in kept))
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every row of metrics.jsonl."""
         path = self.path / METRICS_FILE
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+        return [json.loads(line) for line in lines if _update_of(line) < _CUT_OFF]
 
     def save(self, name: str, progress: Progress, weights: Mapping[str, Tensor], optimiser: Mapping[str, Any]) -> None:
         """Write a checkpoint; the one of that name before it stays until this one is whole.
@@ -191,7 +238,7 @@ def _update_of(line: str) -> int:
     try:
         return int(json.loads(line)["update"])
     except (ValueError, KeyError, TypeError):  # cut off by a kill
-        return 1 << 62
+        return _CUT_OFF
 
 
 def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Result:
     loss: float
     """Training loss of the last update."""
     best_validation_loss: float | None
-    """Lowest validation loss; the exported weights are those that had it."""
+    """Lowest validation loss; with `run.keep_best` the exported weights are those that had it."""
 
 
 class Session:
@@ -113,7 +113,7 @@ class Session:
         if self.config.run.trackers:
             self.accelerator.init_trackers(self.config.name, config=_flat_numbers(config_to_dict(self.config)))
         self.watcher.started(self._counts(), self._memory(), self.trainer.total, self.trainer.progress.update)
-        for step in self.trainer:
+        for step in () if self._is_stopped() else self.trainer:
             self._log(step)
             if self._due(step.update, self.config.run.sample_every_steps):
                 self._sample(step.update)
@@ -163,20 +163,27 @@ class Session:
             self.folder.log({"update": update, "validation_loss": loss})
         if self.config.run.trackers:
             self.accelerator.log({"validation_loss": loss}, step=update)
-        if progress.best_loss is None or loss < progress.best_loss:
+        if math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss):
             progress.best_loss, progress.best_update, progress.num_worse = loss, update, 0
             if run.keep_best:
                 self.trainer.save("best")
         else:
             progress.num_worse += 1
-        self.watcher.validated(update, loss, progress.best_loss)
-        return run.early_stop_patience is not None and progress.num_worse >= run.early_stop_patience
+        self.watcher.validated(update, loss, loss if progress.best_loss is None else progress.best_loss)
+        return self._is_stopped()
+
+    def _is_stopped(self) -> bool:
+        """Whether validation stopped getting better for too long."""
+        patience = self.config.run.early_stop_patience
+        return patience is not None and self.trainer.progress.num_worse >= patience
 
     def _sample(self, update: int) -> None:
         # Where weights are spread over processes, all of them have to take part in a forward pass.
         if self.held is None or not (self.is_main or is_sharded(self.trainer.engine)):
             return
         tracks = {example.audio: example for example in self.held.examples if example.audio is not None}
+        if not tracks:
+            return
         with gathered(self.trainer.engine):
             samples = sample_answers(
                 self.model,
@@ -233,7 +240,7 @@ class Session:
         versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
         return {
             "versions": {"mu-llama": __version__, "python": platform.python_version(), **versions},
-            "data": {str(dataset.entry.path): dataset.sha256 for dataset in self.data.datasets},
+            "data": {str(path): sha256 for path, sha256 in self.data.hashes.items()},
             "counts": self._counts(),
         }
 
@@ -241,8 +248,9 @@ class Session:
         return {
             "rows": len(self.rows.rows),
             "validation_rows": 0 if self.held is None else len(self.held.rows),
-            "tracks": len(self.data.features.rows),
+            "tracks": sum(audio is not None for audio in self.data.features.rows),
             "cut_at_max_tokens": self.rows.num_truncated,
+            "validation_rows_cut": 0 if self.held is None else self.held.num_truncated,
             "left_out_without_answer": self.rows.num_empty,
             "missing_audio": sum(dataset.num_missing for dataset in self.data.datasets),
             "unreadable_audio": len(self.data.features.errors),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,8 @@ class Data:
     """To measure the validation loss on; may be empty."""
     features: FeatureTable
     """Of all of them."""
+    hashes: Mapping[Path, str]
+    """SHA-256 of every data file."""
     live: Features | None = None
     """What training hears instead, with `data.encode: live`; validation takes the table."""
 
@@ -81,6 +83,7 @@ def read_data(config: TrainConfig, parts: ModelParts | None, *, home: Path, trac
     data = config.data
     datasets = read_datasets(data.train, skip_missing=data.skip_missing)
     validation: tuple[Example, ...] = ()
+    held: tuple[Dataset, ...] = ()
     if data.validation:
         held = read_datasets(data.validation, skip_missing=data.skip_missing)
         validation = tuple(example for dataset in held for example in dataset.examples)
@@ -99,7 +102,8 @@ def read_data(config: TrainConfig, parts: ModelParts | None, *, home: Path, trac
     live = None
     if data.encode == "live":
         live = LiveFeatures(encoder(), plan=PLANS[window], augment=chain(data.augment))
-    return Data(datasets, tuple(features.usable(validation)), features, live)
+    hashes = {dataset.entry.path: dataset.sha256 for dataset in (*datasets, *held)}
+    return Data(datasets, tuple(features.usable(validation)), features, hashes, live)
 
 
 def _encoder_builder(config: TrainConfig, parts: ModelParts | None) -> Callable[[], Any]:
@@ -114,23 +118,30 @@ def base_parts(config: TrainConfig, *, home: Path, report: Callable[[str], None]
     source = config.model
     if source.base is None:
         return None
-    encoder = None if source.encoder is None else str(source.encoder.get("path"))
+    encoder = None if source.encoder is None else str(source.encoder["path"])
     return find_parts(source.base, llama=source.llama, encoder=encoder, home=home, report=report)
 
 
-def fresh_parts(config: TrainConfig, data: Data, *, home: Path, report: Callable[[str], None]) -> ModelParts:
-    """Describe a model with a new adapter between an encoder and a LLaMA.
+def find_llama(config: TrainConfig, *, home: Path, report: Callable[[str], None]) -> LlamaParts:
+    """Find the LLaMA that a new adapter is made for.
 
     Raises:
-        ConfigError: if the config names no LLaMA or more conditioned layers than it has.
+        ConfigError: if it has fewer layers than are to be conditioned.
+        ModelNotFoundError: if it isn't there.
     """
-    fresh, source = config.model.fresh or FreshAdapter(), config.model
-    llama = _find_llama(str(source.llama), home=home, report=report)
-    num_layers = llama.config.num_hidden_layers
-    if fresh.num_conditioned_layers > num_layers:
+    name = str(config.model.llama)
+    llama = read_llama(provide_llama(PACKAGED[name], home, report=report) if name in PACKAGED else name)
+    wanted = (config.model.fresh or FreshAdapter()).num_conditioned_layers
+    if wanted > llama.config.num_hidden_layers:
         raise ConfigError(
-            f"model.fresh.num_conditioned_layers is {fresh.num_conditioned_layers}; {llama.source} has {num_layers}"
+            f"model.fresh.num_conditioned_layers is {wanted}; {llama.source} has {llama.config.num_hidden_layers}"
         )
+    return llama
+
+
+def fresh_parts(config: TrainConfig, data: Data, llama: LlamaParts) -> ModelParts:
+    """Describe a model with a new adapter between an encoder and a LLaMA."""
+    fresh, source = config.model.fresh or FreshAdapter(), config.model
     _, num_encoder_layers, encoder_width = data.features.values.shape
     sizes = AdapterConfig(
         num_encoder_layers=num_encoder_layers,
@@ -155,12 +166,6 @@ def fresh_parts(config: TrainConfig, data: Data, *, home: Path, report: Callable
         source=config.name,
         window=window,
     )
-
-
-def _find_llama(name: str, *, home: Path, report: Callable[[str], None]) -> LlamaParts:
-    if name in PACKAGED:
-        return read_llama(provide_llama(PACKAGED[name], home, report=report))
-    return read_llama(name)
 
 
 def tokenise_examples(examples: Sequence[Example], parts: ModelParts, *, max_tokens: int) -> Tokenised:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mu_llama.errors import ConfigError
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.features import Features
 from mu_llama.training.order import (
@@ -104,15 +105,27 @@ def updates(
         yield Update(number, batches, _rate_factor(config, number, batches[0], per_update))
 
 
-def num_updates(config: TrainConfig, lengths: Sequence[int], *, world: int) -> int:
-    """How many updates the schedule has."""
-    if config.schedule.steps is not None:
-        return config.schedule.steps
-    assert config.schedule.epochs is not None, "the settings ask for one of them"
+def num_updates(config: TrainConfig, lengths: Sequence[int], weights: Sequence[float] | None, *, world: int) -> int:
+    """How many updates the schedule has.
+
+    Raises:
+        ConfigError: if there are too few rows for a single one.
+    """
     per_update = config.batch.accumulate * world
-    # An epoch's number of batches differs where they are filled up to a number of tokens.
-    counts = [len(epoch_batches(config, lengths, None, epoch)) // per_update for epoch in range(config.schedule.epochs)]
-    return sum(counts)
+    if config.schedule.steps is not None:
+        total = config.schedule.steps if epoch_batches(config, lengths, weights, 0) else 0
+    else:
+        assert config.schedule.epochs is not None, "the settings ask for one of them"
+        epochs = range(config.schedule.epochs)
+        # An epoch's number of batches differs where they are filled up to a number of tokens.
+        total = sum(len(epoch_batches(config, lengths, weights, epoch)) // per_update for epoch in epochs)
+    if total == 0:
+        raise ConfigError(
+            f"{len(lengths)} rows are too few for an update of {per_update} x {config.batch.size} rows an epoch "
+            f"(schedule.split_epoch is {config.schedule.split_epoch}): lower batch.accumulate, batch.size or "
+            "schedule.split_epoch, or give schedule.steps"
+        )
+    return total
 
 
 def peak_rates(config: TrainConfig, *, world: int) -> tuple[float, float]:
@@ -129,7 +142,10 @@ def peak_rates(config: TrainConfig, *, world: int) -> tuple[float, float]:
 
 def _rate_factor(config: TrainConfig, number: int, first: MicroBatch, per_update: int) -> float:
     schedule = config.schedule
-    minimum = schedule.min_lr / max(peak_rates(config, world=per_update // config.batch.accumulate))
+    peaks = peak_rates(config, world=per_update // config.batch.accumulate)
+    if schedule.min_lr > min(peaks):
+        raise ConfigError(f"schedule.min_lr is {schedule.min_lr:g}; expected at most the peak rate, {min(peaks):g}")
+    minimum = schedule.min_lr / max(peaks)
     if schedule.steps is not None:
         return update_factor(number, warmup=schedule.warmup_steps or 0, total=schedule.steps, minimum=minimum)
     assert schedule.epochs is not None, "the settings ask for one of them"

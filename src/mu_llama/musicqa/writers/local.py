@@ -1,0 +1,153 @@
+"""Writes with a chat model on this machine, held to the JSON schema while it decodes; the only door to llguidance."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
+
+from mu_llama.checkpoints.provision import PACKAGED, provide_llama
+from mu_llama.errors import ConfigError, ModelNotFoundError
+from mu_llama.musicqa.checks import parse_reply
+from mu_llama.musicqa.prompting import Prompts
+from mu_llama.musicqa.reply import Wanted
+from mu_llama.musicqa.writers.protocol import Damaged, Written
+from mu_llama.records import Track
+from mu_llama.runtime import choose_device, choose_dtype
+
+# For models whose folder names no template of their own.
+_CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+class LocalWriter:
+    """A `Writer` that runs a transformers chat model; every reply is valid JSON of the schema, if it isn't cut off.
+
+    Args:
+        model: `smollm2-135m-instruct` (embedded), a folder, or a hub id.
+        prompts: instructions.
+        wanted: how much is written.
+        home: cache folder, for the embedded model.
+        seed: with a track's id and the attempt it seeds sampling.
+        device: auto, cpu, cuda, mps.
+        temperature: of sampling; 0 takes the likeliest token.
+        max_tokens: longest reply.
+
+    Raises:
+        ConfigError: if llguidance isn't installed.
+        ModelNotFoundError: if the model can't be had.
+    """
+
+    name = "local"
+    num_at_once = 1
+
+    def __init__(
+        self,
+        model: str,
+        prompts: Prompts,
+        wanted: Wanted,
+        *,
+        home: Path,
+        seed: int = 0,
+        device: str = "auto",
+        temperature: float = 0.7,
+        max_tokens: int = 1600,
+    ) -> None:
+        try:
+            import llguidance
+            import llguidance.hf
+            import llguidance.torch
+        except ImportError as error:
+            raise ConfigError("this writer needs llguidance; run: pip install 'mu-llama[musicqa]'") from error
+        self._guidance = llguidance
+        self._prompts, self._wanted, self._seed = prompts, wanted, seed
+        self._temperature, self._max_tokens = temperature, max_tokens
+        place = choose_device(device)
+        folder = str(provide_llama(PACKAGED[model], home)) if model in PACKAGED else model
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(folder)
+            self._model = (
+                AutoModelForCausalLM.from_pretrained(folder, dtype=choose_dtype("auto", place)).to(place).eval()
+            )
+        except (OSError, ValueError) as error:
+            raise ModelNotFoundError(
+                f"{model}: is no chat model that transformers can open ({' '.join(str(error).split())[:200]}); "
+                "expected a folder or hub id"
+            ) from error
+        if self._tokenizer.chat_template is None:
+            self._tokenizer.chat_template = _CHATML
+        self._grammar = llguidance.LLMatcher.grammar_from_json_schema(
+            wanted.schema(), defaults={"whitespace_flexible": False}
+        )
+        width = int(self._model.get_output_embeddings().weight.shape[0])
+        self._vocabulary = llguidance.hf.from_tokenizer(self._tokenizer, n_vocab=width)
+        self._one_at_a_time = threading.Lock()
+        self.identity: dict[str, Any] = {
+            "writer": self.name, "model": model, "temperature": temperature, "max_tokens": max_tokens, "seed": seed,
+            "prompts_sha256": prompts.sha256,
+        }  # fmt: skip
+
+    async def write(self, track: Track, *, attempt: int) -> Written:
+        """Generate in a thread; see `Writer`."""
+        return await asyncio.to_thread(self._generate, track, attempt)
+
+    def _generate(self, track: Track, attempt: int) -> Written:
+        ids = self._tokenizer.apply_chat_template(
+            self._prompts.messages(track, self._wanted),
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )["input_ids"].to(self._model.device)
+        digest = hashlib.sha256(f"{self._seed} {attempt} {track.id}".encode()).digest()
+        held = _HeldToGrammar(self._guidance, self._vocabulary, self._grammar, prompt_length=ids.shape[1])
+        with self._one_at_a_time, torch.inference_mode():
+            torch.manual_seed(int.from_bytes(digest[:4], "big"))
+            sampling = (
+                {"do_sample": True, "temperature": self._temperature} if self._temperature else {"do_sample": False}
+            )
+            output = self._model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                logits_processor=LogitsProcessorList([held]),
+                max_new_tokens=self._max_tokens,
+                eos_token_id=self._tokenizer.eos_token_id,
+                pad_token_id=self._tokenizer.eos_token_id,
+                **sampling,
+            )
+        written = output[0, ids.shape[1] :]
+        if not held.finished(written):
+            raise Damaged(f"the reply was cut off after {len(written)} tokens")
+        text = self._tokenizer.decode(written, skip_special_tokens=True)
+        return Written(parse_reply(text), prompt_tokens=int(ids.shape[1]), completion_tokens=len(written))
+
+
+class _HeldToGrammar(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
+    """Leaves only tokens by which the text can still become what the grammar describes; one row."""
+
+    def __init__(self, guidance: Any, vocabulary: Any, grammar: str, *, prompt_length: int) -> None:
+        self._torch = guidance.torch
+        self._matcher = guidance.LLMatcher(vocabulary, grammar)
+        self._mask = self._torch.allocate_token_bitmask(1, vocabulary.vocab_size)
+        self._seen = prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        for token in input_ids[0, self._seen :].tolist():
+            self._matcher.consume_token(token)
+        self._seen = input_ids.shape[1]
+        self._torch.fill_next_token_bitmask(self._matcher, self._mask, 0)
+        scores = scores.float()
+        self._torch.apply_token_bitmask_inplace(scores, self._mask.to(scores.device))
+        return scores
+
+    def finished(self, written: torch.Tensor) -> bool:
+        """Whether the text came to the grammar's end."""
+        if not self._matcher.is_stopped():
+            self._matcher.try_consume_tokens(written[-1:].tolist())  # the last one was never seen as input
+        return bool(self._matcher.is_stopped() or self._matcher.is_accepting())
