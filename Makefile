@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 TORCH  ?= cpu
 
 # What `make docs` writes pages about.
-API := $(addprefix mu_llama.,listener answers conversation generation prompts errors audio encoders model checkpoints)
+API := $(addprefix mu_llama.,listener answers conversation generation prompts errors audio encoders model checkpoints training musicqa records)
 
 .PHONY: ask test check check-slow lint bench docs clean
 
@@ -47,5 +47,5 @@ $(VENV)/.run: pyproject.toml constraints.txt scripts/install_torch.sh
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,train]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,train,musicqa,ray,facts]'
 	@touch $@

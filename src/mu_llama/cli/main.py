@@ -12,6 +12,7 @@ from mu_llama.cli.ask import ask
 from mu_llama.cli.chat import chat
 from mu_llama.cli.convert import convert
 from mu_llama.cli.info import info
+from mu_llama.cli.musicqa import musicqa_app
 from mu_llama.cli.options import FAILED
 from mu_llama.cli.train import train
 
@@ -28,6 +29,7 @@ typer_app.command()(chat)
 typer_app.command()(convert)
 typer_app.command()(info)
 typer_app.command()(train)
+typer_app.add_typer(musicqa_app, name="musicqa")
 
 
 @typer_app.callback(invoke_without_command=True)

@@ -47,11 +47,11 @@ def parse_reply(text: str) -> dict[str, Any]:
     return plain
 
 
-def shape_problems(plain: Mapping[str, Any], wanted: Wanted) -> list[str]:
-    """Say what is missing from a reply, too much, or of the wrong kind."""
+def shape_problems(plain: Mapping[str, Any], wanted: Wanted, *, at_most: bool = False) -> list[str]:
+    """Say what is missing from a reply, too much, or of the wrong kind; `at_most` takes fewer pairs and choices."""
     problems = [f"{key} is missing or no text" for key in (*FIXED_KEYS, "caption") if not _is_text(plain.get(key))]
-    problems += _list_problems(plain, "pairs", wanted.num_pairs, ("question", "answer"))
-    problems += _list_problems(plain, "choices", wanted.num_choices, ("question", "answer"))
+    problems += _list_problems(plain, "pairs", wanted.num_pairs, at_most)
+    problems += _list_problems(plain, "choices", wanted.num_choices, at_most)
     for number, choice in enumerate(plain.get("choices") or (), start=1):
         wrong = choice.get("distractors") if isinstance(choice, dict) else None
         if not isinstance(wrong, list) or len(wrong) != NUM_DISTRACTORS or not all(map(_is_text, wrong)):
@@ -85,15 +85,15 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _list_problems(plain: Mapping[str, Any], name: str, count: int, keys: tuple[str, ...]) -> list[str]:
+def _list_problems(plain: Mapping[str, Any], name: str, count: int, at_most: bool) -> list[str]:
     items = plain.get(name)
-    if not isinstance(items, list) or len(items) != count:
+    if not isinstance(items, list) or len(items) > count or (len(items) < count and not at_most):
         came = len(items) if isinstance(items, list) else "none"
         return [f"{name} holds {came}; expected {count}"]
     return [
         f"{name} {number} has no {key}"
         for number, item in enumerate(items, start=1)
-        for key in keys
+        for key in ("question", "answer")
         if not isinstance(item, dict) or not _is_text(item.get(key))
     ]
 

@@ -65,6 +65,7 @@ def words_of(track: Track, labels: Labels, uses: Mapping[str, Sequence[str]], rn
     voices = names.get("voice", ())
     if voices:
         slots["voice"] = listed([_VOICES.get(name) or a(name) for name in voices[:2]])
+        slots["sounds"] = listed([slots["voice"], *(a(name) for name in instruments)])
     slots |= _pace(labels, names) | _key(track)
     genres = [_CAPITALS.get(name, name) for name in names.get("genre", ())]
     slots |= _genre(genres, moods, rng)

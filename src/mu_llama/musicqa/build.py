@@ -1,0 +1,240 @@
+"""Build a data set: list the tracks, write about each, check, and put the result in order. Resumable at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import importlib.metadata
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from mu_llama import __version__
+from mu_llama.musicqa.build_folder import ITEMS_FILE, BuildError, BuildFolder
+from mu_llama.musicqa.items import SPLITS, Item, read_items, split_of, training_rows, write_items
+from mu_llama.musicqa.reply import Reply
+from mu_llama.musicqa.sources.finding import BadTrack
+from mu_llama.musicqa.worker import Outcome, Rules, write_track
+from mu_llama.musicqa.writers.protocol import Writer
+from mu_llama.records import Track, to_line, write_whole
+
+_PASSES = 3
+_MOST_FAILURES_IN_A_ROW = 20
+_PACKAGES = ("openai", "transformers", "llguidance", "py3langid", "ray")
+
+OnOutcome = Callable[[Outcome, int, int], None]
+"""Told what became of a track, how many are done, and how many there are."""
+Runner = Callable[[Iterable[Track], Rules], Iterator[Outcome]]
+"""Writes about tracks, somewhere."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What a data set is made of."""
+
+    rules: Rules = field(default_factory=Rules)
+    """What a reply must keep to."""
+    validation: float = 0.05
+    """Share of the artists that is for validation."""
+    test: float = 0.05
+    """Share of the artists that is for tests."""
+    seed: int = 0
+    """Of the split."""
+    keep_missing: bool = False
+    """Write about tracks whose audio is missing, too."""
+    limit: int | None = None
+    """Only so many tracks."""
+    price_in: float | None = None
+    """Cost of a million tokens read, for the report."""
+    price_out: float | None = None
+    """Cost of a million tokens written."""
+
+
+def build(
+    folder: BuildFolder,
+    found: Callable[[], Iterable[Track | BadTrack]],
+    runner: Runner,
+    options: BuildOptions,
+    *,
+    identity: dict[str, Any],
+    on_outcome: OnOutcome = lambda *_: None,
+) -> dict[str, Any]:
+    """Build, or go on with a build that was stopped; a finished one is left as it is.
+
+    Args:
+        folder: where everything is written.
+        found: opens the source.
+        runner: `in_this_process`, or on a cluster.
+        options: what the data set is made of.
+        identity: source and writer, for run.json; with other ones a build doesn't go on.
+        on_outcome: told of every track.
+
+    Returns:
+        The report: counts, tokens, reasons of rejections.
+
+    Raises:
+        ConfigError: if the folder holds another build.
+        SourceError: if the source can't be read.
+        BuildError: if tracks stay unwritten, or the disk is full; the same command goes on.
+        Refused: if the writer will not work at all.
+    """
+    with folder.locked():
+        folder.begin(_settings(identity, options), _versions())
+        finished: dict[str, Any] | None = folder.run().get("report")
+        if finished is not None:
+            return finished
+        if not folder.has_tracks:
+            folder.list_tracks(_chosen(found(), options))
+        unwritten = _write_all(folder, runner, options.rules, on_outcome)
+        if unwritten:
+            raise BuildError(
+                f"{unwritten[0]} tracks are not written yet ({unwritten[1]}); what is written stays: start the same "
+                "command again"
+            )
+        return finish(folder, options)
+
+
+def in_this_process(writer: Writer) -> Runner:
+    """Write here, as many tracks at the same time as the writer takes."""
+
+    def run(tracks: Iterable[Track], rules: Rules) -> Iterator[Outcome]:
+        loop = asyncio.new_event_loop()
+        pending: set[asyncio.Task[Outcome]] = set()
+        source = iter(tracks)
+        try:
+            while True:
+                for track in islice(source, writer.num_at_once - len(pending)):
+                    pending.add(loop.create_task(write_track(writer, track, rules)))
+                if not pending:
+                    return
+                wait = asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                done, pending = loop.run_until_complete(wait)
+                for task in done:
+                    yield task.result()
+        finally:
+            for task in pending:
+                task.cancel()
+            if pending:
+                loop.run_until_complete(asyncio.wait(pending))
+            loop.close()
+
+    return run
+
+
+def _write_all(folder: BuildFolder, runner: Runner, rules: Rules, on_outcome: OnOutcome) -> tuple[int, str] | None:
+    """Write about every track that has nothing yet; gives how many stay unwritten and why, or None."""
+    done = folder.done()
+    total = sum(1 for _ in folder.tracks())
+    reason = "the writer gave nothing"
+    for _ in range(_PASSES):
+        before, failures_in_a_row = len(done), 0
+        for outcome in runner((track for track in folder.tracks() if track.id not in done), rules):
+            folder.keep(outcome)
+            if outcome.failed is None:
+                done.add(outcome.id)
+                failures_in_a_row = 0
+            else:
+                reason = outcome.failed
+                failures_in_a_row += 1
+            on_outcome(outcome, len(done), total)
+            if failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
+                break
+        if len(done) == total or len(done) == before:
+            break
+    return (total - len(done), reason) if len(done) < total else None
+
+
+def finish(folder: BuildFolder, options: BuildOptions) -> dict[str, Any]:
+    """Put replies in order, split them by artist, write the rows for training and the report."""
+
+    def items() -> Iterator[Item]:
+        for track, row in folder.replies_in_order():
+            split = split_of(track.group, validation=options.validation, test=options.test, seed=options.seed)
+            yield Item(track, Reply.from_dict(row["reply"]), split)
+
+    path = folder.path / ITEMS_FILE
+    write_items(path, items())
+    for split in SPLITS:
+        rows = (to_line(row) for item in read_items(path) if item.split == split for row in training_rows(item))
+        write_whole(folder.path / f"{split}.jsonl", rows)
+    report = _report(folder, options)
+    folder.finish(report)
+    return report
+
+
+def _report(folder: BuildFolder, options: BuildOptions) -> dict[str, Any]:
+    splits: Counter[str] = Counter()
+    questions = 0
+    for item in read_items(folder.path / ITEMS_FILE):
+        splits[item.split] += 1
+        questions += sum(1 for _ in item.pairs)
+    totals: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for row in folder.outcomes():
+        totals["accepted" if row.get("reply") else "rejected"] += 1
+        for name in ("num_attempts", "num_damaged", "prompt_tokens", "completion_tokens"):
+            totals[name] += row.get(name) or 0
+        reasons.update(_kind_of(reason) for reason in row.get("reasons", ()))
+    report: dict[str, Any] = {
+        "tracks": sum(1 for _ in folder.tracks()), "skipped_rows": sum(1 for _ in folder.skipped()),
+        "accepted": totals["accepted"], "rejected": totals["rejected"], "questions": questions,
+        "attempts": totals["num_attempts"], "damaged_replies": totals["num_damaged"],
+        "prompt_tokens": totals["prompt_tokens"], "completion_tokens": totals["completion_tokens"],
+        "splits": {split: splits[split] for split in SPLITS}, "rejected_for": dict(reasons.most_common(10)),
+    }  # fmt: skip
+    if options.price_in is not None or options.price_out is not None:
+        cost = totals["prompt_tokens"] * (options.price_in or 0) + totals["completion_tokens"] * (
+            options.price_out or 0
+        )
+        report["cost"] = round(cost / 1e6, 4)
+    return report
+
+
+_KINDS = {
+    " names ": "names what labels don't",
+    " denies ": "denies what labels name",
+    " states ": "states a tempo that labels don't",
+    " speaks of its instructions": "speaks of its instructions",
+    " has fewer than ": "too short",
+    "JSON": "no whole JSON",
+    "is in ": "another language",
+    "no labels": "no labels",
+}
+
+
+def _kind_of(reason: str) -> str:
+    """A reason without what differs from track to track."""
+    return next((kind for words, kind in _KINDS.items() if words in reason), reason.split(":")[0][:60])
+
+
+def _chosen(found: Iterable[Track | BadTrack], options: BuildOptions) -> Iterator[Track | BadTrack]:
+    count = 0
+    for row in found:
+        if count == options.limit:
+            return
+        if isinstance(row, Track) and row.audio is None and not options.keep_missing:
+            yield BadTrack(row.id, "its audio is missing; --missing-audio keep writes about it all the same")
+            continue
+        count += isinstance(row, Track)
+        yield row
+
+
+def _settings(identity: dict[str, Any], options: BuildOptions) -> dict[str, Any]:
+    rules = dataclasses.asdict(options.rules)
+    rules.pop("prompt")  # its hash is in the writer's identity
+    own = dataclasses.asdict(dataclasses.replace(options, rules=Rules()))
+    own = {name: value for name, value in own.items() if name not in ("rules", "price_in", "price_out")}
+    return {**identity, **rules, **own}
+
+
+def _versions() -> dict[str, str]:
+    found = {"mu-llama": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,66 @@
+"""The reference's intermediate tables: `;`, one track a line, open pairs as `Q:...<tab>A:...`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mu_llama.musicqa.items import Item
+from mu_llama.musicqa.reply import FIXED_QUESTIONS, Pair, Reply
+from mu_llama.musicqa.sources.finding import SourceError, read_table
+from mu_llama.records import Track, write_whole
+
+_OPEN = "OpenQA"
+
+
+def write_csv(path: Path, items: Iterable[tuple[str, Item]], *, num_pairs: int) -> None:
+    """Write named items as a table, in one step.
+
+    Args:
+        path: the file.
+        items: audio names with their items.
+        num_pairs: columns for open pairs; items with more lose the rest.
+    """
+    header = ["audio_name", *FIXED_QUESTIONS, *(f"{_OPEN}{number}" for number in range(1, num_pairs + 1))]
+
+    def lines() -> Iterator[str]:
+        yield _line(header)
+        for name, item in items:
+            pairs = [f"Q:{pair.question}\tA:{pair.answer}" for pair in item.reply.pairs[:num_pairs]]
+            yield _line([name, *item.reply.fixed, *pairs, *[""] * (num_pairs - len(pairs))])
+
+    write_whole(path, lines())
+
+
+def read_csv(path: Path, *, audio_folder: Path | None = None) -> Iterator[tuple[str, Item]]:
+    """Stream a table back: audio names with their items.
+
+    Raises:
+        SourceError: if it can't be read, lacks columns, or a pair isn't `Q:...<tab>A:...`.
+    """
+    for where, row in read_table(path, separator=";", columns=("audio_name", *FIXED_QUESTIONS)):
+        pairs = []
+        for column in sorted(
+            (name for name in row if name and name.startswith(_OPEN)), key=lambda name: int(name[len(_OPEN) :])
+        ):
+            cell = row[column]
+            if cell:
+                question, tab, answer = cell.partition("\t")
+                if not tab or not question.startswith("Q:") or not answer.startswith("A:"):
+                    raise SourceError(f"{where}: {column} is {cell[:40]!r}; expected Q:...<tab>A:...")
+                pairs.append(Pair(question[2:], answer[2:]))
+        name = row["audio_name"]
+        track = Track(
+            id=f"musicqa/{Path(name).stem}",
+            audio=None if audio_folder is None else audio_folder / name,
+            source="musicqa",
+        )
+        yield name, Item(track, Reply(tuple(row[question] for question in FIXED_QUESTIONS), tuple(pairs)))
+
+
+def _line(cells: list[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, delimiter=";", lineterminator="\n").writerow(cells)
+    return buffer.getvalue()

@@ -1,0 +1,161 @@
+"""The published layout: numbered wavs in audios/, and one JSON of questions for each part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mu_llama.audio.wav_writing import write_wav
+from mu_llama.errors import AudioError
+from mu_llama.musicqa.items import Item
+from mu_llama.musicqa.reply import FIXED_QUESTIONS, Pair, Reply
+from mu_llama.musicqa.sources.finding import SourceError
+from mu_llama.records import Track, write_whole
+
+PARTS = ("Pretrain", "Finetune", "Eval")
+"""`PretrainMusicQA.json` (captioned tracks), `FinetuneMusicQA.json` (tagged ones), `EvalMusicQA.json` (held out)."""
+
+IMPORTED = "musicqa"
+"""Source of tracks that were read from published files."""
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A question about a numbered wav."""
+
+    audio_name: str
+    """File in audios/."""
+    question: str
+    """From the human."""
+    answer: str
+    """From the model, exactly as stored."""
+
+
+def read_published(path: Path) -> Iterator[PublishedRow]:
+    """Stream the rows of a published JSON.
+
+    Raises:
+        SourceError: if it can't be read, or a row is none; names it.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path}: can't be read as JSON ({error}); check the file") from error
+    if not isinstance(rows, list):
+        raise SourceError(f"{path}: holds no list; expected the rows of MusicQA")
+    for number, row in enumerate(rows, start=1):
+        try:
+            human, model = row["conversation"]
+            yield PublishedRow(str(row["audio_name"]), str(human["value"]), str(model["value"]))
+        except (TypeError, KeyError, ValueError) as error:
+            raise SourceError(
+                f"{path}, row {number}: is no MusicQA row; expected audio_name and a conversation of two"
+            ) from error
+
+
+def write_published(path: Path, rows: Iterable[PublishedRow]) -> None:
+    """Write rows as the published files have them, byte for byte, in one step."""
+
+    def text() -> Iterator[str]:
+        # The parts of json.dump(rows, indent=2), one row at a time.
+        before = "[\n"
+        for row in rows:
+            shown = json.dumps(_as_published(row), indent=2)
+            yield before + "  " + shown.replace("\n", "\n  ")
+            before = ",\n"
+        yield "\n]" if before == ",\n" else "[]"
+
+    write_whole(path, text())
+
+
+def _as_published(row: PublishedRow) -> dict[str, Any]:
+    conversation = [{"from": "human", "value": row.question}, {"from": "gpt", "value": row.answer}]
+    return {"audio_name": row.audio_name, "conversation": conversation}
+
+
+def rows_of(item: Item, audio_name: str) -> Iterator[PublishedRow]:
+    """The rows of an item as published: the four fixed questions, then the open ones."""
+    for kind, question, answer in item.pairs:
+        if kind in ("fixed", "open"):
+            yield PublishedRow(audio_name, question, answer)
+
+
+def items_of(rows: Iterable[PublishedRow], *, audio_folder: Path | None = None) -> Iterator[Item]:
+    """Put the rows of each track together, in the order of their first ones.
+
+    Raises:
+        SourceError: if a track lacks one of the fixed questions.
+    """
+    by_name: dict[str, list[PublishedRow]] = {}
+    for row in rows:
+        by_name.setdefault(row.audio_name, []).append(row)
+    for name, own in by_name.items():
+        answers = {row.question: row.answer for row in reversed(own)}
+        missing = [question for question in FIXED_QUESTIONS if question not in answers]
+        if missing:
+            raise SourceError(f"{name}: has no answer to {missing[0]!r}; expected all four fixed questions")
+        fixed, open_rows = [], list(own)
+        for question in FIXED_QUESTIONS:
+            row = next(row for row in open_rows if row.question == question)
+            fixed.append(row.answer)
+            open_rows.remove(row)
+        track = Track(
+            id=f"{IMPORTED}/{Path(name).stem}",
+            audio=None if audio_folder is None else audio_folder / name,
+            source=IMPORTED,
+            licence="MIT (as tagged by its publishers)",
+        )
+        yield Item(track, Reply(tuple(fixed), tuple(Pair(row.question, row.answer) for row in open_rows)))
+
+
+def export_published(
+    items: Callable[[], Iterable[Item]], out: Path, *, advance: Callable[[int], None] = lambda _: None
+) -> dict[str, int]:
+    """Write audios/ and the three JSONs; wavs that are there already are kept.
+
+    Captioned tracks of the training split go to Pretrain, tagged ones to Finetune, the others to Eval. Tracks without
+    audio get their number and rows, but no wav.
+
+    Args:
+        items: opens the stream of items, in order.
+        out: folder.
+        advance: told of each track.
+
+    Returns:
+        Rows of each part, and `unheard`: tracks whose audio couldn't be converted.
+    """
+    counts = dict.fromkeys((*PARTS, "unheard"), 0)
+    for number, item in enumerate(items()):
+        target = out / "audios" / audio_name(item, number)
+        if item.track.audio is not None and not target.is_file():
+            try:
+                write_wav(item.track.audio, target)
+            except AudioError:
+                counts["unheard"] += 1
+        advance(1)
+    for part in PARTS:
+
+        def rows(part: str = part) -> Iterator[PublishedRow]:
+            for number, item in enumerate(items()):
+                if _part(item) == part:
+                    for row in rows_of(item, audio_name(item, number)):
+                        counts[part] += 1
+                        yield row
+
+        write_published(out / f"{part}MusicQA.json", rows())
+    return counts
+
+
+def audio_name(item: Item, number: int) -> str:
+    """Name of an item's wav: its number in the data set, or the one it was imported with."""
+    source, _, name = item.track.id.partition("/")
+    return f"{name}.wav" if source == IMPORTED else f"{number:06}.wav"
+
+
+def _part(item: Item) -> str:
+    if item.split != "train":
+        return "Eval"
+    return "Pretrain" if item.track.caption else "Finetune"

@@ -1,0 +1,95 @@
+"""A finished build: tracks with their replies and splits, and the rows that training reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mu_llama.musicqa.reply import FIXED_QUESTIONS, Reply
+from mu_llama.records import Track, read_lines, to_line, write_whole
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+_LETTERS = "ABCD"
+
+
+@dataclass(frozen=True)
+class Item:
+    """A track, what was written about it, and which part of the data it belongs to."""
+
+    track: Track
+    """What it is about."""
+    reply: Reply
+    """What was written."""
+    split: Split = "train"
+    """Part of the data."""
+
+    @property
+    def pairs(self) -> Iterator[tuple[str, str, str]]:
+        """Kind, question and answer of everything that can be asked, choices last."""
+        for question, answer in zip(FIXED_QUESTIONS, self.reply.fixed, strict=True):
+            yield "fixed", question, answer
+        for pair in self.reply.pairs:
+            yield "open", pair.question, pair.answer
+        if self.reply.caption:
+            yield "caption", "Write a caption for this music.", self.reply.caption
+        for number, choice in enumerate(self.reply.choices):
+            options = _shuffled((choice.answer, *choice.distractors), key=f"{self.track.id} {number}")
+            shown = " ".join(f"({letter}) {option}" for letter, option in zip(_LETTERS, options, strict=False))
+            right = _LETTERS[options.index(choice.answer)]
+            yield "choice", f"{choice.question} {shown}", f"({right}) {choice.answer}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for JSON."""
+        return {"id": self.track.id, "split": self.split, "track": self.track.to_dict(), "reply": self.reply.to_dict()}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Item:
+        """Undo `to_dict`."""
+        return cls(Track.from_dict(plain["track"]), Reply.from_dict(plain["reply"]), plain["split"])
+
+
+def split_of(group: str, *, validation: float, test: float, seed: int) -> Split:
+    """Choose the split of an artist, or of a track without one: all that belongs together goes together.
+
+    Args:
+        group: `Track.group`.
+        validation: share of the groups.
+        test: share of the groups.
+        seed: another one draws anew.
+
+    Example:
+        >>> {split_of("Somebody", validation=0.1, test=0.1, seed=0) for _ in range(3)}
+        {'train'}
+    """
+    drawn = int.from_bytes(hashlib.sha256(f"{seed} {group}".encode()).digest()[:8], "big") / 2**64
+    if drawn < test:
+        return "test"
+    return "validation" if drawn < test + validation else "train"
+
+
+def write_items(path: Path, items: Iterable[Item]) -> None:
+    """Write items, one a line, in one step."""
+    write_whole(path, (to_line(item.to_dict()) for item in items))
+
+
+def read_items(path: Path) -> Iterator[Item]:
+    """Stream items."""
+    return map(Item.from_dict, read_lines(path))
+
+
+def training_rows(item: Item) -> Iterator[dict[str, Any]]:
+    """Rows that `mu-llama train` reads: one a question."""
+    audio = None if item.track.audio is None else str(item.track.audio.absolute())
+    for number, (kind, question, answer) in enumerate(item.pairs):
+        yield {
+            "id": f"{item.track.id}#{number}", "audio": audio, "question": question, "answer": answer, "kind": kind,
+            "group": item.track.group,
+        }  # fmt: skip
+
+
+def _shuffled(options: tuple[str, ...], *, key: str) -> list[str]:
+    return sorted(options, key=lambda option: hashlib.sha256(f"{key} {option}".encode()).digest())

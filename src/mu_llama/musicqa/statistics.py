@@ -1,0 +1,117 @@
+"""What a corpus or a data set is made of, in numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mu_llama.musicqa.items import Item
+from mu_llama.musicqa.sources.finding import BadTrack
+from mu_llama.musicqa.vocabulary import CATEGORIES, terms_of_tag
+from mu_llama.records import Track
+
+_MOST_BAD = 1000
+
+
+@dataclass
+class TrackCounts:
+    """Sums over the tracks of a corpus."""
+
+    num_tracks: int = 0
+    """Usable rows."""
+    num_without_audio: int = 0
+    """Of them, those whose audio file isn't there."""
+    num_captioned: int = 0
+    """Of them, those with a caption."""
+    seconds: float = 0.0
+    """Total length, where known."""
+    num_timed: int = 0
+    """Tracks whose length is known."""
+    groups: set[int] = field(default_factory=set)
+    """Hashes of artists."""
+    tags: dict[str, Counter[str]] = field(default_factory=lambda: {category: Counter() for category in CATEGORIES})
+    """How often each label stands, by category, in the vocabulary's words where it knows them."""
+    licences: Counter[str] = field(default_factory=Counter)
+    """Tracks by licence."""
+    sources: Counter[str] = field(default_factory=Counter)
+    """Tracks by corpus."""
+    bad: list[BadTrack] = field(default_factory=list)
+    """Rows that can't be used, the first thousand."""
+    num_bad: int = 0
+    """All of them."""
+
+    def add(self, found: Track | BadTrack) -> None:
+        """Count one more row."""
+        if isinstance(found, BadTrack):
+            self.num_bad += 1
+            if len(self.bad) < _MOST_BAD:
+                self.bad.append(found)
+            return
+        self.num_tracks += 1
+        self.num_without_audio += found.audio is None
+        self.num_captioned += found.caption is not None
+        duration = found.facts.get("duration_s")
+        if isinstance(duration, int | float):
+            self.seconds += duration
+            self.num_timed += 1
+        self.groups.add(hash(found.group))
+        self.licences[found.licence or "unknown"] += 1
+        self.sources[found.source] += 1
+        for category, tags in found.tags.items():
+            own = self.tags[category]
+            for tag in tags:
+                names = [term.name for term in terms_of_tag(tag) if term.category == category]
+                own.update(names or [tag])
+
+    def to_dict(self, *, most: int = 50) -> dict[str, object]:
+        """Give plain values for JSON."""
+        return {
+            "tracks": self.num_tracks,
+            "hours": round(self.seconds / 3600, 2),
+            "tracks_with_length": self.num_timed,
+            "missing_audio": self.num_without_audio,
+            "captioned": self.num_captioned,
+            "artists": len(self.groups),
+            "bad_rows": self.num_bad,
+            "licences": dict(self.licences.most_common()),
+            "tags": {category: dict(counts.most_common(most)) for category, counts in self.tags.items() if counts},
+        }
+
+
+def count_tracks(found: Iterable[Track | BadTrack]) -> TrackCounts:
+    """Count rows."""
+    counts = TrackCounts()
+    for row in found:
+        counts.add(row)
+    return counts
+
+
+@dataclass
+class ItemCounts:
+    """Sums over a data set."""
+
+    tracks: TrackCounts = field(default_factory=TrackCounts)
+    """Of its tracks."""
+    splits: Counter[str] = field(default_factory=Counter)
+    """Tracks by split."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Questions by kind."""
+    first_words: Counter[str] = field(default_factory=Counter)
+    """The first two words of open questions."""
+    answer_words: dict[str, list[int]] = field(default_factory=dict)
+    """Lengths of answers in words, by kind."""
+
+
+def count_items(items: Iterable[Item]) -> ItemCounts:
+    """Count items."""
+    counts = ItemCounts()
+    for item in items:
+        counts.tracks.add(item.track)
+        counts.splits[item.split] += 1
+        for kind, question, answer in item.pairs:
+            counts.kinds[kind] += 1
+            counts.answer_words.setdefault(kind, []).append(len(answer.split()))
+            if kind == "open":
+                counts.first_words[" ".join(question.split()[:2])] += 1
+    return counts
