@@ -41,6 +41,9 @@ class WriterOptions:
     timeout: Annotated[float, typer.Option(min=0.1, help="Longest wait for a reply, in seconds.")] = 120.0
     temperature: Annotated[float, typer.Option(min=0, help="Of sampling.")] = 0.7
     max_tokens: Annotated[int, typer.Option(min=16, help="Longest reply.")] = 1600
+    one_by_one: Annotated[
+        bool, typer.Option("--one-by-one", help="Ask the server for each text alone, in plain words: for small models.")
+    ] = False
     device: Annotated[str, typer.Option(help="For local: auto, cpu, cuda, mps.")] = "auto"
 
 
@@ -123,7 +126,8 @@ def _spec(writer: WriterOptions, content: ContentOptions) -> WriterSpec:
     return WriterSpec(
         writer.writer, writer.model, writer.base_url, writer.key_variable, prompts=writer.prompts,
         num_at_once=writer.concurrency, num_retries=writer.retries, timeout_s=writer.timeout,
-        temperature=writer.temperature, max_tokens=writer.max_tokens, device=writer.device, seed=content.seed,
+        temperature=writer.temperature, max_tokens=writer.max_tokens, one_by_one=writer.one_by_one,
+        device=writer.device, seed=content.seed,
         wanted=Wanted(content.num_pairs, content.num_choices),
     )  # fmt: skip
 
@@ -140,7 +144,7 @@ def _options(writer: WriterOptions, content: ContentOptions) -> BuildOptions:
     language = None if content.language == "any" or writer.writer == "template" else content.language
     rules = Rules(
         Wanted(content.num_pairs, content.num_choices), language, content.strict, content.attempts,
-        _spec(writer, content).prompt, at_most=writer.writer == "template",
+        _spec(writer, content).prompt, at_most=writer.writer == "template" or writer.one_by_one,
     )  # fmt: skip
     return BuildOptions(
         rules, content.validation, content.test, content.seed, content.missing_audio == "keep", content.limit,
@@ -162,7 +166,12 @@ def _identity(spec: WriterSpec, source: str, root: Path, content: ContentOptions
     if spec.kind == "template":
         return named
     address = {"base_url": without_credentials(spec.base_url)} if spec.base_url else {}
-    sampling = {"model": spec.model, "temperature": spec.temperature, "max_tokens": spec.max_tokens}
+    sampling = {
+        "one_by_one": spec.one_by_one,
+        "model": spec.model,
+        "temperature": spec.temperature,
+        "max_tokens": spec.max_tokens,
+    }
     return {**named, **address, **sampling, "prompts_sha256": load_prompts(spec.prompts).sha256}
 
 

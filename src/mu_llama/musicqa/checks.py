@@ -20,7 +20,9 @@ _LEAKS = re.compile(
     r"\bas an ai\b|\blanguage model\b|\bjson\b|<\||\[/?inst\]|^#{2,}|```|\bsystem prompt\b|"
     r"\b(?:based on|according to|from|in) the (?:given |provided )?(?:tags?|labels?|metadata|captions?)\b|"
     r"\b(?:provided|given) (?:tags?|labels?|metadata|captions?|information|text)\b|^(?:sure|certainly|of course)[,!]|"
-    r"^here (?:is|are) (?:the|a|your|some)\b|\bi (?:cannot|can't) (?:listen|hear)\b",
+    r"\b(?:genres?|instruments?|voice|mood|tempo|also|description): |\b(?:mentioned|listed) (?:above|here|are|is)\b|:$|"
+    r"\b(?:song|track|piece|titled|called) [\"“]\w|^here (?:is|are) (?:the|a|your|some)\b|"
+    r"\bi (?:cannot|can't) (?:listen|hear)\b",
     re.IGNORECASE | re.MULTILINE,
 )
 

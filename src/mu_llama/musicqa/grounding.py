@@ -17,6 +17,23 @@ _DENIAL = (
     r"\b(?:no|not|non|without|nobody|nothing|never|neither|nor|lacks?|lacking|absence of|absent|free of|devoid of|"
     r"instead of|rather than|cannot|aren't|isn't|doesn't|don't|there's no)\b"
 )
+# One of these letters is in every denial, and looking for them is quick.
+_SIGNS = (
+    " no",
+    "No",
+    "no ",
+    "n't",
+    "ithout",
+    "ever",
+    "either",
+    "ack",
+    "bsen",
+    "free of",
+    "evoid",
+    "nstead",
+    "ather",
+    "cannot",
+)
 _DENIES = re.compile(_DENIAL, re.IGNORECASE)
 # A denial reaches up to four words further, to the end of its clause.
 _NEGATION = re.compile(_DENIAL + r"(?:[\s,]+\w[\w'&-]*){0,4}[\s,]*$", re.IGNORECASE)
@@ -64,12 +81,9 @@ def labels_of(track: Track) -> Labels:
     absent: set[Term] = set()
     for category in CATEGORIES:
         for tag in track.tags.get(category, ()):
-            if _NO_VOICE.search(tag) and category != "genre":
-                absent.add(terms()["voice"])
-            elif negates(tag):
-                absent.update(mention.term for mention in _negated(tag))
-            else:
-                named.update(terms_of_tag(tag))
+            own, denied = _tag(tag, category == "genre")
+            named.update(own)
+            absent.update(denied)
     for mention, negated in _read(track.caption or ""):
         (absent if negated else named).add(mention.term)
     tempo = track.facts.get("tempo_bpm")
@@ -111,7 +125,9 @@ def contradictions(text: str, labels: Labels, *, strict: bool = False) -> list[s
 def _labels(named: set[Term], absent: set[Term], *, tempo_bpm: float | None) -> Labels:
     names = frozenset(term.name for term in named)
     ruled_out = {term.name for term in absent} - names
-    narrower = {term.name for term in terms().values() if term.broader & ruled_out} - names
+    narrower: set[str] = set()
+    if ruled_out:
+        narrower = {term.name for term in terms().values() if term.broader & ruled_out} - names
     known = {term.category for term in named | absent} | ({"tempo"} if tempo_bpm is not None else set())
     return Labels(names, frozenset(ruled_out | narrower), frozenset(known), tempo_bpm)
 
@@ -151,20 +167,31 @@ def _wrong_bpm(text: str, labels: Labels) -> Iterator[str]:
             yield f"states {said:g} beats per minute, but the labels say {known:g}"
 
 
+@lru_cache(maxsize=65536)
+def _tag(tag: str, is_genre: bool) -> tuple[tuple[Term, ...], tuple[Term, ...]]:
+    """The terms that a tag names, and those that it denies."""
+    if not is_genre and _NO_VOICE.search(tag):
+        return (), (terms()["voice"],)
+    if negates(tag):
+        return (), tuple(mention.term for mention in _negated(tag))
+    return terms_of_tag(tag), ()
+
+
+@lru_cache(maxsize=65536)
 def negates(tag: str) -> bool:
     """Whether a tag says that something is not there, like `no drums`."""
     return _NO_VOICE.search(tag) is not None or bool(_negated(tag))
 
 
-@lru_cache(maxsize=65536)
 def _negated(tag: str) -> tuple[Mention, ...]:
     return tuple(mention for mention, negated in _read(tag) if negated)
 
 
 def _read(text: str) -> Iterable[tuple[Mention, bool]]:
     """Give each term that a text names, and whether it is denied there."""
-    text = _ONLY.sub(lambda match: "_" * len(match[0]), text)
-    denies = _DENIES.search(text) is not None
+    if "other" in text:
+        text = _ONLY.sub(lambda match: "_" * len(match[0]), text)
+    denies = any(sign in text for sign in _SIGNS) and _DENIES.search(text) is not None
     for mention in find_mentions(text):
         if not denies:
             yield mention, False

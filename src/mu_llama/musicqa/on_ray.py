@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from mu_llama.musicqa.writers.protocol import Refused
 from mu_llama.musicqa.writers.spec import WriterSpec, make_writer
 from mu_llama.records import Track
 
+_KNOCK_S = 5.0
 _BATCH_TRACKS = 32
 _BLOCK_TRACKS = 1024
 
@@ -52,22 +55,25 @@ def on_ray(address: str, spec: WriterSpec, *, home: Path, num_workers: int) -> R
         import ray
     except ImportError as error:
         raise ConfigError("--ray needs Ray; run: pip install 'mu-llama[ray]'") from error
+    _check_reachable(address)
     if not ray.is_initialized():
-        more = {"num_cpus": num_workers} if address == "local" else {}
+        more = {"num_cpus": num_workers + 1} if address == "local" else {}  # one for Ray Data's own tasks
         try:
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, **more)
+            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **more)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(
                 f"--ray {address!r} can't be reached ({reason}); start a cluster, or take local"
             ) from error
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
 
     def run(tracks: Iterable[Track], rules: Rules) -> Iterator[Outcome]:
         for block in _blocks(tracks):
-            rows = ray.data.from_items([{"track": json.dumps(track.to_dict())} for track in block])
-            written = rows.repartition(max(1, min(len(block), 4 * num_workers))).map_batches(
+            rows = [{"track": json.dumps(track.to_dict())} for track in block]
+            num_blocks = max(1, min(len(rows), 4 * num_workers))
+            written = ray.data.from_items(rows, override_num_blocks=num_blocks).map_batches(
                 _Worker,
                 fn_constructor_args=(spec, rules, str(home)),
                 batch_size=_BATCH_TRACKS,
@@ -80,6 +86,21 @@ def on_ray(address: str, spec: WriterSpec, *, home: Path, num_workers: int) -> R
                 yield Outcome(**{**outcome, "reasons": tuple(outcome["reasons"])})
 
     return run
+
+
+def _check_reachable(address: str) -> None:
+    """Knock at a cluster's port: Ray itself waits for minutes where nobody answers.
+
+    Raises:
+        ConfigError: if nobody does.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--ray {address!r} can't be reached ({error}); start a cluster, or take local") from error
 
 
 def _blocks(tracks: Iterable[Track]) -> Iterator[list[Track]]:

@@ -69,28 +69,35 @@ def find_mentions(text: str) -> list[Mention]:
     """
     in_sentences, _ = _spellings()
     first_words = _first_words()
-    words = [(match[0].lower(), match.start(), match.end()) for match in _WORD.finditer(text)]
-    found, index = [], 0
-    while index < len(words):
-        most = first_words.get(words[index][0], 0)
-        for count in range(_longest_run(text, words, index, most) if most else 0, 0, -1):
-            start, end = words[index][1], words[index + count - 1][2]
-            term = in_sentences.get(" ".join(word for word, _, _ in words[index : index + count]))
+    lowered = text.lower()
+    if len(lowered) != len(text):  # a letter whose small form is two
+        lowered = text
+    words = _WORD.findall(lowered)
+    begins = [index for index, word in enumerate(words) if word in first_words]
+    if not begins:
+        return []
+    spans = [match.span() for match in _WORD.finditer(lowered)]
+    found, free = [], 0
+    for index in begins:
+        if index < free:
+            continue
+        for count in range(_longest_run(text, spans, index, first_words[words[index]]), 0, -1):
+            term = in_sentences.get(" ".join(words[index : index + count]))
+            start, end = spans[index][0], spans[index + count - 1][1]
             if term is not None and not _is_part(text, start, end):
                 found.append(Mention(term, start, end))
-                index += count - 1
+                free = index + count
                 break
-        index += 1
     return found
 
 
-def _longest_run(text: str, words: list[tuple[str, int, int]], index: int, most: int) -> int:
+def _longest_run(text: str, spans: list[tuple[int, int]], index: int, most: int) -> int:
     """How many words from here on, up to `most`, stand with nothing but spaces and hyphens between."""
     count = 1
     while (
         count < most
-        and index + count < len(words)
-        and not text[words[index + count - 1][2] : words[index + count][1]].strip(" -\n\t")
+        and index + count < len(spans)
+        and not text[spans[index + count - 1][1] : spans[index + count][0]].strip(" -\n\t")
     ):
         count += 1
     return count

@@ -12,8 +12,6 @@ from mu_llama.musicqa.reply import Reply, Wanted
 from mu_llama.musicqa.writers.protocol import Damaged, NothingToSay, Unavailable, Writer
 from mu_llama.records import Track
 
-_NUM_DAMAGED = 4
-
 
 @dataclass(frozen=True)
 class Rules:
@@ -26,7 +24,7 @@ class Rules:
     strict: bool = False
     """Refuse also what no label speaks of."""
     num_attempts: int = 4
-    """How many replies are asked for before a track is rejected."""
+    """How many replies are asked for before a track is rejected; and each so often, where it can't be read."""
     prompt: str = ""
     """Instructions whose words may not be repeated."""
     at_most: bool = False
@@ -73,7 +71,7 @@ async def write_track(writer: Writer, track: Track, rules: Rules) -> Outcome:
     num_damaged = prompt_tokens = completion_tokens = 0
     for attempt in range(rules.num_attempts):
         reasons = []
-        for _ in range(_NUM_DAMAGED):
+        for _ in range(rules.num_attempts):
             try:
                 written = await writer.write(track, attempt=attempt)
             except NothingToSay as error:
@@ -82,6 +80,8 @@ async def write_track(writer: Writer, track: Track, rules: Rules) -> Outcome:
                 return Outcome(track.id, failed=str(error), num_attempts=attempt, num_damaged=num_damaged)
             except Damaged as error:
                 num_damaged += 1
+                prompt_tokens += error.prompt_tokens
+                completion_tokens += error.completion_tokens
                 reasons = [str(error)]
                 continue
             prompt_tokens += written.prompt_tokens

@@ -14,6 +14,7 @@ from mu_llama.errors import ConfigError
 from mu_llama.musicqa.checks import parse_reply
 from mu_llama.musicqa.prompting import Prompts
 from mu_llama.musicqa.reply import Wanted
+from mu_llama.musicqa.writers.pieces import write_in_pieces
 from mu_llama.musicqa.writers.protocol import Damaged, Refused, Unavailable, Written
 from mu_llama.records import Track
 
@@ -44,6 +45,8 @@ class EndpointOptions:
     """Of sampling."""
     max_tokens: int = 1600
     """Longest reply."""
+    one_by_one: bool = False
+    """Ask for each text alone and in plain words, for small models."""
 
 
 class EndpointWriter:
@@ -72,18 +75,41 @@ class EndpointWriter:
         self.identity: dict[str, Any] = {
             "writer": self.name, "base_url": without_credentials(options.base_url), "model": options.model,
             "temperature": options.temperature, "max_tokens": options.max_tokens, "seed": seed,
-            "prompts_sha256": prompts.sha256,
+            "prompts_sha256": prompts.sha256, "one_by_one": options.one_by_one,
         }  # fmt: skip
         self._client: Any = None
         self._format = _FORMATS[0]
 
     async def write(self, track: Track, *, attempt: int) -> Written:
         """Ask the server; see `Writer`."""
+        digest = hashlib.sha256(f"{self._seed} {attempt} {track.id}".encode()).digest()
+        seed = int.from_bytes(digest[:4], "big") >> 1
+        if self._options.one_by_one:
+            self._format = _FORMATS[-1]
+
+            async def chat(messages: list[dict[str, str]]) -> tuple[str, int, int]:
+                return _text_of(await self._completion(messages, seed))
+
+            return await write_in_pieces(chat, track, self._wanted, attempt=attempt, seed=self._seed)
+        text, read, written = _text_of(await self._completion(self._prompts.messages(track, self._wanted), seed))
+        try:
+            return Written(parse_reply(text), read, written)
+        except Damaged as error:
+            raise Damaged(str(error), prompt_tokens=read, completion_tokens=written) from error
+
+    async def _completion(self, messages: list[dict[str, str]], seed: int) -> Any:
         self._client = self._client or self._open()
         while True:
             tried = self._format
             try:
-                completion = await self._ask(track, attempt, tried)
+                return await self._client.chat.completions.create(
+                    model=self._options.model,
+                    messages=messages,
+                    temperature=self._options.temperature,
+                    max_tokens=self._options.max_tokens,
+                    seed=seed,
+                    **_response_format(tried, self._wanted),
+                )
             except self._openai.APIStatusError as error:
                 self._explain(error, tried)  # returns only if the next format is worth trying
                 continue
@@ -91,19 +117,6 @@ class EndpointWriter:
                 raise Unavailable(f"{self.identity['base_url']} doesn't answer ({self._plain(error)})") from None
             except (self._openai.OpenAIError, ValueError) as error:
                 raise Damaged(f"the server's reply can't be read ({self._plain(error)})") from None
-            return _written(completion)
-
-    async def _ask(self, track: Track, attempt: int, form: str) -> Any:
-        options = self._options
-        digest = hashlib.sha256(f"{self._seed} {attempt} {track.id}".encode()).digest()
-        return await self._client.chat.completions.create(
-            model=options.model,
-            messages=self._prompts.messages(track, self._wanted),
-            temperature=options.temperature,
-            max_tokens=options.max_tokens,
-            seed=int.from_bytes(digest[:4], "big") >> 1,
-            **_response_format(form, self._wanted),
-        )
 
     def _open(self) -> Any:
         # Made where it is used: a client belongs to one event loop, and to one process.
@@ -184,14 +197,11 @@ def _response_format(form: str, wanted: Wanted) -> dict[str, Any]:
     return {"response_format": {"type": "json_object"}} if form == "json_object" else {}
 
 
-def _written(completion: Any) -> Written:
+def _text_of(completion: Any) -> tuple[str, int, int]:
+    """The text of a completion, and its tokens read and written."""
     choices = getattr(completion, "choices", None)
     text = choices[0].message.content if choices else None
     if not isinstance(text, str) or not text.strip():
         raise Damaged("the server's reply has no text")
     usage = completion.usage
-    return Written(
-        parse_reply(text),
-        prompt_tokens=getattr(usage, "prompt_tokens", 0) or 0,
-        completion_tokens=getattr(usage, "completion_tokens", 0) or 0,
-    )
+    return text, getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0

@@ -22,6 +22,8 @@ _ADJECTIVES = frozenset(
      "romantic classical", "industrial", "acoustic", "dance")
 )  # fmt: skip
 _NOUNS = ("track", "piece", "composition")
+# Slots that sentences begin with, written with a capital letter there.
+_BEGINNING = ("a_piece", "instruments", "voice", "moods")
 _VOICES = {"voice": "vocals", "child voice": "a child's voice"}
 _ABSENT = ("drums", "piano", "guitar", "violin", "saxophone", "flute", "organ", "trumpet")
 
@@ -72,7 +74,7 @@ def words_of(track: Track, labels: Labels, uses: Mapping[str, Sequence[str]], rn
     others = [tag for tag in track.tags.get("other", ()) if not negates(tag)][:_MOST_OTHERS]
     if others:
         slots["others"] = listed([f'"{tag}"' for tag in others])
-    slots |= {capital(name): capital(text) for name, text in slots.items()}
+    slots |= {capital(name): capital(slots[name]) for name in _BEGINNING if name in slots}
     return Words(
         slots,
         instruments,

@@ -15,7 +15,17 @@ class NothingToSay(MuLlamaError, ValueError):  # noqa: N818 - it says what it is
 
 
 class Damaged(MuLlamaError, ValueError):  # noqa: N818 - as above
-    """A reply that isn't the JSON asked for: cut off, or something else; asking the same again may help."""
+    """A reply that isn't the JSON asked for: cut off, or something else; asking the same again may help.
+
+    Args:
+        text: what is wrong with it.
+        prompt_tokens: what it cost all the same.
+        completion_tokens: likewise.
+    """
+
+    def __init__(self, text: str, *, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+        super().__init__(text)
+        self.prompt_tokens, self.completion_tokens = prompt_tokens, completion_tokens
 
 
 class Unavailable(MuLlamaError, RuntimeError):  # noqa: N818 - as above

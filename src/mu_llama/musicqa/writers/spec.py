@@ -39,6 +39,8 @@ class WriterSpec:
     """Of sampling."""
     max_tokens: int = 1600
     """Longest reply."""
+    one_by_one: bool = False
+    """Ask a server for each text alone."""
     device: str = "auto"
     """For a local model."""
     seed: int = 0
@@ -80,6 +82,7 @@ def make_writer(spec: WriterSpec, *, home: Path) -> Writer:
         options = EndpointOptions(
             spec.base_url, spec.model, spec.key_variable, num_at_once=spec.num_at_once, num_retries=spec.num_retries,
             timeout_s=spec.timeout_s, temperature=spec.temperature, max_tokens=spec.max_tokens,
+            one_by_one=spec.one_by_one,
         )  # fmt: skip
         return EndpointWriter(options, prompts, spec.wanted, seed=spec.seed)
     from mu_llama.musicqa.writers.local import LocalWriter

@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 import re
 import tomllib
-from collections.abc import Callable
-from functools import cache, lru_cache, partial
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from importlib import resources
-from itertools import zip_longest
-from typing import Any
+from typing import Any, TypeVar
 
 from mu_llama.musicqa.english import a, capital, listed
 from mu_llama.musicqa.grounding import Labels, labels_of
@@ -19,6 +18,9 @@ from mu_llama.musicqa.writers.facts_in_words import Words, words_of
 from mu_llama.musicqa.writers.protocol import NothingToSay, Written
 from mu_llama.records import Track
 
+_MOST_ASKED = 2
+_Thing = TypeVar("_Thing")
+_Topic = tuple[tuple[tuple[str, str], ...], Mapping[str, str]]
 _SLOT = re.compile(r"\{(\w+)\}")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
@@ -76,18 +78,18 @@ class _Sentences:
     def one(self, kind: str) -> str | None:
         """A sentence of a kind, or None if none can be filled."""
         fitting = _fitting_sentences(kind, self._known)
-        return capital(self._rng.choice(fitting).format_map(self._slots)) if fitting else None
+        return capital(fitting[int(self._rng.random() * len(fitting))].format_map(self._slots)) if fitting else None
 
-    def pairs(self, topic: str, **more: str) -> list[Callable[[], Pair]]:
-        """The pairs of a topic that can be filled, in random order, to be filled when they are wanted."""
+    def topic(self, name: str, **more: str) -> _Topic:
+        """The wordings of a topic that can be filled, from a random one on, and what to fill them with."""
         slots = {**self._slots, **more} if more else self._slots
-        wordings = list(_fitting_questions(topic, self._known.union(more)))
-        self._rng.shuffle(wordings)
+        wordings = _fitting_questions(name, self._known.union(more) if more else self._known)
+        return tuple(self.rotated(wordings)), slots
 
-        def fill(question: str, answer: str) -> Pair:
-            return Pair(question.format_map(slots), capital(answer.format_map(slots)))
-
-        return [partial(fill, question, answer) for question, answer in wordings]
+    def rotated(self, things: Sequence[_Thing]) -> Sequence[_Thing]:
+        """Begin at a random one and come round: quicker than shuffling."""
+        first = int(self._rng.random() * len(things))
+        return [*things[first:], *things[:first]]
 
     def text(self, *kinds: str) -> str:
         """One sentence of each kind that can be filled."""
@@ -128,18 +130,22 @@ def _caption(words: Words, say: _Sentences) -> str:
 
 
 def _pairs(words: Words, say: _Sentences, count: int) -> tuple[Pair, ...]:
-    """Pairs of all topics that can be asked, one of each topic before the second of any."""
-    topics = [say.pairs(topic) for topic in ("instruments", "genre", "mood", "pace", "bpm", "key", "uses", "tags")]
+    """Pairs of topics that can be asked, from a random one on, one of each topic before the second of any."""
+    topics = [say.topic(name) for name in ("instruments", "genre", "mood", "pace", "bpm", "key", "uses", "tags")]
     if words.has_voice is not None:
-        topics.append(say.pairs("voice" if words.has_voice else "no_voice"))
-    topics += [say.pairs("has_instrument", a_one=a(name)) for name in words.instruments]
-    topics += [say.pairs("lacks", missing=name, a_missing=a(name)) for name in words.absent[:2]]
+        topics.append(say.topic("voice" if words.has_voice else "no_voice"))
+    topics += [say.topic("has_instrument", a_one=a(name)) for name in words.instruments[:_MOST_ASKED]]
+    topics += [say.topic("lacks", missing=name, a_missing=a(name)) for name in words.absent[:_MOST_ASKED]]
+    turned = say.rotated(topics)
     found: dict[str, Pair] = {}
-    for pair in (pair for round_ in zip_longest(*topics) for pair in round_ if pair is not None):
-        if len(found) == count:
-            break
-        filled = pair()
-        found.setdefault(filled.question, filled)
+    for number in range(max(len(wordings) for wordings, _ in topics)):
+        for wordings, slots in turned:
+            if len(found) == count:
+                return tuple(found.values())
+            if number < len(wordings):
+                question, answer = wordings[number]
+                filled = question.format_map(slots)
+                found.setdefault(filled, Pair(filled, capital(answer.format_map(slots))))
     return tuple(found.values())
 
 
@@ -168,7 +174,7 @@ def _distractors(right: str, category: str, labels: Labels, rng: random.Random) 
     names = list(_category_names(category))
     wrong: list[str] = []
     while names and len(wrong) < NUM_DISTRACTORS:
-        name = names.pop(rng.randrange(len(names)))
+        name = names.pop(int(rng.random() * len(names)))
         if _is_wrong(name, right, labels) and not any(_related(name, other) for other in wrong):
             wrong.append(name)
     return tuple(wrong)

@@ -1,0 +1,135 @@
+"""An OpenAI-compatible server on loopback that answers from the prompt's facts, slowly and badly if told so.
+
+`python -m tests.musicqa.fake_endpoint --port 0` prints its port; `--faults` mixes in hangs, 429, 500, cut connections,
+and wrong or cut JSON. A prompt always gets the same text, whatever went wrong before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import json
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from mu_llama.musicqa.reply import Wanted
+from mu_llama.musicqa.writers.template import TemplateWriter
+from mu_llama.records import Track
+
+ROOT = Path(__file__).parents[2]
+CATEGORY = {
+    "Genre": "genre",
+    "Instruments": "instrument",
+    "Voice": "voice",
+    "Mood": "mood",
+    "Tempo": "tempo",
+    "Also": "other",
+}
+FAULTS = ("hang", "429", "500", "cut connection", "wrong JSON", "cut JSON", "no JSON body")
+
+
+def reply_to(prompt: str, wanted: Wanted) -> str:
+    """What a truthful model would write."""
+    tags: dict[str, tuple[str, ...]] = {}
+    caption = None
+    for line in prompt.splitlines():
+        heading, colon, values = line.partition(": ")
+        if colon and heading in CATEGORY:
+            tags[CATEGORY[heading]] = tuple(values.split(", "))
+        elif heading == "Description":
+            caption = values
+    name = hashlib.sha256(prompt.encode()).hexdigest()
+    track = Track(name, tags=tags, caption=caption)
+    return json.dumps(TemplateWriter(wanted).compose(track).to_dict())
+
+
+class Server:
+    def __init__(self, *, latency_s: float, fault_rate: float, seed: int, formats: list[str], key: str | None) -> None:
+        self.latency_s, self.fault_rate, self.formats, self.key = latency_s, fault_rate, formats, key
+        self.random = random.Random(seed)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while await self.one(reader, writer):
+                pass
+        writer.close()
+
+    async def one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
+        body = json.loads(await reader.readexactly(int(length[1]))) if length else {}
+        if self.key is not None and f"Bearer {self.key}" not in head:
+            return await send(writer, 401, {"error": {"message": "Incorrect API key provided: sk-abcdef123456."}})
+        form = body.get("response_format", {}).get("type", "text")
+        if form not in self.formats:
+            return await send(writer, 400, {"error": {"message": f"response_format {form} is not supported"}})
+        fault = self.random.choice(FAULTS) if self.random.random() < self.fault_rate else ""
+        await asyncio.sleep(3600 if fault == "hang" else self.latency_s)
+        if fault in ("429", "500"):
+            return await send(writer, int(fault), {"error": {"message": "busy"}}, more="retry-after-ms: 20\r\n")
+        if fault == "no JSON body":
+            return await send(writer, 200, "<html>gateway</html>")
+        text = {
+            "wrong JSON": '{"description": 3}',
+            "cut JSON": reply_to(body["messages"][-1]["content"], Wanted())[:200],
+        }.get(fault)
+        content = reply_to(body["messages"][-1]["content"], Wanted()) if text is None else text
+        answer = {
+            "id": "x", "object": "chat.completion", "created": 0, "model": body.get("model"),
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}],
+            "usage": {"prompt_tokens": 400, "completion_tokens": 300, "total_tokens": 700},
+        }  # fmt: skip
+        return await send(writer, 200, answer, cut=fault == "cut connection")
+
+
+async def send(
+    writer: asyncio.StreamWriter, status: int, content: object, *, more: str = "", cut: bool = False
+) -> bool:
+    payload = (content if isinstance(content, str) else json.dumps(content)).encode()
+    head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{more}content-length: {len(payload)}\r\n\r\n"
+    writer.write(head.encode() + (payload[:50] if cut else payload))
+    await writer.drain()
+    return not cut
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--latency", type=float, default=0.0)
+    parser.add_argument("--faults", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--formats", default="json_schema,json_object,text")
+    parser.add_argument("--key")
+    options = parser.parse_args()
+    server = Server(
+        latency_s=options.latency, fault_rate=options.faults, seed=options.seed, formats=options.formats.split(","),
+        key=options.key,
+    )  # fmt: skip
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", options.port)
+    sys.stdout.write(f"{listening.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    await listening.serve_forever()
+
+
+@contextlib.contextmanager
+def running(*options: str) -> Iterator[str]:
+    """Run a server in a process of its own; gives its address up to /v1."""
+    line = [sys.executable, "-m", "tests.musicqa.fake_endpoint", *options]
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
