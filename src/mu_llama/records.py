@@ -11,6 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mu_llama.errors import MuLlamaError
+
+
+class RecordError(MuLlamaError, ValueError):
+    """A file of records that is damaged in the middle."""
+
 
 @dataclass(frozen=True)
 class Track:
@@ -80,7 +86,12 @@ class Track:
 
 def to_line(row: Mapping[str, Any]) -> str:
     """Write a row as a line of JSON, with its newline."""
-    return json.dumps(row, ensure_ascii=False, separators=(", ", ": ")) + "\n"
+    line = json.dumps(row, ensure_ascii=False) + "\n"
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:  # half a surrogate pair, as file names of other encodings have
+        line = json.dumps(row) + "\n"
+    return line
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -95,10 +106,20 @@ def read_lines_at(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         return
     offset_bytes = 0
     with path.open("rb") as file:
-        for line in file:
+        for number, line in enumerate(file, start=1):
             if line.endswith(b"\n") and line.strip():
-                yield offset_bytes, json.loads(line)
+                yield offset_bytes, _parsed(line, f"{path}, line {number}")
             offset_bytes += len(line)
+
+
+def _parsed(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{where}: is damaged ({error}); restore the file, or begin anew") from error
+    if not isinstance(row, dict):
+        raise RecordError(f"{where}: is no record; restore the file, or begin anew")
+    return row
 
 
 def drop_cut_line(path: Path) -> None:

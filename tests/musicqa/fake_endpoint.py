@@ -31,6 +31,26 @@ CATEGORY = {
     "Tempo": "tempo",
     "Also": "other",
 }
+
+
+def saying(text: object) -> dict[str, object]:
+    message = {"role": "assistant", "content": text}
+    choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+    return {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": choices}
+
+
+ODD: dict[str, tuple[int, object]] = {
+    "too-long": (400, {"error": {"message": "maximum context length exceeded"}}),
+    "number": (200, saying('{"choices": 5, "pairs": {"a": 1}}')),
+    "surrogate": (200, saying('{"description": "\\ud83d"}')),
+    "deep": (200, saying('{"a":' + "[" * 100_000)),
+    "no-message": (200, {"choices": [{"index": 0}]}),
+    "null-choice": (200, {"choices": [None]}),
+    "mapping": (200, {"choices": {"a": 1}}),
+    "null-content": (200, saying(None)),
+    "list": (200, [1, 2]),
+    "html": (200, "<html>wrong address</html>"),
+}
 FAULTS = ("hang", "429", "500", "cut connection", "wrong JSON", "cut JSON", "no JSON body")
 
 
@@ -50,7 +70,10 @@ def reply_to(prompt: str, wanted: Wanted) -> str:
 
 
 class Server:
-    def __init__(self, *, latency_s: float, fault_rate: float, seed: int, formats: list[str], key: str | None) -> None:
+    def __init__(
+        self, *, latency_s: float, fault_rate: float, seed: int, formats: list[str], key: str | None, odd: str | None
+    ) -> None:
+        self.odd = odd
         self.latency_s, self.fault_rate, self.formats, self.key = latency_s, fault_rate, formats, key
         self.random = random.Random(seed)
 
@@ -71,6 +94,10 @@ class Server:
             return await send(writer, 400, {"error": {"message": f"response_format {form} is not supported"}})
         fault = self.random.choice(FAULTS) if self.random.random() < self.fault_rate else ""
         await asyncio.sleep(3600 if fault == "hang" else self.latency_s)
+        name, _, everyone = (self.odd or "").partition("/")
+        if name and (everyone or "Track 1 " in body["messages"][-1]["content"]):
+            status, content = ODD[name]
+            return await send(writer, status, content)
         if fault in ("429", "500"):
             return await send(writer, int(fault), {"error": {"message": "busy"}}, more="retry-after-ms: 20\r\n")
         if fault == "no JSON body":
@@ -106,10 +133,11 @@ async def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--formats", default="json_schema,json_object,text")
     parser.add_argument("--key")
+    parser.add_argument("--odd", help="name of a strange body that every prompt with 'Track 1 ' gets, or all: NAME/all")
     options = parser.parse_args()
     server = Server(
         latency_s=options.latency, fault_rate=options.faults, seed=options.seed, formats=options.formats.split(","),
-        key=options.key,
+        key=options.key, odd=options.odd,
     )  # fmt: skip
     listening = await asyncio.start_server(server.serve, "127.0.0.1", options.port)
     sys.stdout.write(f"{listening.sockets[0].getsockname()[1]}\n")

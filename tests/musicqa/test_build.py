@@ -32,7 +32,7 @@ from mu_llama.runtime import home_folder
 from mu_llama.training.config_sources import DatasetEntry
 from mu_llama.training.examples import read_datasets
 from tests.musicqa import corpora
-from tests.musicqa.fake_endpoint import running
+from tests.musicqa.fake_endpoint import ODD, running
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -125,6 +125,60 @@ def test_faults_change_nothing(corpus: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["damaged_replies"] > 0
     assert results(tmp_path / "faulty") == results(tmp_path / "clean")
+
+
+@pytest.mark.parametrize("odd", sorted(set(ODD) - {"html", "list"}))
+def test_an_odd_reply_costs_one_track(odd: str, corpus: Path, tmp_path: Path) -> None:
+    with running("--odd", odd) as url:
+        done = run(*building(corpus, tmp_path / "out", *asking(url, "--attempts", "2")))
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    report = json.loads(done.stdout)
+    assert (report["accepted"], report["rejected"]) == (39, 1)
+    (row,) = read_lines(tmp_path / "out" / "rejects.jsonl")
+    assert row["reasons"]
+
+
+@pytest.mark.parametrize("odd", ["html", "null-content", "too-long", "list"])
+def test_a_wrong_server_rejects_nothing(odd: str, corpus: Path, tmp_path: Path) -> None:
+    with running("--odd", f"{odd}/all") as url:
+        done = run(*building(corpus, tmp_path / "out", *asking(url, "--attempts", "2")))
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "out" / "rejects.jsonl").exists()
+        port = url.split(":")[2].split("/")[0]
+    with running("--port", port):
+        done = run(*building(corpus, tmp_path / "out", *asking(url, "--attempts", "2")))
+    assert json.loads(done.stdout)["accepted"] == 40
+
+
+def test_a_damaged_or_emptied_build_is_named_or_mended(corpus: Path, tmp_path: Path) -> None:
+    run(*building(corpus, tmp_path / "out"))
+    before = results(tmp_path / "out")
+    for name in RESULTS:
+        (tmp_path / "out" / name).unlink()
+    assert run(*building(corpus, tmp_path / "out")).returncode == 0
+    assert results(tmp_path / "out") == before
+    refused = run(*building(corpus, tmp_path / "out", "--retry-rejects", "--seed", "5"))
+    assert "other settings" in refused.stderr
+    assert "report" in json.loads((tmp_path / "out" / "run.json").read_text()), "nothing was forgotten"
+    lines = (tmp_path / "out" / "replies.jsonl").read_text().splitlines()
+    lines[3] = "{broken"
+    (tmp_path / "out" / "replies.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "out" / "items.jsonl").unlink()
+    done = run(*building(corpus, tmp_path / "out"))
+    assert done.returncode == 2
+    assert "replies.jsonl, line 4: is damaged" in done.stderr
+
+
+def test_unreadable_audio_is_skipped_by_name(tmp_path: Path) -> None:
+    root = corpora.musiccaps(tmp_path / "corpus", 3)
+    (root / "[video00001]-[30-40].wav").write_bytes(b"no sound")
+    done = run(*building(root, tmp_path / "out"))
+    assert done.returncode == 1
+    (row,) = read_lines(tmp_path / "out" / "skipped.jsonl")
+    assert "video00001" in row["where"]
+    assert "[video00001]-[30-40].wav" in row["reason"]
 
 
 def kill_until_done(line: list[str], out: Path, *, num_kills: int, longest_s: float, seed: int) -> int:

@@ -86,6 +86,27 @@ def test_the_published_layout(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "audios" / "000000.wav").stat().st_mtime_ns == stamp
 
 
+def test_an_export_over_another_takes_no_wav_for_another_tracks(tmp_path: Path) -> None:
+    made = items(tmp_path / "audio")
+    export_published(lambda: made, tmp_path / "out")
+    export_published(lambda: made[1:], tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out" / "audios").iterdir()) == [f"00000{n}.wav" for n in range(3)]
+    for number, item in enumerate(made[1:]):
+        assert item.track.audio is not None
+        wav = read_audio(tmp_path / "out" / "audios" / f"00000{number}.wav")
+        np.testing.assert_allclose(wav.samples, read_audio(item.track.audio).samples, atol=1e-4)
+
+
+def test_names_with_folders_and_other_suffixes_come_back(tmp_path: Path) -> None:
+    rows = [PublishedRow(name, question, "x") for name in ("x/1.wav", "y/1.mp3") for question in FIXED_QUESTIONS]
+    write_published(tmp_path / "a.json", rows)
+    made = list(items_of(read_published(tmp_path / "a.json")))
+    named = [(audio_name(item, number), item) for number, item in enumerate(made)]
+    write_published(tmp_path / "b.json", (row for name, item in named for row in rows_of(item, name)))
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert len({item.track.id for item in made}) == 2
+
+
 def test_an_empty_part_is_an_empty_list(tmp_path: Path) -> None:
     write_published(tmp_path / "x.json", [])
     assert json.loads((tmp_path / "x.json").read_text()) == []

@@ -11,7 +11,7 @@ import pytest
 from mu_llama.errors import ConfigError
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.sources.finding import BadTrack, SourceError
-from mu_llama.records import Track
+from mu_llama.records import Track, to_line
 from tests.musicqa import corpora
 
 
@@ -113,6 +113,16 @@ def test_a_files_own_tags_are_read(tmp_path: Path) -> None:
     assert found.tags == {"genre": ("Jazz",)}
     assert found.artist == "A Trio"
     assert found.facts["tempo_bpm"] == 96.0
+
+
+def test_strange_sidecars_and_names_cost_one_track(tmp_path: Path) -> None:
+    corpora.tone(tmp_path / "a.wav")
+    corpora.tone(tmp_path / "cafe.wav").rename(tmp_path / os.fsdecode(b"caf\xe9.wav"))
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    tracks, bad = read("folder", tmp_path)
+    assert [row.where for row in bad] == ["a.wav"]
+    (track,) = tracks
+    assert Track.from_dict(json.loads(to_line(track.to_dict()).encode("utf-8"))) == track
 
 
 @pytest.mark.parametrize(

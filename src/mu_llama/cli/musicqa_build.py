@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from mu_llama.musicqa.build import BuildOptions, Runner
     from mu_llama.musicqa.worker import Outcome
     from mu_llama.musicqa.writers.spec import WriterSpec
+
+
+_SHOWN_EVERY = 100
 
 
 @dataclass(frozen=True)
@@ -99,16 +103,15 @@ def build(
 
         spec, options = _spec(writer, content), _options(writer, content)
         folder = BuildFolder(out)
-        if retry_rejects:
-            folder.forget_rejects()
         identity = _identity(spec, source, root, content)
         report = run(
             folder,
-            lambda: _tracks(source, root, content),
+            lambda: bar.listing(_tracks(source, root, content)),
             _runner(spec, ray, num_workers),
             options,
             identity=identity,
             on_outcome=bar.update,
+            retry_rejects=retry_rejects,
         )
     except MuLlamaError as error:
         raise opt.fail(error) from None
@@ -207,7 +210,7 @@ def _told(report: dict[str, Any], out: Path) -> str:
     if report["completion_tokens"]:
         cost = f", cost {report['cost']}" if "cost" in report else ""
         lines.append(f"{report['prompt_tokens']} tokens read, {report['completion_tokens']} written{cost}")
-    lines += [f"  rejected because it {reason}: {count}" for reason, count in report["rejected_for"].items()]
+    lines += [f"  {count} x rejected: {reason}" for reason, count in report["rejected_for"].items()]
     lines += [
         f"train on it: mu-llama train --config configs/mini.yaml --set data.train='[{{path: {out}/train.jsonl}}]'",
         f"pass it on:  mu-llama musicqa export {out} --to huggingface --out FOLDER",
@@ -234,6 +237,16 @@ class _Bar:
         seconds = max(1e-3, time.monotonic() - self._begun[0])
         rate = f"{(done - self._begun[1]) / seconds:.1f} tracks/s"
         self._bar.update(self._task, completed=done, description=told, rate=rate)
+
+    def listing(self, found: Iterable[Any]) -> Iterator[Any]:
+        """Count tracks while they are looked for, which takes long where audio is opened."""
+        from rich.console import Console
+
+        with Console(stderr=True).status("listing tracks") as status:
+            for number, track in enumerate(found, start=1):
+                if number % _SHOWN_EVERY == 0:
+                    status.update(f"listing tracks: {number}")
+                yield track
 
     def _start(self, total: int, done: int) -> None:
         from rich.console import Console

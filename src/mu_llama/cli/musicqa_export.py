@@ -61,15 +61,19 @@ def import_(
 
         if split not in SPLITS:
             raise ConfigError(f"--split is {split!r}; expected one of: {', '.join(SPLITS)}")
+        if audio is not None and not audio.is_dir():
+            raise ConfigError(f"--audio {audio}: there is no such folder; expected that of the wavs")
         if (out / ITEMS_FILE).exists():
             raise ConfigError(f"{out}: holds a data set already; choose another --out")
         write_items(out / ITEMS_FILE, _read(file, audio, split))
-        items = [item.track.id for item in read_items(out / ITEMS_FILE)]
+        tracks = [item.track for item in read_items(out / ITEMS_FILE)]
+        num_missing = sum(track.audio is not None and not track.audio.is_file() for track in tracks)
         rows = (to_line(row) for item in read_items(out / ITEMS_FILE) for row in training_rows(item))
         write_whole(out / f"{split}.jsonl", rows)
     except (MuLlamaError, OSError) as error:
         raise opt.fail(error) from None
-    print(json.dumps({"tracks": len(items)}) if as_json else f"{out}: {len(items)} tracks")
+    counts = {"tracks": len(tracks), "missing_audio": num_missing}
+    print(json.dumps(counts) if as_json else f"{out}: {len(tracks)} tracks, {num_missing} without their audio file")
 
 
 def _write(to: str, items: Any, out: Path) -> dict[str, int]:

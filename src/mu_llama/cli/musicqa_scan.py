@@ -26,7 +26,10 @@ def scan(
     no_plot: Annotated[bool, typer.Option("--no-plot", help="Write no PNG.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
-    """Count tracks, hours, missing audio and tags. Audio is only looked for, not heard."""
+    """Count tracks, hours, missing audio and tags.
+
+    Audio is only looked for; `folder` opens each file for its own tags.
+    """
     try:
         from mu_llama.musicqa.sources import source_by_name
         from mu_llama.musicqa.statistics import count_tracks

@@ -13,6 +13,8 @@ from itertools import islice
 from typing import Any
 
 from mu_llama import __version__
+from mu_llama.audio.read import open_audio
+from mu_llama.errors import AudioError
 from mu_llama.musicqa.build_folder import ITEMS_FILE, BuildError, BuildFolder
 from mu_llama.musicqa.items import SPLITS, Item, read_items, split_of, training_rows, write_items
 from mu_llama.musicqa.reply import Reply
@@ -61,6 +63,7 @@ def build(
     *,
     identity: dict[str, Any],
     on_outcome: OnOutcome = lambda *_: None,
+    retry_rejects: bool = False,
 ) -> dict[str, Any]:
     """Build, or go on with a build that was stopped; a finished one is left as it is.
 
@@ -71,6 +74,7 @@ def build(
         options: what the data set is made of.
         identity: source and writer, for run.json; with other ones a build doesn't go on.
         on_outcome: told of every track.
+        retry_rejects: take rejected tracks up again.
 
     Returns:
         The report: counts, tokens, reasons of rejections.
@@ -83,9 +87,11 @@ def build(
     """
     with folder.locked():
         folder.begin(_settings(identity, options), _versions())
+        if retry_rejects:
+            folder.forget_rejects()
         finished: dict[str, Any] | None = folder.run().get("report")
         if finished is not None:
-            return finished
+            return finished if folder.is_whole else finish(folder, options)
         if not folder.has_tracks:
             folder.list_tracks(_chosen(found(), options))
         unwritten = _write_all(folder, runner, options.rules, on_outcome)
@@ -112,8 +118,12 @@ def in_this_process(writer: Writer) -> Runner:
                     return
                 wait = asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 done, pending = loop.run_until_complete(wait)
+                failed = [task for task in done if task.exception() is not None]
                 for task in done:
-                    yield task.result()
+                    if task not in failed:
+                        yield task.result()
+                if failed:
+                    raise failed[0].exception() or AssertionError
         finally:
             for task in pending:
                 task.cancel()
@@ -129,16 +139,23 @@ def _write_all(folder: BuildFolder, runner: Runner, rules: Rules, on_outcome: On
     done = folder.done()
     total = sum(1 for _ in folder.tracks())
     reason = "the writer gave nothing"
+    answered = bool(done)
     for _ in range(_PASSES):
         before, failures_in_a_row = len(done), 0
+        # Replies none of which can be read mean a wrong server, not bad luck: they are kept only after a good one.
+        held: list[Outcome] = []
         for outcome in runner((track for track in folder.tracks() if track.id not in done), rules):
-            folder.keep(outcome)
-            if outcome.failed is None:
-                done.add(outcome.id)
-                failures_in_a_row = 0
+            is_failure = outcome.failed is not None or (outcome.is_unreadable and not answered)
+            failures_in_a_row = failures_in_a_row + 1 if is_failure else 0
+            if is_failure:
+                reason = outcome.failed or f"no reply could be read: {outcome.reasons[0]}"
+                held += [] if outcome.failed else [outcome]
             else:
-                reason = outcome.failed
-                failures_in_a_row += 1
+                answered = True
+                for kept in (*held, outcome):
+                    folder.keep(kept)
+                    done.add(kept.id)
+                held.clear()
             on_outcome(outcome, len(done), total)
             if failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
                 break
@@ -218,6 +235,12 @@ def _chosen(found: Iterable[Track | BadTrack], options: BuildOptions) -> Iterato
         if isinstance(row, Track) and row.audio is None and not options.keep_missing:
             yield BadTrack(row.id, "its audio is missing; --missing-audio keep writes about it all the same")
             continue
+        if isinstance(row, Track) and row.audio is not None:
+            try:
+                open_audio(row.audio).close()
+            except AudioError as error:
+                yield BadTrack(row.id, " ".join(str(error).split()))
+                continue
         count += isinstance(row, Track)
         yield row
 

@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mu_llama.errors import ConfigError, MuLlamaError
-from mu_llama.musicqa.items import Item, read_items
+from mu_llama.musicqa.items import SPLITS, Item, read_items
 from mu_llama.musicqa.sources.finding import BadTrack
 from mu_llama.musicqa.worker import Outcome
 from mu_llama.records import Track, drop_cut_line, read_lines, read_lines_at, to_line, write_whole
@@ -118,6 +118,11 @@ class BuildFolder:
         write_whole(scratch, lines())
         write_whole(self.path / SKIPPED_FILE, skipped)
         scratch.replace(self.path / TRACKS_FILE)  # last: with it the list is whole
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every file of a finished build is there."""
+        return all((self.path / name).is_file() for name in (ITEMS_FILE, *(f"{split}.jsonl" for split in SPLITS)))
 
     @property
     def has_tracks(self) -> bool:

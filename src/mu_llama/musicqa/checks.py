@@ -19,6 +19,7 @@ _WORD = re.compile(r"\w+")
 _LEAKS = re.compile(
     r"\bas an ai\b|\blanguage model\b|\bjson\b|<\||\[/?inst\]|^#{2,}|```|\bsystem prompt\b|"
     r"\b(?:based on|according to|from|in) the (?:given |provided )?(?:tags?|labels?|metadata|captions?)\b|"
+    r"\b(?:tags?|labels?|metadata) (?:suggest|mention|say|indicate|name|include)s?\b|\bi do(?: not|n't) have access\b|"
     r"\b(?:provided|given) (?:tags?|labels?|metadata|captions?|information|text)\b|^(?:sure|certainly|of course)[,!]|"
     r"\b(?:genres?|instruments?|voice|mood|tempo|also|description): |\b(?:mentioned|listed) (?:above|here|are|is)\b|:$|"
     r"\b(?:song|track|piece|titled|called) [\"“]\w|^here (?:is|are) (?:the|a|your|some)\b|"
@@ -42,8 +43,8 @@ def parse_reply(text: str) -> dict[str, Any]:
         raise Damaged("there is no JSON object in it")
     try:
         plain, _ = json.JSONDecoder().raw_decode(text, start)
-    except ValueError as error:
-        raise Damaged(f"its JSON is damaged or cut off ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"its JSON is damaged or cut off ({str(error)[:120]})") from error
     if not isinstance(plain, dict):
         raise Damaged("its JSON is no object")
     return plain
@@ -54,7 +55,8 @@ def shape_problems(plain: Mapping[str, Any], wanted: Wanted, *, at_most: bool = 
     problems = [f"{key} is missing or no text" for key in (*FIXED_KEYS, "caption") if not _is_text(plain.get(key))]
     problems += _list_problems(plain, "pairs", wanted.num_pairs, at_most)
     problems += _list_problems(plain, "choices", wanted.num_choices, at_most)
-    for number, choice in enumerate(plain.get("choices") or (), start=1):
+    choices = plain.get("choices")
+    for number, choice in enumerate(choices if isinstance(choices, list) else (), start=1):
         wrong = choice.get("distractors") if isinstance(choice, dict) else None
         if not isinstance(wrong, list) or len(wrong) != NUM_DISTRACTORS or not all(map(_is_text, wrong)):
             problems.append(f"choices {number} has no {NUM_DISTRACTORS} distractors")
@@ -84,7 +86,8 @@ def reply_problems(
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    """Whether a value is text that can be written: not empty, and without half a surrogate pair."""
+    return isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _list_problems(plain: Mapping[str, Any], name: str, count: int, at_most: bool) -> list[str]:

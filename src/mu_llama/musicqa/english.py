@@ -10,6 +10,7 @@ _BARE = frozenset(
      "timpani", "turntables", "bagpipes", "steel drums", "rap vocals", "spoken word", "opera singing", "whistling",
      "beatboxing", "tabla", "taiko")
 )  # fmt: skip
+_PROPER = {"french horn": "French horn"}
 # Sounds of first letters, not letters.
 _AN = ("a", "e", "i", "o", "8-", "hour", "honest", "mbira", "r&b", "edm", "idm")
 _NOT_AN = ("uku", "uni", "eu", "one", "use")
@@ -22,6 +23,7 @@ def a(noun: str) -> str:
         >>> a("electric guitar"), a("ukulele"), a("drums"), a("upbeat song")
         ('an electric guitar', 'a ukulele', 'drums', 'an upbeat song')
     """
+    noun = _PROPER.get(noun, noun)
     if noun in _BARE:
         return noun
     vowel = noun.startswith((*_AN, "u")) and not noun.startswith(_NOT_AN)

@@ -14,29 +14,20 @@ CHECKED = ("instrument", "genre", "voice", "tempo")
 """Categories in which an answer may not contradict the labels."""
 
 _DENIAL = (
-    r"\b(?:no|not|non|without|nobody|nothing|never|neither|nor|lacks?|lacking|absence of|absent|free of|devoid of|"
-    r"instead of|rather than|cannot|aren't|isn't|doesn't|don't|there's no)\b"
-)
-# One of these letters is in every denial, and looking for them is quick.
-_SIGNS = (
-    " no",
-    "No",
-    "no ",
-    "n't",
-    "ithout",
-    "ever",
-    "either",
-    "ack",
-    "bsen",
-    "free of",
-    "evoid",
-    "nstead",
-    "ather",
-    "cannot",
+    r"\b(?:no|not|non|without|nobody|nothing|never|neither|nor|lacks?|lacking|absence of|absent|missing|free of|"
+    r"devoid of|instead of|rather than|cannot|aren't|isn't|doesn't|don't|there's no)\b"
 )
 _DENIES = re.compile(_DENIAL, re.IGNORECASE)
+_DENIAL_FIRST = re.compile(r"\s*(?:no|not|non|without)\b", re.IGNORECASE)
 # A denial reaches up to four words further, to the end of its clause.
 _NEGATION = re.compile(_DENIAL + r"(?:[\s,]+\w[\w'&-]*){0,4}[\s,]*$", re.IGNORECASE)
+# A denial behind what it denies: "drums are absent", "singing is not heard".
+_ABSENT = re.compile(
+    r"(?:[\s,]+\w+){0,2}\s+(?:is|are|was|were)(?:\s+\w+)?\s+(?:absent|missing|lacking)\b|"
+    r"(?:\s+\w+){0,2}\s+(?:(?:is|are|was|were|can|could)(?:n't| not| never)|cannot)(?: be)?\s+"
+    r"(?:heard|present|audible|there|used|played|included|featured|noticeable|detectable)\b",
+    re.IGNORECASE,
+)
 # Where a negation ends.
 _CLAUSE = re.compile(r"[.;:!?]|\b(?:but|while|although|though|however|except|only|and then)\b", re.IGNORECASE)
 _ONLY = re.compile(r"\bno other (?:instruments?|sounds?)\b", re.IGNORECASE)
@@ -44,10 +35,13 @@ _NO_VOICE = re.compile(
     r"\b(?:instrumental|no (?:voices?|vocals?|singers?|singing|lyrics)|without (?:vocals|voices|singing))\b",
     re.IGNORECASE,
 )
-_BPM = re.compile(r"(?<![\w.])(\d{2,3}(?:\.\d+)?)\s*(?:bpm\b|beats per minute\b)", re.IGNORECASE)
+_BPM = re.compile(
+    r"(?<![\w.])(\d{2,4}(?:\.\d+)?)\s*(?:bpm\b|beats per minute\b)|\btempo (?:of|is)(?: about| around)? (\d{2,4})\b",
+    re.IGNORECASE,
+)
 _BPM_TOLERANCE = 0.05
 _OCTAVES = (1.0, 2.0, 0.5, 3.0, 1 / 3)
-_FAST_FROM_BPM, _SLOW_TO_BPM = 100.0, 120.0
+_FAST_FROM_BPM, _SLOW_TO_BPM = 100.0, 110.0
 
 
 @dataclass(frozen=True)
@@ -160,7 +154,7 @@ def _wrong_pace(pace: str, bpm: float) -> str | None:
 
 def _wrong_bpm(text: str, labels: Labels) -> Iterator[str]:
     for match in _BPM.finditer(text):
-        said, known = float(match[1]), labels.tempo_bpm
+        said, known = float(match[1] or match[2]), labels.tempo_bpm
         if known is None:
             yield f"states {said:g} beats per minute, which no label says"
         elif not any(abs(said - known * octave) <= _BPM_TOLERANCE * known * octave for octave in _OCTAVES):
@@ -180,7 +174,7 @@ def _tag(tag: str, is_genre: bool) -> tuple[tuple[Term, ...], tuple[Term, ...]]:
 @lru_cache(maxsize=65536)
 def negates(tag: str) -> bool:
     """Whether a tag says that something is not there, like `no drums`."""
-    return _NO_VOICE.search(tag) is not None or bool(_negated(tag))
+    return _NO_VOICE.search(tag) is not None or _DENIAL_FIRST.match(tag) is not None or bool(_negated(tag))
 
 
 def _negated(tag: str) -> tuple[Mention, ...]:
@@ -191,14 +185,14 @@ def _read(text: str) -> Iterable[tuple[Mention, bool]]:
     """Give each term that a text names, and whether it is denied there."""
     if "other" in text:
         text = _ONLY.sub(lambda match: "_" * len(match[0]), text)
-    denies = any(sign in text for sign in _SIGNS) and _DENIES.search(text) is not None
+    denies = _DENIES.search(text) is not None
     for mention in find_mentions(text):
         if not denies:
             yield mention, False
             continue
         before = text[: mention.start]
         clause = before[max((match.end() for match in _CLAUSE.finditer(before)), default=0) :]
-        yield mention, _NEGATION.search(clause) is not None
+        yield mention, _NEGATION.search(clause) is not None or _ABSENT.match(text[mention.end :]) is not None
 
 
 def _and(names: list[str]) -> str:

@@ -52,6 +52,11 @@ class Outcome:
     completion_tokens: int = 0
     """Of all attempts."""
 
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether no reply could be read at all."""
+        return self.reply is None and self.failed is None and 0 < self.num_attempts <= self.num_damaged
+
     def to_dict(self) -> dict[str, Any]:
         """Give plain values for JSON."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

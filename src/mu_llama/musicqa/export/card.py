@@ -72,7 +72,8 @@ def _body(counts: ItemCounts, run: Mapping[str, Any]) -> str:
     if settings:
         parts.append("Texts were made from labels alone; nobody listened. Each was checked against its labels, in "
                      "shape, language and length, and rejected where it failed.\n")  # fmt: skip
-        parts.append(f"```json\n{json.dumps({'settings': settings, 'report': report}, indent=2)}\n```\n")
+        shown = {**settings, "root": Path(str(settings.get("root", ""))).name}  # the folders around it are private
+        parts.append(f"```json\n{json.dumps({'settings': shown, 'report': report}, indent=2)}\n```\n")
     else:
         parts.append("Imported from files of another pipeline.\n")
     return "\n".join(parts)

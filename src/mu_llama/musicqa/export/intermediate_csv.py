@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mu_llama.musicqa.sources.finding import SourceError, read_table
 from mu_llama.records import Track, write_whole
 
 _OPEN = "OpenQA"
+_OPEN_COLUMN = re.compile(rf"{_OPEN}\d+")
 
 
 def write_csv(path: Path, items: Iterable[tuple[str, Item]], *, num_pairs: int) -> None:
@@ -40,10 +42,11 @@ def read_csv(path: Path, *, audio_folder: Path | None = None) -> Iterator[tuple[
     Raises:
         SourceError: if it can't be read, lacks columns, or a pair isn't `Q:...<tab>A:...`.
     """
+    seen: set[str] = set()
     for where, row in read_table(path, separator=";", columns=("audio_name", *FIXED_QUESTIONS)):
         pairs = []
         for column in sorted(
-            (name for name in row if name and name.startswith(_OPEN)), key=lambda name: int(name[len(_OPEN) :])
+            filter(_OPEN_COLUMN.fullmatch, filter(None, row)), key=lambda name: int(name[len(_OPEN) :])
         ):
             cell = row[column]
             if cell:
@@ -52,8 +55,13 @@ def read_csv(path: Path, *, audio_folder: Path | None = None) -> Iterator[tuple[
                     raise SourceError(f"{where}: {column} is {cell[:40]!r}; expected Q:...<tab>A:...")
                 pairs.append(Pair(question[2:], answer[2:]))
         name = row["audio_name"]
+        empty = next((column for column in ("audio_name", *FIXED_QUESTIONS) if not row[column].strip()), None)
+        if empty is not None or name in seen or None in row:
+            reason = f"has nothing under {empty!r}" if empty else f"has {name} again, or too many cells"
+            raise SourceError(f"{where}: {reason}; expected a track a line")
+        seen.add(name)
         track = Track(
-            id=f"musicqa/{Path(name).stem}",
+            id=f"musicqa/{name}",
             audio=None if audio_folder is None else audio_folder / name,
             source="musicqa",
         )

@@ -13,7 +13,7 @@ from mu_llama.errors import AudioError
 from mu_llama.musicqa.items import Item
 from mu_llama.musicqa.reply import FIXED_QUESTIONS, Pair, Reply
 from mu_llama.musicqa.sources.finding import SourceError
-from mu_llama.records import Track, write_whole
+from mu_llama.records import Track, drop_cut_line, read_lines, to_line, write_whole
 
 PARTS = ("Pretrain", "Finetune", "Eval")
 """`PretrainMusicQA.json` (captioned tracks), `FinetuneMusicQA.json` (tagged ones), `EvalMusicQA.json` (held out)."""
@@ -103,7 +103,7 @@ def items_of(rows: Iterable[PublishedRow], *, audio_folder: Path | None = None) 
             fixed.append(row.answer)
             open_rows.remove(row)
         track = Track(
-            id=f"{IMPORTED}/{Path(name).stem}",
+            id=f"{IMPORTED}/{name}",
             audio=None if audio_folder is None else audio_folder / name,
             source=IMPORTED,
             licence="MIT (as tagged by its publishers)",
@@ -114,7 +114,7 @@ def items_of(rows: Iterable[PublishedRow], *, audio_folder: Path | None = None) 
 def export_published(
     items: Callable[[], Iterable[Item]], out: Path, *, advance: Callable[[int], None] = lambda _: None
 ) -> dict[str, int]:
-    """Write audios/ and the three JSONs; wavs that are there already are kept.
+    """Write audios/ and the three JSONs; wavs that were made from the same files before are kept.
 
     Captioned tracks of the training split go to Pretrain, tagged ones to Finetune, the others to Eval. Tracks without
     audio get their number and rows, but no wav.
@@ -128,14 +128,11 @@ def export_published(
         Rows of each part, and `unheard`: tracks whose audio couldn't be converted.
     """
     counts = dict.fromkeys((*PARTS, "unheard"), 0)
+    wavs = _Wavs(out / "audios")
     for number, item in enumerate(items()):
-        target = out / "audios" / audio_name(item, number)
-        if item.track.audio is not None and not target.is_file():
-            try:
-                write_wav(item.track.audio, target)
-            except AudioError:
-                counts["unheard"] += 1
+        counts["unheard"] += not wavs.keep_or_write(audio_name(item, number), item.track.audio)
         advance(1)
+    wavs.drop_others()
     for part in PARTS:
 
         def rows(part: str = part) -> Iterator[PublishedRow]:
@@ -149,10 +146,43 @@ def export_published(
     return counts
 
 
+class _Wavs:
+    """The wavs of an export, with a list of what each was made from, so that none is taken for another's."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._list = folder, folder.with_name(".made_from.jsonl")
+        self._known = {row["wav"]: row for row in read_lines(self._list)}
+        self._wanted: set[str] = set()
+        drop_cut_line(self._list)
+
+    def keep_or_write(self, name: str, source: Path | None) -> bool:
+        """See that a wav is there, unless there is nothing to make it from; says whether all is well."""
+        if source is None:
+            return True
+        try:
+            stat = source.stat()
+            row = {"wav": name, "source": str(source), "size_bytes": stat.st_size, "time_ns": stat.st_mtime_ns}
+            self._wanted.add(name)
+            if self._known.get(name) != row or not (self._folder / name).is_file():
+                write_wav(source, self._folder / name)
+                self._list.parent.mkdir(parents=True, exist_ok=True)
+                with self._list.open("a", encoding="utf-8") as file:
+                    file.write(to_line(row))
+        except (AudioError, FileNotFoundError):
+            self._wanted.discard(name)
+            return False
+        return True
+
+    def drop_others(self) -> None:
+        """Remove wavs of an earlier export that this one doesn't have."""
+        for name in self._known.keys() - self._wanted:
+            (self._folder / name).unlink(missing_ok=True)
+
+
 def audio_name(item: Item, number: int) -> str:
     """Name of an item's wav: its number in the data set, or the one it was imported with."""
     source, _, name = item.track.id.partition("/")
-    return f"{name}.wav" if source == IMPORTED else f"{number:06}.wav"
+    return name if source == IMPORTED else f"{number:06}.wav"
 
 
 def _part(item: Item) -> str:

@@ -75,7 +75,7 @@ def _table(root: Path) -> tuple[dict[str, dict[str, Any]], list[BadTrack]]:
         file = next((str(plain[column]) for column in FILE_COLUMNS if column in plain), None)
         if file is None:
             bad.append(BadTrack(where, f"names no audio file; expected one under {', '.join(FILE_COLUMNS)}"))
-        elif file in rows:
+        elif Path(file).as_posix() in rows:
             bad.append(BadTrack(where, f"{file} came before; expected each once"))
         else:
             rows[Path(file).as_posix()] = plain
@@ -85,7 +85,9 @@ def _table(root: Path) -> tuple[dict[str, dict[str, Any]], list[BadTrack]]:
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if path.suffix != ".jsonl":
         separator = "\t" if path.suffix == ".tsv" else ","
-        yield from read_table(path, separator=separator, columns=())
+        first = path.open(encoding="utf-8-sig", errors="replace").readline().strip().lower()
+        column = next((name for name in FILE_COLUMNS if name in re.split(r"[,;|\t\"]+", first)), FILE_COLUMNS[0])
+        yield from read_table(path, separator=separator, columns=(column,))
         return
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -95,7 +97,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             yield f"{path.name}, line {number}", row if isinstance(row, dict) else {}
 
@@ -150,8 +152,8 @@ def _beside(path: Path) -> dict[str, Any]:
             if not isinstance(row, dict):
                 raise ValueError("expected an object of names and values")
             known |= {str(name).lower(): value for name, value in row.items() if value not in (None, "", [])}
-    except (OSError, ValueError) as error:
-        raise ValueError(f"its sidecar can't be read ({error})") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"its sidecar can't be read ({str(error)[:120]})") from error
     return known
 
 

@@ -11,6 +11,7 @@ from mu_llama.musicqa.sources.finding import AudioFiles, BadTrack, audio_root, f
 from mu_llama.records import Track
 
 LICENCE = "CC-BY-SA-4.0 (captions); the audio is its uploader's"
+_MOST_SECONDS = 1e6
 _COLUMNS = ("ytid", "start_s", "end_s", "aspect_list", "caption")
 
 
@@ -32,12 +33,14 @@ def tracks(root: Path) -> Iterator[Track | BadTrack]:
 
 
 def _track(row: dict[str, str], audio: AudioFiles) -> Track:
+    if None in row:
+        raise ValueError("it has too many cells: check its quotes")
     name, start, end = row["ytid"].strip(), float(row["start_s"]), float(row["end_s"])
     aspects = ast.literal_eval(row["aspect_list"])
     caption = row["caption"].strip()
     if not name or not isinstance(aspects, list) or not all(isinstance(aspect, str) for aspect in aspects):
         raise ValueError("expected a ytid and a list of texts as aspect_list")
-    if not caption or not end > start:
+    if not caption or not start < end < _MOST_SECONDS:
         raise ValueError("expected a caption and an end after the start")
     span = f"{start:g}-{end:g}"
     return Track(

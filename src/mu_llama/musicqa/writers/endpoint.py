@@ -20,7 +20,7 @@ from mu_llama.records import Track
 
 # A server that knows nothing of one is asked for the next.
 _FORMATS = ("json_schema", "json_object", "text")
-_UNKNOWN_FIELD = (400, 404, 415, 422, 501)
+_UNKNOWN_FIELD = (400, 404, 413, 415, 422, 501)
 _NO_USE_TRYING = (401, 403)
 _LONGEST_MESSAGE = 300
 
@@ -79,6 +79,7 @@ class EndpointWriter:
         }  # fmt: skip
         self._client: Any = None
         self._format = _FORMATS[0]
+        self._has_answered = False
 
     async def write(self, track: Track, *, attempt: int) -> Written:
         """Ask the server; see `Writer`."""
@@ -99,10 +100,10 @@ class EndpointWriter:
 
     async def _completion(self, messages: list[dict[str, str]], seed: int) -> Any:
         self._client = self._client or self._open()
+        tried = self._format
         while True:
-            tried = self._format
             try:
-                return await self._client.chat.completions.create(
+                completion = await self._client.chat.completions.create(
                     model=self._options.model,
                     messages=messages,
                     temperature=self._options.temperature,
@@ -111,12 +112,15 @@ class EndpointWriter:
                     **_response_format(tried, self._wanted),
                 )
             except self._openai.APIStatusError as error:
-                self._explain(error, tried)  # returns only if the next format is worth trying
+                tried = self._next_format(error, tried)
                 continue
             except (self._openai.APIConnectionError, OSError) as error:
                 raise Unavailable(f"{self.identity['base_url']} doesn't answer ({self._plain(error)})") from None
             except (self._openai.OpenAIError, ValueError) as error:
                 raise Damaged(f"the server's reply can't be read ({self._plain(error)})") from None
+            # What worked is tried first from now on; a refusal of one track alone changes nothing.
+            self._format, self._has_answered = tried, True
+            return completion
 
     def _open(self) -> Any:
         # Made where it is used: a client belongs to one event loop, and to one process.
@@ -127,24 +131,24 @@ class EndpointWriter:
             max_retries=self._options.num_retries,
         )
 
-    def _explain(self, error: Any, tried: str) -> None:
-        """Turn a server's refusal into what the build understands, or take the next response format.
+    def _next_format(self, error: Any, tried: str) -> str:
+        """Give the response format to try after a server's refusal.
 
         Raises:
             Refused: if nothing will ever come.
             Unavailable: if it may come later.
+            Damaged: if the server refuses this track alone.
         """
         told = f"{self.identity['base_url']} says {error.status_code} ({self._plain(error)})"
         if error.status_code in _NO_USE_TRYING:
             raise Refused(f"{told}; check the key in {self._options.key_variable}") from None
-        if error.status_code in _UNKNOWN_FIELD:
-            if tried != self._format:  # another request found out already
-                return
-            if tried != _FORMATS[-1]:
-                self._format = _FORMATS[_FORMATS.index(tried) + 1]
-                return
-            raise Refused(f"{told}; check the address and the model {self._options.model!r}") from None
-        raise Unavailable(told) from None
+        if error.status_code not in _UNKNOWN_FIELD:
+            raise Unavailable(told) from None
+        if tried != _FORMATS[-1]:
+            return _FORMATS[_FORMATS.index(tried) + 1]
+        if self._has_answered:
+            raise Damaged(told) from None
+        raise Refused(f"{told}; check the address and the model {self._options.model!r}") from None
 
     def _plain(self, error: BaseException) -> str:
         """An error in one line, without the key or anything like one."""
@@ -164,14 +168,21 @@ def without_credentials(url: str) -> str:
         >>> without_credentials("https://me:secret@host.example:8000/v1?key=abc")
         'https://host.example:8000/v1'
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        valid = parts.port is None or parts.port > 0
+    except ValueError:
+        valid = False
+    if not valid or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"the endpoint's address has no http://host; got {url.rpartition('@')[2][:80]!r}")
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _key(options: EndpointOptions) -> str:
+    without_credentials(options.base_url)
     key = os.environ.get(options.key_variable, "").strip()
+    if key and not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"the key in {options.key_variable} has letters that no key has; copy it again")
     if key:
         return key
     if _is_local(options.base_url):
@@ -199,8 +210,10 @@ def _response_format(form: str, wanted: Wanted) -> dict[str, Any]:
 
 def _text_of(completion: Any) -> tuple[str, int, int]:
     """The text of a completion, and its tokens read and written."""
-    choices = getattr(completion, "choices", None)
-    text = choices[0].message.content if choices else None
+    try:
+        text = completion.choices[0].message.content
+    except (AttributeError, LookupError, TypeError):
+        text = None
     if not isinstance(text, str) or not text.strip():
         raise Damaged("the server's reply has no text")
     usage = completion.usage

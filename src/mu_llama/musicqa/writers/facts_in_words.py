@@ -16,10 +16,10 @@ _SLOW_BELOW_BPM, _FAST_ABOVE_BPM = 90.0, 130.0
 _CAPITALS = {"r&b": "R&B", "edm": "EDM", "idm": "IDM", "k-pop": "K-pop", "indian music": "Indian music",
              "christmas music": "Christmas music", "latin": "Latin", "celtic": "Celtic"}  # fmt: skip
 # Genres that are pieces themselves, and those that are adjectives.
-_PIECES = frozenset(("waltz", "polka", "march", "lullaby", "tango"))
+_PIECES = frozenset(("ballad", "opera", "soundtrack", "waltz", "polka", "march", "lullaby", "tango"))
 _ADJECTIVES = frozenset(
     ("orchestral", "classical", "electronic", "experimental", "Celtic", "Latin", "ambient", "baroque",
-     "romantic classical", "industrial", "acoustic", "dance")
+     "romantic classical", "industrial", "acoustic", "dance", "singer-songwriter", "lo-fi")
 )  # fmt: skip
 _NOUNS = ("track", "piece", "composition")
 # Slots that sentences begin with, written with a capital letter there.

@@ -51,7 +51,10 @@ class WriterSpec:
     @property
     def prompt(self) -> str:
         """The instructions, whose words a reply may not repeat; none without a language model."""
-        return "" if self.kind == "template" else load_prompts(self.prompts).system
+        if self.kind == "template":
+            return ""
+        prompts = load_prompts(self.prompts)
+        return f"{prompts.system}\n{prompts.user.template}"
 
 
 def make_writer(spec: WriterSpec, *, home: Path) -> Writer:
@@ -76,8 +79,8 @@ def make_writer(spec: WriterSpec, *, home: Path) -> Writer:
     if spec.kind == "endpoint":
         from mu_llama.musicqa.writers.endpoint import EndpointOptions, EndpointWriter
 
-        if spec.base_url is None or spec.model is None:
-            missing = "--base-url" if spec.base_url is None else "--model"
+        if not spec.base_url or not spec.model:
+            missing = "--model" if spec.base_url else "--base-url"
             raise ConfigError(f"the endpoint writer needs {missing}: the server's address up to /v1, and its model")
         options = EndpointOptions(
             spec.base_url, spec.model, spec.key_variable, num_at_once=spec.num_at_once, num_retries=spec.num_retries,
