@@ -371,7 +371,10 @@ def smollm2_server(tmp_path: Path) -> Iterator[tuple[str, str]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     line = [str(Path(sys.executable).parent / "transformers"), "serve", str(folder), "--host", "127.0.0.1"]
-    process = subprocess.Popen([*line, "--port", str(port), "--device", "cpu"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*line, "--port", str(port), "--device", "cpu"], stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
@@ -391,7 +394,7 @@ def test_a_real_server_with_a_small_model(smollm2_server: tuple[str, str], tmp_p
     """Twenty tracks from labels to data; what the model says against the labels is rejected with the reason."""
     root = corpora.musiccaps(tmp_path / "corpus", 20)
     url, model = smollm2_server
-    options = ["--model", model, "--one-by-one", "--num-pairs", "1", "--num-choices", "1", "--attempts", "2"]
+    options = ["--model", model, "--one-by-one", "--num-pairs", "1", "--num-choices", "1", "--attempts", "1"]
     more = ["--max-tokens", "60", "--temperature", "0.3", "--concurrency", "1"]
     line = building(root, tmp_path / "out", "--writer", "endpoint", "--base-url", url, *options, *more)
     done = subprocess.run([*COMMAND, *line], capture_output=True, text=True, check=False, timeout=1500)
