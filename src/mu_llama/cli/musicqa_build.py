@@ -46,7 +46,10 @@ class WriterOptions:
     temperature: Annotated[float, typer.Option(min=0, help="Of sampling.")] = 0.7
     max_tokens: Annotated[int, typer.Option(min=16, help="Longest reply.")] = 1600
     one_by_one: Annotated[
-        bool, typer.Option("--one-by-one", help="Ask the server for each text alone, in plain words: for small models.")
+        bool,
+        typer.Option(
+            "--one-by-one", help="Ask only for the templates' sentences in other words, one by one: for small models."
+        ),
     ] = False
     device: Annotated[str, typer.Option(help="For local: auto, cpu, cuda, mps.")] = "auto"
 

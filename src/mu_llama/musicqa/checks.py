@@ -19,6 +19,7 @@ _WORD = re.compile(r"\w+")
 _LEAKS = re.compile(
     r"\bas an ai\b|\blanguage model\b|\bjson\b|<\||\[/?inst\]|^#{2,}|```|\bsystem prompt\b|"
     r"\b(?:based on|according to|from|in) the (?:given |provided )?(?:tags?|labels?|metadata|captions?)\b|"
+    r"\b(?:original|new) sentence\b|\bi(?:'m| am) (?:not sure|sorry|glad|happy)\b|\bi'll\b|"
     r"\b(?:tags?|labels?|metadata) (?:suggest|mention|say|indicate|name|include)s?\b|\bi do(?: not|n't) have access\b|"
     r"\b(?:provided|given) (?:tags?|labels?|metadata|captions?|information|text)\b|^(?:sure|certainly|of course)[,!]|"
     r"\b(?:genres?|instruments?|voice|mood|tempo|also|description): |\b(?:mentioned|listed) (?:above|here|are|is)\b|:$|"

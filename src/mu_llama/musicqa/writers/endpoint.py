@@ -46,7 +46,7 @@ class EndpointOptions:
     max_tokens: int = 1600
     """Longest reply."""
     one_by_one: bool = False
-    """Ask for each text alone and in plain words, for small models."""
+    """Ask for the template writer's sentences in other words, one by one, for small models."""
 
 
 class EndpointWriter:
