@@ -52,6 +52,18 @@ def template(csv: Path) -> dict[str, float]:
     return {"tracks": len(tracks), "tracks_per_s": round(statistics.median(rates))}
 
 
+def template_build(csv: Path, folder: Path) -> dict[str, float]:
+    """The whole command with the template writer: checks and files included."""
+    where = ["--source", "musiccaps", "--root", csv, "--out", folder / "template", "--missing-audio", "keep"]
+    done = run_process(["sh", "-c", '"$@" || test $? = 1', "sh", COMMAND, "musicqa", "build", *where, "--json"])
+    report = json.loads(done.output)
+    return {
+        "tracks_per_s": round(report["tracks"] / done.seconds),
+        "accepted": report["accepted"],
+        "rejected": report["rejected"],
+    }
+
+
 def scan(csv: Path, folder: Path) -> dict[str, float]:
     """The scan command with its picture, CPU seconds."""
     line = [COMMAND, "musicqa", "scan", "musiccaps", csv, "--plot", folder / "tags.png", "--json"]
@@ -73,6 +85,7 @@ def main() -> None:
             "real_csv": csv is not None,
             "endpoint": endpoint(folder),
             "template": template(chosen),
+            "template_build": template_build(chosen, folder),
             "scan": scan(chosen, folder),
         }
     write_result("musicqa", result)

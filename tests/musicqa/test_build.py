@@ -405,4 +405,4 @@ def test_a_real_server_with_a_small_model(smollm2_server: tuple[str, str], tmp_p
     assert report["completion_tokens"] > 20 * 6 * 5
     assert all(row["reasons"] for row in read_lines(tmp_path / "out" / "rejects.jsonl"))
     for item in read_items(tmp_path / "out" / "items.jsonl"):
-        assert reply_problems(item.reply, labels_of(item.track)) == []
+        assert reply_problems(item.reply, labels_of(item.track), prompt="x") == []

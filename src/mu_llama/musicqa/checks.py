@@ -72,7 +72,7 @@ def reply_problems(
     Args:
         reply: to look at.
         labels: of its track.
-        prompt: instructions whose words may not be repeated.
+        prompt: instructions whose words may not be repeated; empty where no language model was asked.
         language: ISO 639-1 code that the whole must be in; None for any.
         strict: refuse also what no label speaks of, see `grounding.contradictions`.
     """
@@ -110,7 +110,7 @@ def _text_problems(reply: Reply, prompt: str) -> Iterator[str]:
     for where, text in [*reply.statements(), *questions]:
         if len(text) > MOST_CHARACTERS:
             yield f"{where} is {len(text)} characters long; expected at most {MOST_CHARACTERS}"
-        if _LEAKS.search(text) or (shared and not shared.isdisjoint(_runs(text))):
+        if prompt and (_LEAKS.search(text) or not shared.isdisjoint(_runs(text))):
             yield f"{where} speaks of its instructions: {text[:60]!r}"
     for where, text in [*list(reply.statements())[: len(FIXED_KEYS)], *questions]:
         if len(text.split()) < LEAST_WORDS:

@@ -6,7 +6,6 @@ import hashlib
 import ipaddress
 import os
 import re
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,6 +15,7 @@ from mu_llama.musicqa.prompting import Prompts
 from mu_llama.musicqa.reply import Wanted
 from mu_llama.musicqa.writers.pieces import write_in_pieces
 from mu_llama.musicqa.writers.protocol import Damaged, Refused, Unavailable, Written
+from mu_llama.musicqa.writers.spec import WriterSpec
 from mu_llama.records import Track
 
 # A server that knows nothing of one is asked for the next.
@@ -25,38 +25,13 @@ _NO_USE_TRYING = (401, 403)
 _LONGEST_MESSAGE = 300
 
 
-@dataclass(frozen=True)
-class EndpointOptions:
-    """Which server and model write, and how."""
-
-    base_url: str
-    """Address up to `/v1`."""
-    model: str
-    """As the server calls it."""
-    key_variable: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; a server on this machine needs none."""
-    num_at_once: int = 16
-    """Most requests in flight."""
-    num_retries: int = 8
-    """How often a request is sent again after a time-out, 429 or a server's error; waits grow to 8 s."""
-    timeout_s: float = 120.0
-    """Longest wait for one reply."""
-    temperature: float = 0.7
-    """Of sampling."""
-    max_tokens: int = 1600
-    """Longest reply."""
-    one_by_one: bool = False
-    """Ask for the template writer's sentences in other words, one by one, for small models."""
-
-
 class EndpointWriter:
     """A `Writer` behind an HTTP address.
 
     Args:
-        options: which server.
+        spec: which server and model; its seed, with a track's id and the attempt, seeds sampling where the server
+            knows seeds.
         prompts: instructions.
-        wanted: how much is written.
-        seed: with a track's id and the attempt it seeds sampling, where the server knows seeds.
 
     Raises:
         ConfigError: if the client isn't installed, the address is none, or the key is absent.
@@ -64,18 +39,21 @@ class EndpointWriter:
 
     name = "endpoint"
 
-    def __init__(self, options: EndpointOptions, prompts: Prompts, wanted: Wanted, *, seed: int = 0) -> None:
+    def __init__(self, spec: WriterSpec, prompts: Prompts) -> None:
+        if not spec.base_url or not spec.model:
+            missing = "--model" if spec.base_url else "--base-url"
+            raise ConfigError(f"the endpoint writer needs {missing}: the server's address up to /v1, and its model")
         try:
             import openai
         except ImportError as error:
             raise ConfigError("this writer needs the OpenAI client; run: pip install 'mu-llama[musicqa]'") from error
-        self._openai, self._options, self._prompts, self._wanted, self._seed = openai, options, prompts, wanted, seed
-        self.num_at_once = options.num_at_once
-        self._key = _key(options)
+        self._openai, self._spec, self._prompts, self._wanted = openai, spec, prompts, spec.wanted
+        self.num_at_once = spec.num_at_once
+        self._base_url, self._key = spec.base_url, _key(spec.base_url, spec.key_variable)
         self.identity: dict[str, Any] = {
-            "writer": self.name, "base_url": without_credentials(options.base_url), "model": options.model,
-            "temperature": options.temperature, "max_tokens": options.max_tokens, "seed": seed,
-            "prompts_sha256": prompts.sha256, "one_by_one": options.one_by_one,
+            "writer": self.name, "base_url": without_credentials(spec.base_url), "model": spec.model,
+            "temperature": spec.temperature, "max_tokens": spec.max_tokens, "seed": spec.seed,
+            "prompts_sha256": prompts.sha256, "one_by_one": spec.one_by_one,
         }  # fmt: skip
         self._client: Any = None
         self._format = _FORMATS[0]
@@ -83,15 +61,15 @@ class EndpointWriter:
 
     async def write(self, track: Track, *, attempt: int) -> Written:
         """Ask the server; see `Writer`."""
-        digest = hashlib.sha256(f"{self._seed} {attempt} {track.id}".encode()).digest()
+        digest = hashlib.sha256(f"{self._spec.seed} {attempt} {track.id}".encode()).digest()
         seed = int.from_bytes(digest[:4], "big") >> 1
-        if self._options.one_by_one:
+        if self._spec.one_by_one:
             self._format = _FORMATS[-1]
 
             async def chat(messages: list[dict[str, str]]) -> tuple[str, int, int]:
                 return _text_of(await self._completion(messages, seed))
 
-            return await write_in_pieces(chat, track, self._wanted, attempt=attempt, seed=self._seed)
+            return await write_in_pieces(chat, track, self._wanted, attempt=attempt, seed=self._spec.seed)
         text, read, written = _text_of(await self._completion(self._prompts.messages(track, self._wanted), seed))
         try:
             return Written(parse_reply(text), read, written)
@@ -104,10 +82,10 @@ class EndpointWriter:
         while True:
             try:
                 completion = await self._client.chat.completions.create(
-                    model=self._options.model,
+                    model=self._spec.model,
                     messages=messages,
-                    temperature=self._options.temperature,
-                    max_tokens=self._options.max_tokens,
+                    temperature=self._spec.temperature,
+                    max_tokens=self._spec.max_tokens,
                     seed=seed,
                     **_response_format(tried, self._wanted),
                 )
@@ -125,10 +103,10 @@ class EndpointWriter:
     def _open(self) -> Any:
         # Made where it is used: a client belongs to one event loop, and to one process.
         return self._openai.AsyncOpenAI(
-            base_url=self._options.base_url,
+            base_url=self._base_url,
             api_key=self._key,
-            timeout=self._options.timeout_s,
-            max_retries=self._options.num_retries,
+            timeout=self._spec.timeout_s,
+            max_retries=self._spec.num_retries,
         )
 
     def _next_format(self, error: Any, tried: str) -> str:
@@ -141,14 +119,14 @@ class EndpointWriter:
         """
         told = f"{self.identity['base_url']} says {error.status_code} ({self._plain(error)})"
         if error.status_code in _NO_USE_TRYING:
-            raise Refused(f"{told}; check the key in {self._options.key_variable}") from None
+            raise Refused(f"{told}; check the key in {self._spec.key_variable}") from None
         if error.status_code not in _UNKNOWN_FIELD:
             raise Unavailable(told) from None
         if tried != _FORMATS[-1]:
             return _FORMATS[_FORMATS.index(tried) + 1]
         if self._has_answered:
             raise Damaged(told) from None
-        raise Refused(f"{told}; check the address and the model {self._options.model!r}") from None
+        raise Refused(f"{told}; check the address and the model {self._spec.model!r}") from None
 
     def _plain(self, error: BaseException) -> str:
         """An error in one line, without the key or anything like one."""
@@ -178,18 +156,18 @@ def without_credentials(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _key(options: EndpointOptions) -> str:
-    without_credentials(options.base_url)
-    key = os.environ.get(options.key_variable, "").strip()
+def _key(base_url: str, variable: str) -> str:
+    shown = without_credentials(base_url)
+    key = os.environ.get(variable, "").strip()
     if key and not (key.isascii() and key.isprintable()):
-        raise ConfigError(f"the key in {options.key_variable} has letters that no key has; copy it again")
+        raise ConfigError(f"the key in {variable} has letters that no key has; copy it again")
     if key:
         return key
-    if _is_local(options.base_url):
+    if _is_local(base_url):
         return "none"
     raise ConfigError(
-        f"the key for {without_credentials(options.base_url)} is absent: {options.key_variable} is not set; put the "
-        "key into that variable, or name another with --key-variable"
+        f"the key for {shown} is absent: {variable} is not set; put the key into that variable, or name another with "
+        "--key-variable"
     )
 
 

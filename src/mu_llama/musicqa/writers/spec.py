@@ -77,17 +77,9 @@ def make_writer(spec: WriterSpec, *, home: Path) -> Writer:
     check_installed()
     prompts = load_prompts(spec.prompts)
     if spec.kind == "endpoint":
-        from mu_llama.musicqa.writers.endpoint import EndpointOptions, EndpointWriter
+        from mu_llama.musicqa.writers.endpoint import EndpointWriter
 
-        if not spec.base_url or not spec.model:
-            missing = "--model" if spec.base_url else "--base-url"
-            raise ConfigError(f"the endpoint writer needs {missing}: the server's address up to /v1, and its model")
-        options = EndpointOptions(
-            spec.base_url, spec.model, spec.key_variable, num_at_once=spec.num_at_once, num_retries=spec.num_retries,
-            timeout_s=spec.timeout_s, temperature=spec.temperature, max_tokens=spec.max_tokens,
-            one_by_one=spec.one_by_one,
-        )  # fmt: skip
-        return EndpointWriter(options, prompts, spec.wanted, seed=spec.seed)
+        return EndpointWriter(spec, prompts)
     from mu_llama.musicqa.writers.local import LocalWriter
 
     return LocalWriter(
