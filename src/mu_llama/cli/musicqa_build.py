@@ -162,6 +162,7 @@ def _identity(spec: WriterSpec, source: str, root: Path, content: ContentOptions
     """What decides the words, for run.json: no secrets, and nothing that only decides how fast it goes."""
     from mu_llama.musicqa.prompting import load_prompts
     from mu_llama.musicqa.writers.endpoint import without_credentials
+    from mu_llama.musicqa.writers.spec import LOCAL_MODEL
 
     named = {
         "source": source,
@@ -174,7 +175,7 @@ def _identity(spec: WriterSpec, source: str, root: Path, content: ContentOptions
     address = {"base_url": without_credentials(spec.base_url)} if spec.base_url else {}
     sampling = {
         "one_by_one": spec.one_by_one,
-        "model": spec.model,
+        "model": spec.model or LOCAL_MODEL,
         "temperature": spec.temperature,
         "max_tokens": spec.max_tokens,
     }

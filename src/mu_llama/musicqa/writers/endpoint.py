@@ -50,11 +50,7 @@ class EndpointWriter:
         self._openai, self._spec, self._prompts, self._wanted = openai, spec, prompts, spec.wanted
         self.num_at_once = spec.num_at_once
         self._base_url, self._key = spec.base_url, _key(spec.base_url, spec.key_variable)
-        self.identity: dict[str, Any] = {
-            "writer": self.name, "base_url": without_credentials(spec.base_url), "model": spec.model,
-            "temperature": spec.temperature, "max_tokens": spec.max_tokens, "seed": spec.seed,
-            "prompts_sha256": prompts.sha256, "one_by_one": spec.one_by_one,
-        }  # fmt: skip
+        self._shown_url = without_credentials(spec.base_url)
         self._client: Any = None
         self._format = _FORMATS[0]
         self._has_answered = False
@@ -93,7 +89,7 @@ class EndpointWriter:
                 tried = self._next_format(error, tried)
                 continue
             except (self._openai.APIConnectionError, OSError) as error:
-                raise Unavailable(f"{self.identity['base_url']} doesn't answer ({self._plain(error)})") from None
+                raise Unavailable(f"{self._shown_url} doesn't answer ({self._plain(error)})") from None
             except (self._openai.OpenAIError, ValueError) as error:
                 raise Damaged(f"the server's reply can't be read ({self._plain(error)})") from None
             # What worked is tried first from now on; a refusal of one track alone changes nothing.
@@ -117,7 +113,7 @@ class EndpointWriter:
             Unavailable: if it may come later.
             Damaged: if the server refuses this track alone.
         """
-        told = f"{self.identity['base_url']} says {error.status_code} ({self._plain(error)})"
+        told = f"{self._shown_url} says {error.status_code} ({self._plain(error)})"
         if error.status_code in _NO_USE_TRYING:
             raise Refused(f"{told}; check the key in {self._spec.key_variable}") from None
         if error.status_code not in _UNKNOWN_FIELD:

@@ -89,10 +89,6 @@ class LocalWriter:
         width = int(self._model.get_output_embeddings().weight.shape[0])
         self._vocabulary = llguidance.hf.from_tokenizer(self._tokenizer, n_vocab=width)
         self._one_at_a_time = threading.Lock()
-        self.identity: dict[str, Any] = {
-            "writer": self.name, "model": model, "temperature": temperature, "max_tokens": max_tokens, "seed": seed,
-            "prompts_sha256": prompts.sha256,
-        }  # fmt: skip
 
     async def write(self, track: Track, *, attempt: int) -> Written:
         """Generate in a thread; see `Writer`."""

@@ -55,8 +55,6 @@ class Writer(Protocol):
     """Which kind it is."""
     num_at_once: int
     """How many tracks it takes at the same time."""
-    identity: dict[str, Any]
-    """What decides its words: model, prompt, settings; no secrets."""
 
     async def write(self, track: Track, *, attempt: int) -> Written:
         """Write about a track.

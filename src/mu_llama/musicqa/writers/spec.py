@@ -14,6 +14,9 @@ from mu_llama.musicqa.writers.protocol import Writer
 WRITERS = ("template", "endpoint", "local")
 """No language model; an OpenAI-compatible server; a chat model on this machine."""
 
+LOCAL_MODEL = "smollm2-135m-instruct"
+"""What a local writer runs where no model is named."""
+
 
 @dataclass(frozen=True)
 class WriterSpec:
@@ -83,6 +86,6 @@ def make_writer(spec: WriterSpec, *, home: Path) -> Writer:
     from mu_llama.musicqa.writers.local import LocalWriter
 
     return LocalWriter(
-        spec.model or "smollm2-135m-instruct", prompts, spec.wanted, home=home, seed=spec.seed, device=spec.device,
+        spec.model or LOCAL_MODEL, prompts, spec.wanted, home=home, seed=spec.seed, device=spec.device,
         temperature=spec.temperature, max_tokens=spec.max_tokens,
     )  # fmt: skip

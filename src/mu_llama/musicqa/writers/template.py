@@ -44,7 +44,6 @@ class TemplateWriter:
 
     def __init__(self, wanted: Wanted, *, seed: int = 0) -> None:
         self._wanted, self._seed = wanted, seed
-        self.identity: dict[str, Any] = {"writer": self.name, "seed": seed}
 
     async def write(self, track: Track, *, attempt: int) -> Written:
         """Compose; see `Writer`. Another attempt chooses other wordings."""
