@@ -15,7 +15,7 @@ ROWS = (
     {"errors"},
     {"runtime", "hub", "progress", "records"},
     {"audio", "prompts", "tokenizer", "sampling"},
-    {"encoders", "model"},
+    {"encoders", "model", "measured"},
     {"checkpoints", "generation", "hearing", "answer_text"},
     {"answers"},
     {"writing", "conversation"},

@@ -18,7 +18,7 @@ from plans import Labels, Plan, Split, default_work_dir, font_of, seeded, split_
 from progressions import Progression, bass_and_chords, choose_progression, lead_line
 
 # Clips wanted, and the share of them that play without drums.
-AMOUNTS: dict[Split, tuple[int, float]] = {"train": (500, 1 / 3), "val": (40, 1 / 2), "test": (150, 1 / 2)}
+AMOUNTS: dict[Split, tuple[int, float]] = {"train": (1800, 1 / 3), "val": (100, 1 / 2), "test": (300, 1 / 2)}
 _MMA = Path("packages/mma/usr/share/mma")
 _LICENCE = "GPL-2+ (MMA groove)"
 _DRUM_MACHINE = "zoom/"  # grooves of this folder have drums only: they get a bass and a guitar
@@ -76,7 +76,7 @@ def read_grooves(work_dir: Path) -> list[Groove]:
     return grooves
 
 
-def _run_mma(work_dir: Path, groove: Groove, bpm: int, chords: list[str]) -> list[Note]:
+def play_groove(work_dir: Path, groove: Groove, bpm: int, chords: list[str]) -> list[Note]:
     """Let MMA play one bar a chord; no notes when MMA refuses the groove."""
     home = work_dir.resolve() / _MMA
     lines = [f"Tempo {bpm}", f"Use {groove.file}", f"Groove {groove.name}"]
@@ -125,7 +125,7 @@ def _make(work_dir: Path, groove: Groove, clip_id: str, drums: bool) -> Plan | N
     bpm = rng.randint(groove.slow_bpm, groove.fast_bpm)
     num_bars = int(_LENGTH_S * bpm / 60 / groove.beats) + 1
     progression = choose_progression(groove.style, num_bars, rng)
-    notes = _run_mma(work_dir, groove, bpm, progression.names)
+    notes = play_groove(work_dir, groove, bpm, progression.names)
     arranged = _arrange(notes, groove, progression, bpm=bpm, drums=drums, rng=rng) if notes else None
     if arranged is None or facts(arranged[0], _LENGTH_S / 3)["drums"] is not drums:
         return None

@@ -24,11 +24,17 @@ PACKAGES: tuple[str, ...] = (
     "fretsonfire-songs-muldjord",
     "fretsonfire-songs-sectoid",
     "singularity-music",
+    "freedoom",
+    "planetblupi-music-midi",
+    "freedink-data",
+    "pianobooster",
+    "openttd-openmsx",
+    "codec2-examples",
 )
-# Unpacked together with every library it needs that this machine lacks.
-_WITH_LIBRARIES = "fluidsynth"
+# Unpacked together with every library they need that this machine lacks.
+_WITH_LIBRARIES: tuple[str, ...] = ("fluidsynth", "espeak-ng")
 # Kept for outside checks of the finished model: removed before anyone can look.
-_RESERVED: tuple[str, ...] = ("mma/usr/share/mma/lib/yamaha",)
+_RESERVED: tuple[str, ...] = ("mma/usr/share/mma/lib/yamaha", "freedoom/usr/share/games/doom/freedoom2.wad")
 
 
 def _download(debs: Path, names: list[str]) -> None:
@@ -40,24 +46,31 @@ def _download(debs: Path, names: list[str]) -> None:
         subprocess.run(command, cwd=debs, check=True)
 
 
-def _fetch_with_libraries(debs: Path, packages: Path) -> None:
-    """Unpack fluidsynth and what apt says it would install with it."""
-    simulate = ["apt-get", "install", "-s", "--reinstall", "--no-install-recommends", _WITH_LIBRARIES]
+def _fetch_with_libraries(debs: Path, packages: Path, package: str) -> None:
+    """Unpack a program and what apt says it would install with it."""
+    simulate = ["apt-get", "install", "-s", "--reinstall", "--no-install-recommends", package]
     done = subprocess.run(simulate, capture_output=True, text=True, check=False)
     if done.returncode:
         subprocess.run(["apt-get", "update", "-q"], check=True)
         done = subprocess.run(simulate, capture_output=True, text=True, check=True)
     names = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("Inst ")]
     _download(debs, names)
-    part = packages / f"{_WITH_LIBRARIES}.part"
+    part = packages / f"{package}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for name in names:
         deb = next(debs.glob(f"{name}_*.deb"))
         subprocess.run(["dpkg", "-x", str(deb), str(part)], check=True)
         deb.unlink()
-    part.replace(packages / _WITH_LIBRARIES)
-    print(f"unpacked {_WITH_LIBRARIES} with {len(names) - 1} libraries", flush=True)
+    part.replace(packages / package)
+    print(f"unpacked {package} with {len(names) - 1} libraries", flush=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def fetch(work_dir: Path) -> None:
@@ -67,8 +80,9 @@ def fetch(work_dir: Path) -> None:
         subprocess.CalledProcessError: when apt or dpkg fails, e.g. without network.
     """
     debs, packages = work_dir / "debs", work_dir / "packages"
-    if not (packages / _WITH_LIBRARIES).exists():
-        _fetch_with_libraries(debs, packages)
+    for package in _WITH_LIBRARIES:
+        if not (packages / package).exists():
+            _fetch_with_libraries(debs, packages, package)
     missing = [name for name in PACKAGES if not (packages / name).exists()]
     if missing:
         _download(debs, missing)
@@ -80,7 +94,7 @@ def fetch(work_dir: Path) -> None:
         subprocess.run(["dpkg", "-x", str(deb), str(part)], check=True)
         for reserved in _RESERVED:
             if reserved.startswith(f"{name}/"):
-                shutil.rmtree(part / reserved.removeprefix(f"{name}/"))
+                _remove(part / reserved.removeprefix(f"{name}/"))
         part.replace(packages / name)
         deb.unlink()
         print(f"unpacked {name}", flush=True)

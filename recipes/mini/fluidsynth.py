@@ -54,19 +54,19 @@ class Player:
         if self._font_id == _FAILED:
             raise FileNotFoundError(f"soundfont {font} can't be loaded; run fetch.py")
 
-    def play(self, notes: list[Note], start_s: float) -> np.ndarray:
-        """Play 12 s from `start_s`.
+    def play(self, notes: list[Note], start_s: float, length_s: float = CLIP_S) -> np.ndarray:
+        """Play `length_s` seconds from `start_s`.
 
         Returns:
             float32 of shape (S,), 16 kHz, not yet scaled.
         """
         begin_s = start_s - _LEAD_IN_S
         events: list[tuple[float, int, Note]] = []
-        for n in inside(notes, start_s):
+        for n in inside(notes, start_s, length_s):
             events += [(max(n.start_s - begin_s, 0.0), 1, n), (max(n.end_s - begin_s, 0.0), 0, n)]
         events.sort(key=lambda e: (e[0], e[1]))
         self._library.fluid_synth_system_reset(self._synth)
-        length = round((CLIP_S + _LEAD_IN_S) * _SYNTH_HZ)
+        length = round((length_s + _LEAD_IN_S) * _SYNTH_HZ)
         sound, at, program = np.zeros((length, 2), np.float32), 0, [-1] * 16
         for when_s, is_on, n in events:
             at = self._run_to(sound, at, round(when_s * _SYNTH_HZ))

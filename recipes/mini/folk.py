@@ -13,10 +13,10 @@ from notes import Note, write_midi
 from plans import Labels, Plan, Split, default_work_dir, font_of, seeded, split_of, write_plans
 
 # Clips wanted: alone, with a second player.
-AMOUNTS: dict[Split, tuple[int, int]] = {"train": (378, 126), "val": (36, 9), "test": (18 * 13, 36)}
+AMOUNTS: dict[Split, tuple[int, int]] = {"train": (1116, 396), "val": (72, 18), "test": (18 * 13, 54)}
 _LICENCE = "tune public domain; transcription by permission of the encoders (music21 corpus)"
 # Meter: quarters a beat, quarters a bar, beats a minute.
-_METERS: dict[str, tuple[float, float, tuple[int, int]]] = {
+METERS: dict[str, tuple[float, float, tuple[int, int]]] = {
     "2/2": (2.0, 4.0, (55, 115)), "4/4": (1.0, 4.0, (70, 170)), "2/4": (1.0, 2.0, (50, 120)),
     "3/4": (1.0, 3.0, (70, 170)), "6/8": (1.5, 3.0, (50, 130)), "9/8": (1.5, 4.5, (50, 130)),
     "12/8": (1.5, 6.0, (50, 120)),
@@ -46,7 +46,7 @@ def _melody(raw: list[Note], soloist: Soloist, rng: Random) -> tuple[list[Note],
     return moved, turn
 
 
-def _chords(tune: Tune, melody: list[Note], turn: int, bar: float) -> list[tuple[float, tuple[int, ...]]]:
+def chords_of_bars(tune: Tune, melody: list[Note], turn: int, bar: float) -> list[tuple[float, tuple[int, ...]]]:
     """Choose for each bar the triad on I, IV, V, VI or VII that holds most of the melody's time."""
     scale = _SCALES[tune.mode]
     tonic = (tune.tonic + turn) % 12
@@ -63,11 +63,11 @@ def _chords(tune: Tune, melody: list[Note], turn: int, bar: float) -> list[tuple
     return chosen
 
 
-def _accompany(
+def accompany(
     tune: Tune, melody: list[Note], turn: int, *, program: int, channel: int, drone: bool, rng: Random
 ) -> list[Note]:
     """Write the second part: tonic and fifth held, or one chord a bar struck in one of three ways."""
-    quarters, bar, _ = _METERS[tune.meter]
+    quarters, bar, _ = METERS[tune.meter]
     loud, part = rng.randint(58, 80), []
     if drone:
         low = 48 + (tune.tonic + turn) % 12 - (12 if (tune.tonic + turn) % 12 > 6 else 0)
@@ -77,7 +77,7 @@ def _accompany(
             part += [Note(start, stop, channel, program, p, loud) for p in (low, low + 7)]
         return part
     way = rng.choice(("whole", "beats", "broken"))
-    for begin, (root, third, fifth) in _chords(tune, melody, turn, bar):
+    for begin, (root, third, fifth) in chords_of_bars(tune, melody, turn, bar):
         pitches = [36 + root, 48 + third, 48 + fifth, 48 + root]
         if way == "whole":
             part += [Note(begin, begin + bar * 0.97, channel, program, p, loud) for p in pitches]
@@ -93,16 +93,16 @@ def _accompany(
 
 def _arrange(tune: Tune, raw: list[Note], soloist: Soloist, *, duo: bool, rng: Random) -> tuple[list[Note], Labels]:
     """Make the sounding notes of one clip, in seconds, and the labels known from making them."""
-    quarters, _, (slow, fast) = _METERS[tune.meter]
+    quarters, _, (slow, fast) = METERS[tune.meter]
     melody, turn = _melody(raw, soloist, rng)
     notes = list(melody)
     if duo:
         drone = rng.random() < 0.35
         second = rng.choice([p for p in (_DRONES if drone else _CHORDS) if PLAIN_NAMES[p] != soloist.name])
-        notes += _accompany(tune, melody, turn, program=second, channel=1, drone=drone, rng=rng)
+        notes += accompany(tune, melody, turn, program=second, channel=1, drone=drone, rng=rng)
     elif soloist.chords and rng.random() < 0.6:
         program = melody[0].program
-        notes += _accompany(tune, melody, turn, program=program, channel=0, drone=False, rng=rng)
+        notes += accompany(tune, melody, turn, program=program, channel=0, drone=False, rng=rng)
     bpm = rng.randint(slow, fast)
     quarter_s, length = 60 / bpm / quarters, max(n.end_s for n in notes)
     passes = int(40 / (length * quarter_s)) + 1
@@ -123,7 +123,7 @@ def _arrange(tune: Tune, raw: list[Note], soloist: Soloist, *, duo: bool, rng: R
 
 def make_plans(work_dir: Path) -> None:
     """Write a MIDI file and a plan for every clip wanted, going round the instruments in turn."""
-    tunes = [t for t in read_books() if t.meter in _METERS]
+    tunes = [t for t in read_books() if t.meter in METERS]
     seeded("folk order").shuffle(tunes)
     plans: list[Plan] = []
     for split, (num_solo, num_duo) in AMOUNTS.items():

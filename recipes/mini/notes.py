@@ -97,9 +97,9 @@ def choose_start(notes: list[Note], rng: random.Random) -> float | None:
     return None
 
 
-def inside(notes: list[Note], start_s: float) -> list[Note]:
-    """Give the notes that sound at some time in the 12 s from `start_s`."""
-    return [n for n in notes if n.start_s < start_s + CLIP_S and n.end_s > start_s]
+def inside(notes: list[Note], start_s: float, length_s: float = CLIP_S) -> list[Note]:
+    """Give the notes that sound at some time in the `length_s` seconds from `start_s`."""
+    return [n for n in notes if n.start_s < start_s + length_s and n.end_s > start_s]
 
 
 def facts(notes: list[Note], start_s: float) -> Labels:

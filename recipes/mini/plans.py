@@ -18,7 +18,7 @@ CLIP_S = 12.0
 RATE_HZ = 16_000
 LABEL_KEYS: tuple[str, ...] = (
     "instruments", "instruments_complete", "faint", "lead", "solo", "drums", "ensemble", "vocals", "style",
-    "tempo_bpm", "meter", "key", "mode", "density", "title", "composer", "acoustic",
+    "tempo_bpm", "meter", "key", "mode", "density", "title", "composer", "acoustic", "voice", "sound", "suits",
 )  # fmt: skip
 """Every clip has all of these; null where it is not known."""
 TRAIN_FONTS: tuple[str, ...] = ("TimGM6mb", "FluidR3_GM")
@@ -40,9 +40,13 @@ class Plan:
     licence: str
     soundfont: str | None = None
     start_s: float | None = None
-    """Start of the excerpt; null lets `render.py` choose where notes sound."""
+    """Start of the excerpt; null lets `render.py` choose where notes of a MIDI file sound."""
     labels: Labels = field(default_factory=dict)
     """What the maker knows; `render.py` adds what the excerpt's own notes show."""
+    voice: str | None = None
+    """Path below the work folder of a voice to mix in."""
+    voice_gain_db: float = 0.0
+    """How much louder than the rest that voice is."""
 
 
 def seeded(*parts: object) -> random.Random:

@@ -52,7 +52,7 @@ def _wesnoth(work_dir: Path) -> Iterator[Track]:
     for path in sorted(_root(work_dir, "wesnoth-1.16-music", "wesnoth/1.16/data/core/music").glob("*.ogg")):
         orchestra = {"style": "orchestral game music", "ensemble": "orchestra", "solo": False}
         labels = _GAME if path.stem in _NO_ORCHESTRA else orchestra
-        yield Track(path, f"wesnoth:{path.stem}", "GPL-2+", 3, {**labels, **_tags(path)})
+        yield Track(path, f"wesnoth:{path.stem}", "GPL-2+", 10, {**labels, **_tags(path)})
 
 
 def _warzone(work_dir: Path) -> Iterator[Track]:
@@ -68,7 +68,7 @@ def _warzone(work_dir: Path) -> Iterator[Track]:
             composer = entry.get("author") or album["author"]
             labels = {**_ELECTRONIC, "title": entry.get("title"), "composer": composer}
             licence = "GPL-2+" if "original" in album_file.parent.name else "CC-BY-SA-3.0 or GPL-2+"
-            yield Track(path, f"warzone:{path.stem}", licence, 3, labels, None if first_20 else "test")
+            yield Track(path, f"warzone:{path.stem}", licence, 10, labels, None if first_20 else "test")
 
 
 def _unzipped(work_dir: Path, package: str, below: str) -> list[Path]:
@@ -87,7 +87,7 @@ def _nexuiz(work_dir: Path) -> Iterator[Track]:
         if path.stem in _LEFT_OUT:
             continue
         work = "sixtyfour" if path.stem.startswith("sixtyfour") else path.stem
-        yield Track(path, f"nexuiz:{work}", "GPL-2+", 3, {**_ELECTRONIC, **_tags(path)})
+        yield Track(path, f"nexuiz:{work}", "GPL-2+", 10, {**_ELECTRONIC, **_tags(path)})
 
 
 def _ufoai(work_dir: Path) -> Iterator[Track]:
@@ -103,7 +103,7 @@ def _ufoai(work_dir: Path) -> Iterator[Track]:
         labels = {**_GAME, **_tags(path)}
         labels["composer"] = labels["composer"] or (artist[0] if artist else None)
         held: Split | None = "test" if path.stem == "David03" else None
-        yield Track(path, f"ufoai:{path.stem}", licence_of.get(path.name, "GPL-2+"), 1, labels, held)
+        yield Track(path, f"ufoai:{path.stem}", licence_of.get(path.name, "GPL-2+"), 6, labels, held)
 
 
 def _supertux(work_dir: Path) -> Iterator[Track]:
@@ -116,14 +116,14 @@ def _supertux(work_dir: Path) -> Iterator[Track]:
             labels = {"style": "chiptune", "acoustic": False}
             yield Track(path, "supertux:chipdisko", "GPL-2+", 3, labels, "test")
         else:
-            yield Track(path, f"supertux:{work}", "GPL-2+", 2, {**_GAME, **_tags(path)})
+            yield Track(path, f"supertux:{work}", "GPL-2+", 6, {**_GAME, **_tags(path)})
     rap = music.parent / "speech/tux_rap.ogg"
     yield Track(rap, "supertux:rap", "GPL-2+", 1, {"style": "hip-hop", "vocals": True}, "test")
 
 
 def _fillets(work_dir: Path) -> Iterator[Track]:
     for path in sorted(_root(work_dir, "fillets-ng-data", "fillets-ng/music").glob("*.ogg")):
-        yield Track(path, f"fillets:{path.stem}", "GPL-2+", 2, dict(_GAME))
+        yield Track(path, f"fillets:{path.stem}", "GPL-2+", 6, dict(_GAME))
 
 
 def _mixed(work_dir: Path, folder: Path) -> Path:
@@ -166,7 +166,7 @@ def _frets_on_fire(work_dir: Path) -> Iterator[Track]:
                 labels |= {**band_of, "instruments": ["distorted electric guitar", "drums"]}
             trained = folder.name in ("armygeddon", "mutilated_mime")
             split: Split = "train" if trained else "test"
-            yield Track(_mixed(work_dir, folder), f"{band}:{folder.name}", licence, 6, labels, split)
+            yield Track(_mixed(work_dir, folder), f"{band}:{folder.name}", licence, 12, labels, split)
 
 
 def _singularity(work_dir: Path) -> Iterator[Track]:

@@ -64,14 +64,16 @@ class Renderer:
             sound = cut(source, plan.start_s)
         else:
             notes = read_midi(source)
-            start_s = choose_start(notes, seeded("excerpt", plan.id))
+            start_s = choose_start(notes, seeded("excerpt", plan.id)) if plan.start_s is None else plan.start_s
             if start_s is None:
                 return None
             labels = facts(notes, start_s)
-            sound = self._player(plan.soundfont).play(notes, start_s)
+            sound = self.player(plan.soundfont).play(notes, start_s)
         sound = np.pad(sound, (0, max(0, round(CLIP_S * RATE_HZ) - len(sound))))[: round(CLIP_S * RATE_HZ)]
         if not np.isfinite(sound).all() or np.sqrt(np.mean(sound**2)) < _SILENT_RMS:
             return None
+        if plan.voice is not None:
+            sound = _mixed(sound, cut(self._work_dir / plan.voice, 0.0), plan.voice_gain_db)
         peak = float(np.abs(sound).max())
         if plan.soundfont is not None or peak > _PEAK:
             sound = sound * (_PEAK / peak)
@@ -82,11 +84,19 @@ class Renderer:
             labels["lead"] = None  # the tune rests in this excerpt
         return _record(plan, path, labels)
 
-    def _player(self, font: str) -> Player:
+    def player(self, font: str) -> Player:
+        """The player of a soundfont, loaded once."""
         if font not in self._players:
             library = self._work_dir / "packages/fluidsynth"
             self._players[font] = Player(self._work_dir / _FONT_FILES[font], library)
         return self._players[font]
+
+
+def _mixed(sound: np.ndarray, voice: np.ndarray, gain_db: float) -> np.ndarray:
+    """Add a voice that is so much louder (by RMS) than what it sings over."""
+    voice = np.pad(voice, (0, max(0, len(sound) - len(voice))))[: len(sound)]
+    level = float(np.sqrt(np.mean(sound**2)) / max(np.sqrt(np.mean(voice**2)), 1e-6))
+    return np.asarray(sound + voice * level * 10 ** (gain_db / 20), np.float32)
 
 
 def _write_flac(path: Path, sound: np.ndarray) -> None:
@@ -131,7 +141,7 @@ def render_group(work_dir: Path, group: str) -> list[dict[str, Any]]:
 
 def _main() -> Iterator[str]:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("groups", nargs="+", choices=list("ABCF"))
+    parser.add_argument("groups", nargs="+", choices=list("ABCDEFN"))
     parser.add_argument("--work", type=Path, default=default_work_dir())
     options = parser.parse_args()
     for group in options.groups:

@@ -1,9 +1,13 @@
-"""Group B: chorales by Bach and quartets by Mozart and Haydn, as written and scored for other players."""
+"""Group B: chorales, madrigals, quartets and a rag, as written and scored for other players.
+
+Beethoven's quartets and Joplin's rag are in the test split alone.
+"""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,7 +26,7 @@ from plans import (
     write_plans,
 )
 
-AMOUNTS: dict[Split, int] = {"train": 150, "val": 15, "test": 48}
+AMOUNTS: dict[Split, int] = {"train": 720, "val": 48, "test": 150}
 _LICENCE = "work public domain; encoding by permission of the encoders (music21 corpus)"
 _SIMPLE_METERS = ("2/4", "3/4", "4/4")
 _LENGTH_S = 40.0
@@ -34,40 +38,67 @@ class Scoring:
 
     ensemble: str
     programs: tuple[int, int, int, int]
-    doubled_by: int | None = None
-    """A program that plays all parts along."""
+    doubled_by: tuple[int, ...] = ()
+    """Programs that play along, the parts from the highest to the lowest; one alone plays all of them."""
     labels: tuple[tuple[str, Any], ...] = ()
 
 
 _ALONE = (("solo", True),)
 _SUNG = (("vocals", True), ("solo", False))
+_GROUP = (("solo", False),)
+_WINDS = (73, 71, 60, 70)
 SCORINGS: tuple[Scoring, ...] = (
     Scoring("choir", (52, 52, 52, 52), labels=_SUNG),
-    Scoring("string quartet", (40, 40, 41, 42), labels=(("solo", False),)),
+    Scoring("string quartet", (40, 40, 41, 42), labels=_GROUP),
     Scoring("solo", (19, 19, 19, 19), labels=_ALONE),
-    Scoring("brass quartet", (56, 60, 57, 58), labels=(("solo", False),)),
-    Scoring("string orchestra", (48, 48, 48, 48), labels=(("solo", False),)),
-    Scoring("choir", (52, 52, 52, 52), doubled_by=19, labels=_SUNG),
+    Scoring("orchestra", (48, 48, 48, 48), doubled_by=_WINDS, labels=_GROUP),
+    Scoring("brass quartet", (56, 60, 57, 58), labels=_GROUP),
+    Scoring("choir", (53, 53, 53, 53), labels=_SUNG),
+    Scoring("string orchestra", (48, 48, 48, 48), labels=_GROUP),
+    Scoring("choir", (52, 52, 52, 52), doubled_by=(19,), labels=_SUNG),
     Scoring("solo", (0, 0, 0, 0), labels=_ALONE),
-    Scoring("woodwind quartet", (73, 68, 71, 70), labels=(("solo", False),)),
+    Scoring("orchestra", (40, 48, 41, 42), doubled_by=(56, 60, 57, 58), labels=_GROUP),
+    Scoring("woodwind quartet", (73, 68, 71, 70), labels=_GROUP),
+    Scoring("choir", (52, 53, 52, 53), doubled_by=(48,), labels=_SUNG),
     Scoring("solo", (6, 6, 6, 6), labels=_ALONE),
-    Scoring("saxophone quartet", (64, 65, 66, 67), labels=(("solo", False),)),
+    Scoring("orchestra", (49, 48, 48, 43), doubled_by=(68, 71, 60, 47), labels=_GROUP),
+    Scoring("saxophone quartet", (64, 65, 66, 67), labels=_GROUP),
+    Scoring("string quartet", (40, 40, 41, 42), labels=_GROUP),
     Scoring("solo", (24, 24, 24, 24), labels=_ALONE),
+    Scoring("choir", (52, 52, 52, 52), labels=_SUNG),
+    Scoring("solo", (21, 21, 21, 21), labels=_ALONE),
 )
+_STYLES = {
+    "bach": ("Johann Sebastian Bach", "Baroque chorale"),
+    "monteverdi": ("Claudio Monteverdi", "Renaissance madrigal"),
+    "josquin": ("Josquin des Prez", "Renaissance vocal music"),
+    "mozart": ("Wolfgang Amadeus Mozart", "Classical-period chamber music"),
+    "haydn": ("Joseph Haydn", "Classical-period chamber music"),
+    "beethoven": ("Ludwig van Beethoven", "Classical-period chamber music"),
+    "joplin": ("Scott Joplin", "ragtime"),
+}
+_VOCAL = frozenset({"bach", "monteverdi", "josquin"})
+_TEST_ONLY = frozenset({"beethoven", "joplin"})
 
 
 def _movements() -> list[tuple[Path, str, str]]:
-    """List (file, work, composer); the movements of one quartet are one work."""
-    corpus = music21_corpus()
-    chorales = [(p, f"score:bach/{p.stem}", "Johann Sebastian Bach") for p in (corpus / "bach").glob("*.mxl")]
-    quartets = [
-        (p, f"score:{who}/{p.parent.name}", full)
-        for who, full in (("mozart", "Wolfgang Amadeus Mozart"), ("haydn", "Joseph Haydn"))
-        for p in (corpus / who).glob("*/movement*.mxl")
-    ]
-    return sorted(chorales) + sorted(quartets) * 3
+    """List (file, work, whose folder); the movements of one quartet are one work."""
+    corpus, found = music21_corpus(), list[tuple[Path, str, str]]()
+    for who, times in (("bach", 1), ("monteverdi", 2), ("josquin", 2)):
+        found += [(p, f"score:{who}/{p.stem}", who) for p in sorted((corpus / who).glob("*.mxl"))] * times
+    for who, times in (("mozart", 3), ("haydn", 3), ("beethoven", 2)):
+        found += [
+            (p, f"score:{who}/{p.stem if p.parent.name == who else p.parent.name}", who)
+            for p in sorted((corpus / who).rglob("*.mxl"))
+        ] * times
+    return found + [(corpus / "joplin/maple_leaf_rag.mxl", "score:joplin/maple_leaf_rag", "joplin")] * 8
 
 
+def _split(movement: tuple[Path, str, str]) -> Split:
+    return "test" if movement[2] in _TEST_ONLY else split_of(movement[1])
+
+
+@cache
 def _read(path: Path) -> tuple[list[list[tuple[float, float, int]]], str | None, Any]:
     """Read four parts as (begin, end, pitch) in quarters, the one meter if there is one, the first key."""
     from music21 import converter
@@ -88,8 +119,8 @@ def _perform(parts: list[list[tuple[float, float, int]]], scoring: Scoring, turn
     quarter_s, notes = 60 / bpm, []
     length = max(end for part in parts for _, end, _ in part)
     players = [(list(scoring.programs), 0, 90)]
-    if scoring.doubled_by is not None:
-        players.append(([scoring.doubled_by] * 4, 4, 62))
+    if scoring.doubled_by:
+        players.append((list(scoring.doubled_by) * (4 // len(scoring.doubled_by)), 4, 78))
     for programs, first_channel, loud in players:
         for voice, part in enumerate(parts):
             for turn_number in range(int(_LENGTH_S / (length * quarter_s)) + 1):
@@ -101,14 +132,14 @@ def _perform(parts: list[list[tuple[float, float, int]]], scoring: Scoring, turn
     return sorted(notes, key=lambda n: n.start_s)
 
 
-def _labels(path: Path, composer: str, meter: str | None, key: Any, turn: int, bpm: int) -> Labels:
+def _labels(path: Path, who: str, meter: str | None, key: Any, turn: int, bpm: int) -> Labels:
     """Say what is known of a piece; the key only of chorales, for quartets leave theirs on the way."""
-    chorale = composer.endswith("Bach")
-    known_key = chorale and key is not None and key.mode in ("major", "minor")
+    composer, style = _STYLES[who]
+    known_key = who == "bach" and key is not None and key.mode in ("major", "minor")
     return {
         "composer": composer,
-        "style": "Baroque chorale" if chorale else "Classical-period chamber music",
-        "title": f"Chorale {path.stem.upper().replace('BWV', 'BWV ')}" if chorale else None,
+        "style": style,
+        "title": f"Chorale {path.stem.upper().replace('BWV', 'BWV ')}" if who == "bach" else None,
         "tempo_bpm": bpm if meter in _SIMPLE_METERS else None,
         "meter": meter,
         "key": key_name(key.tonic.pitchClass + turn) if known_key else None,
@@ -122,32 +153,39 @@ def make_plans(work_dir: Path) -> None:
     seeded("score order").shuffle(movements)
     plans: list[Plan] = []
     for split, num_clips in AMOUNTS.items():
-        pool = iter([m for m in movements if split_of(m[1]) == split] * 4)
+        pool = iter([m for m in movements if _split(m) == split] * 4)
         made = 0
         while made < num_clips:
-            path, work, composer = next(pool)
-            scoring = SCORINGS[made % len(SCORINGS)]
-            if scoring.ensemble == "choir" and "bach" not in work:
+            movement = next(pool)
+            rag = movement[2] == "joplin"
+            scoring = Scoring("solo", (0, 0, 0, 0), labels=_ALONE) if rag else SCORINGS[made % len(SCORINGS)]
+            if scoring.ensemble == "choir" and movement[2] not in _VOCAL:
                 continue
-            parts, meter, key = _read(path)
-            if len(parts) != 4 or not all(parts):
-                continue
-            clip_id = f"B-{split}-{made:04d}"
-            rng = seeded("score", clip_id)
-            turn = rng.randint(-2, 2)
-            bpm = rng.randint(58, 96) if "bach" in work else rng.randint(76, 132)
-            midi = Path("midi/B") / f"{clip_id}.mid"
-            write_midi(work_dir / midi, _perform(parts, scoring, turn, bpm, rng))
-            labels = {
-                **_labels(path, composer, meter, key, turn, bpm),
-                "ensemble": scoring.ensemble,
-                **dict(scoring.labels),
-            }
-            font = font_of(clip_id, split)
-            plans.append(Plan(clip_id, "B", work, split, midi.as_posix(), _LICENCE, font, None, labels))
-            made += 1
+            plan = _make(work_dir, movement, scoring, f"B-{split}-{made:04d}", split)
+            if plan is not None:
+                plans.append(plan)
+                made += 1
         print(f"B: {split} made", flush=True)
     write_plans(work_dir, "B", plans)
+
+
+def _make(work_dir: Path, movement: tuple[Path, str, str], scoring: Scoring, clip_id: str, split: Split
+          ) -> Plan | None:  # fmt: skip
+    """Write one score as MIDI; None where it hasn't the parts that the scoring needs."""
+    path, work, who = movement
+    parts, meter, key = _read(path)
+    if who == "joplin" and len(parts) == 2:
+        parts += [[], []]
+    elif len(parts) != 4 or not all(parts):
+        return None
+    rng = seeded("score", clip_id)
+    turn = rng.randint(-2, 2)
+    bpm = rng.randint(58, 96) if who in _VOCAL else rng.randint(76, 132)
+    midi = Path("midi/B") / f"{clip_id}.mid"
+    write_midi(work_dir / midi, _perform(parts, scoring, turn, bpm, rng))
+    labels = {**_labels(path, who, meter, key, turn, bpm), "ensemble": scoring.ensemble, **dict(scoring.labels)}
+    font = font_of(clip_id, split)
+    return Plan(clip_id, "B", work, split, midi.as_posix(), _LICENCE, font, None, labels)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from mu_llama.errors import MuLlamaError, QuestionError
 from mu_llama.generation import FinishReason
+from mu_llama.measured import Measured
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class HeardTrack:
     """Seconds that were heard, as (start, end)."""
     listen_s: float
     """How long listening took."""
+    measure: Callable[[], Mapping[str, Measured]] = dict
+    """Gives measured facts by name, for models that read them; slow the first time."""
 
 
 class AnswerStream:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from mu_llama.errors import ConfigError
 from mu_llama.generation import GenerationOptions
 from mu_llama.hearing import Audio, Hearing, audio_name
 from mu_llama.hub import is_hub_id, push
+from mu_llama.measured import measure_in_words
 from mu_llama.model.quantisation import Quantisation
 from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
 from mu_llama.progress import Track, silent
@@ -64,7 +66,8 @@ class Listener:
         """
         start = time.perf_counter()
         features = self.hearing.hear(audio, offset_s=offset_s, duration_s=duration_s)
-        return self.recall(features, name=audio_name(audio), since=start)
+        measure = cache(partial(measure_in_words, audio, offset_s=offset_s, duration_s=duration_s))
+        return replace(self.recall(features, name=audio_name(audio), since=start), measure=measure)
 
     @torch.inference_mode()
     def recall(self, features: TrackFeatures, *, name: str, since: float | None = None) -> HeardTrack:

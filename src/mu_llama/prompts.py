@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mu_llama.errors import ConfigError
 
@@ -38,6 +38,8 @@ class PromptTemplate:
     """Texts that end an answer besides the end tokens."""
     end_tokens: tuple[str, ...] = ()
     """Tokens that end an answer; empty for the LLaMA's own end token, with its begin token in front of the prompt."""
+    reads_measured: bool = False
+    """Whether models of this family were taught to read measured facts under a question; see `measured`."""
 
     def render(self, turns: Sequence[Turn]) -> str:
         """Write the prompt that asks for the answer of the last turn.
@@ -91,7 +93,9 @@ CHATML_MUSIC = PromptTemplate(
     end_tokens=("<|im_end|>", "<|endoftext|>"),
 )
 
-TEMPLATES = {template.name: template for template in (ALPACA_PUBLISHED, ALPACA, CHATML_MUSIC)}
+CHATML_MEASURED = replace(CHATML_MUSIC, name="chatml-measured", reads_measured=True)
+
+TEMPLATES = {template.name: template for template in (ALPACA_PUBLISHED, ALPACA, CHATML_MUSIC, CHATML_MEASURED)}
 
 
 def template_by_name(name: str) -> PromptTemplate:

@@ -18,6 +18,9 @@ class RecordError(MuLlamaError, ValueError):
     """A file of records that is damaged in the middle."""
 
 
+_LABELS = ("tags", "absent", "guesses", "doubts")
+
+
 @dataclass(frozen=True)
 class Track:
     """A piece of audio and what is known about it.
@@ -33,7 +36,13 @@ class Track:
     audio: Path | None = None
     """Audio file; None where it is missing."""
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Labels by category: genre, instrument, voice, mood, tempo, other."""
+    """Labels by category: genre, instrument, voice, mood, tempo, other; `dialogues.knowledge` lists more."""
+    absent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What is known not to be there, by category."""
+    guesses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What a tagger believes, surest first, by category: said with a "probably"."""
+    doubts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What a tagger believes not to be there, by category."""
     caption: str | None = None
     """What somebody wrote about it."""
     facts: Mapping[str, float | str] = field(default_factory=dict)
@@ -57,7 +66,7 @@ class Track:
         plain = {
             "id": self.id,
             "audio": None if self.audio is None else str(self.audio),
-            "tags": {category: list(tags) for category, tags in self.tags.items() if tags},
+            **{name: _lists(getattr(self, name)) for name in _LABELS},
             "caption": self.caption,
             "facts": dict(self.facts),
             "title": self.title,
@@ -74,7 +83,7 @@ class Track:
         return cls(
             id=plain["id"],
             audio=None if audio is None else Path(audio),
-            tags={category: tuple(tags) for category, tags in plain.get("tags", {}).items()},
+            **{name: _tuples(plain.get(name, {})) for name in _LABELS},
             caption=plain.get("caption"),
             facts=dict(plain.get("facts", {})),
             title=plain.get("title"),
@@ -82,6 +91,14 @@ class Track:
             licence=plain.get("licence"),
             source=plain.get("source", ""),
         )
+
+
+def _lists(labels: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    return {category: list(names) for category, names in labels.items() if names}
+
+
+def _tuples(labels: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    return {category: tuple(names) for category, names in labels.items()}
 
 
 def to_line(row: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from mu_llama.answers import Answer, Failure, HeardTrack, Timings
 from mu_llama.checkpoints.open_model import OpenedModel
 from mu_llama.errors import MuLlamaError, QuestionError
 from mu_llama.generation import Decoder, FinishReason, GenerationOptions
+from mu_llama.measured import topics_of, with_measured
 from mu_llama.prompts import Turn
 
 
@@ -38,6 +39,8 @@ def make_row(opened: OpenedModel, track: HeardTrack, turns: Sequence[Turn]) -> R
     clean = opened.tokenizer.without_special  # so that a question can't end its own turn
     check_question(clean(question))
     cleaned = [Turn(clean(turn.question), None if turn.answer is None else clean(turn.answer)) for turn in turns]
+    if opened.parts.template.reads_measured:
+        cleaned = [Turn(_with_facts(turn.question, track), turn.answer) for turn in cleaned]
     prompt = opened.tokenizer.encode_prompt(opened.parts.template.render(cleaned))
     if len(prompt) >= opened.model.context_length:
         raise QuestionError(
@@ -45,6 +48,13 @@ def make_row(opened: OpenedModel, track: HeardTrack, turns: Sequence[Turn]) -> R
             "ask something shorter or start a new conversation"
         )
     return Row(track, question, prompt)
+
+
+def _with_facts(question: str, track: HeardTrack) -> str:
+    """Put under a question what was measured of what it asks for."""
+    topics = topics_of(question)
+    facts = track.measure() if topics else {}
+    return with_measured(question, {topic: facts[topic] for topic in topics if topic in facts})
 
 
 def check_question(question: str) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mu_llama.audio.read import open_audio, read_audio
+from mu_llama.audio.resample import ResampleStream
+from mu_llama.audio.source import AudioSource
+from mu_llama.audio.waveform import Waveform
 from mu_llama.errors import ConfigError
 
 _RATE_HZ = 22050
@@ -55,26 +57,45 @@ class Facts:
     """Integrated loudness, ITU-R BS.1770."""
 
 
-def measure_facts(audio: str | Path) -> Facts:
-    """Measure the first three minutes of a file.
+def measure_facts(
+    audio: AudioSource | Waveform, *, offset_s: float = 0.0, duration_s: float | None = None
+) -> Facts:
+    """Measure up to three minutes of a track.
+
+    Args:
+        audio: path, bytes, binary file or waveform.
+        offset_s: where measuring starts.
+        duration_s: how much is measured; None is up to the end, and three minutes at most.
 
     Raises:
         AudioError: if it can't be heard.
         ConfigError: if librosa or pyloudnorm isn't installed.
     """
     librosa, pyloudnorm = _libraries()
-    with open_audio(audio) as stream:
-        declared_s = stream.declared_s
-    wave = read_audio(audio, rate_hz=_RATE_HZ, duration_s=_MOST_SECONDS)
+    wave, length_s = _read(audio, offset_s, duration_s)
     samples = wave.samples
-    duration_s = wave.duration_s if declared_s is None else declared_s
     if wave.duration_s < _LEAST_SECONDS or float(np.abs(samples).max()) < 1e-4:
-        return Facts(duration_s, None, None, None)
+        return Facts(length_s, None, None, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loudness = float(pyloudnorm.Meter(_RATE_HZ).integrated_loudness(samples.astype(np.float64)))
     level = Fact(round(loudness, 1), 1.0, "ITU-R BS.1770 (pyloudnorm)") if np.isfinite(loudness) else None
-    return Facts(duration_s, _tempo(librosa, samples), _key(librosa, samples), level)
+    return Facts(length_s, _tempo(librosa, samples), _key(librosa, samples), level)
+
+
+def _read(audio: AudioSource | Waveform, offset_s: float, duration_s: float | None) -> tuple[Waveform, float]:
+    """The sound to measure, and the length of the whole: stated by the file, else as far as it was read."""
+    if isinstance(audio, Waveform):
+        first = round(offset_s * audio.rate_hz)
+        last = None if duration_s is None else first + round(duration_s * audio.rate_hz)
+        converter = ResampleStream(audio.rate_hz, _RATE_HZ)
+        samples = np.concatenate([converter.feed(audio.samples[None, first:last]), converter.finish()], axis=1)[0]
+        return Waveform(samples[: round(_MOST_SECONDS * _RATE_HZ)], _RATE_HZ), audio.duration_s
+    with open_audio(audio) as stream:
+        declared_s = stream.declared_s
+    most_s = _MOST_SECONDS if duration_s is None else min(duration_s, _MOST_SECONDS)
+    wave = read_audio(audio, rate_hz=_RATE_HZ, offset_s=offset_s, duration_s=most_s)
+    return wave, wave.duration_s if declared_s is None else declared_s
 
 
 def _tempo(librosa: Any, samples: Numbers) -> Fact | None:

@@ -1,0 +1,72 @@
+"""Score the measured facts against pieces whose tempo and key are known.
+
+The rows of `pieces.jsonl` (recipes/mini/fact_pieces.py writes one) are `path`, `tempo_bpm`, `key` and `mode`; null is
+not scored. Run: python -m benchmarks.facts work/mini/pieces.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import write_result
+from mu_llama.audio.facts import Facts, measure_facts
+from mu_llama.measured import SURE_FROM
+
+_TOLERANCE = 0.05
+
+
+def tempo_fits(value: float, truth: float) -> bool:
+    """Whether a tempo is within 5 % of the truth."""
+    return abs(value - truth) <= _TOLERANCE * truth
+
+
+def score(rows: Sequence[dict[str, Any]], measured: Sequence[Facts]) -> dict[str, Any]:
+    """Shares in percent, of all and of the confident."""
+    tempi = [(r, f.tempo_bpm) for r, f in zip(rows, measured, strict=True) if r["tempo_bpm"] and f.tempo_bpm]
+    keys = [(r, f.key) for r, f in zip(rows, measured, strict=True) if r["key"] and f.key]
+    octave = [any(tempo_fits(v, r["tempo_bpm"]) for v in (float(f.value), *f.alternatives)) for r, f in tempi]
+    tonic = [str(f.value).rsplit(" ", 1)[0] == r["key"] for r, f in keys]
+    mode_known = [(r, f) for (r, f), right in zip(keys, tonic, strict=True) if right and r["mode"] in ("major", "minor")]
+    mode = [str(f.value).endswith(r["mode"]) for r, f in mode_known]
+    sure_tempo = [ok for ok, (_, f) in zip(octave, tempi, strict=True) if f.confidence >= SURE_FROM]
+    sure_key = [ok for ok, (_, f) in zip(tonic, keys, strict=True) if f.confidence >= SURE_FROM]
+    return {
+        "tempo_or_octave": _share(octave),
+        "tempo_exact": _share([tempo_fits(float(f.value), r["tempo_bpm"]) for r, f in tempi]),
+        "tonic": _share(tonic),
+        "mode_of_right_tonic": _share(mode),
+        "sure_tempo_right": _share(sure_tempo),
+        "sure_tempo_is": f"{len(sure_tempo)} of {len(tempi)}",
+        "sure_tonic_right": _share(sure_key),
+        "sure_tonic_is": f"{len(sure_key)} of {len(keys)}",
+    }
+
+
+def _share(right: Sequence[bool]) -> float | None:
+    return round(100 * sum(right) / len(right), 1) if right else None
+
+
+def run(pieces: Path, *, progress: Callable[[int], None] = lambda _: None) -> dict[str, Any]:
+    """Measure and score all pieces, and each group apart."""
+    rows = [json.loads(line) for line in pieces.read_text().splitlines()]
+    measured = []
+    for number, row in enumerate(rows, start=1):
+        measured.append(measure_facts(pieces.parent / row["path"]))
+        progress(number)
+    groups = {row.get("group", "all") for row in rows}
+    each = {
+        group: score(*zip(*((r, f) for r, f in zip(rows, measured, strict=True) if r.get("group", "all") == group), strict=True))
+        for group in sorted(groups)
+    }
+    return {"pieces": len(rows), "all": score(rows, measured), "groups": each}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pieces", type=Path)
+    arguments = parser.parse_args()
+    write_result("facts", run(arguments.pieces))

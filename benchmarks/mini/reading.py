@@ -1,0 +1,92 @@
+"""Reads answers: yes or no, names, refusals, contradictions of labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, Knowledge, are_near
+
+INSTRUMENTS: tuple[str, ...] = (
+    *ASKABLE, "guitar", "drums", "viola", "brass section", "French horn", "tuba", "recorder", "harmonica", "bassoon",
+    "English horn", "marimba or xylophone", "bells", "timpani", "synth bass", "harmonium", "koto", "clavinet",
+)  # fmt: skip
+"""Names that answers hold."""
+_REFUSAL = re.compile(r"\b(can't|cannot|can not|haven't|couldn't) (tell|hear|say|measured?)\b|\bcan't be heard\b", re.IGNORECASE)
+
+
+def named(text: str, names: Iterable[str] = INSTRUMENTS) -> set[str]:
+    """Which of the names a text holds; a longer name hides a shorter one inside it.
+
+    Example:
+        >>> sorted(named("An electric guitar and a harp.", ["guitar", "electric guitar", "harp"]))
+        ['electric guitar', 'harp']
+    """
+    found = set()
+    for name in sorted(set(names), key=len, reverse=True):
+        pattern = re.compile(rf"\b{re.escape(name)}s?\b", re.IGNORECASE)
+        if pattern.search(text):
+            found.add(name)
+            text = pattern.sub("#", text)
+    return found
+
+
+def yes_or_no(text: str) -> bool | None:
+    """Read a yes/no answer; None if it is neither.
+
+    Example:
+        >>> yes_or_no("Yes, I hear drums."), yes_or_no("Probably not."), yes_or_no("A piano.")
+        (True, False, None)
+    """
+    if re.match(r"\W*(yes|sure|there (is|are) (a|drums|singing|some))\b", text, re.IGNORECASE):
+        return True
+    if re.match(r"\W*(no\b|not\b|probably not|nobody|I don't|there (is|are) no\b)", text, re.IGNORECASE):
+        return False
+    return None
+
+
+def says_voice(text: str) -> bool | None:
+    """Whether an answer says that somebody sings.
+
+    Example:
+        >>> says_voice("No, it is instrumental."), says_voice("It is vocal music: somebody sings.")
+        (False, True)
+    """
+    if re.search(r"\b(nobody|no (voice|singing|vocals|one)|without|isn't any|don't hear)\b|instrumental", text, re.IGNORECASE):
+        return bool(re.search(r"isn't instrumental|not instrumental", text, re.IGNORECASE))
+    said = re.search(r"\b(sings|singing|vocals?|voices?|choir)\b", text, re.IGNORECASE)
+    return True if said else yes_or_no(text)
+
+
+def refuses(text: str) -> bool:
+    """Whether an answer says that it can't tell.
+
+    Example:
+        >>> refuses("I can't tell who made it from listening."), refuses("I don't hear drums.")
+        (True, False)
+    """
+    return bool(_REFUSAL.search(text))
+
+
+def contradictions(text: str, known: Knowledge) -> list[str]:
+    """What a description claims against the labels: instruments, voices or drums that are ruled out."""
+    wrong = []
+    if known.lists_all_instruments:
+        there = set(known.instruments) | set(known.sure("faint"))
+        for name in named(_without_denials(text)):
+            member = there & FAMILIES.get(name, frozenset((name,)))
+            if not member and not any(are_near(name, other) for other in there):
+                wrong.append(name)
+    if known.has_voice is False and re.search(r"(female|male|a) voice|somebody sings|with (a choir|vocals)", text, re.IGNORECASE):
+        wrong.append("voice")
+    if known.has_voice is True and re.search(r"instrumental|nobody sings|no vocals", text, re.IGNORECASE):
+        wrong.append("no voice")
+    if known.has_drums is True and re.search(r"no drums", text, re.IGNORECASE):
+        wrong.append("no drums")
+    return wrong
+
+
+def _without_denials(text: str) -> str:
+    """Leave out sentences that say what isn't there."""
+    sentences: Sequence[str] = re.split(r"(?<=[.!?])\s+", text)
+    return " ".join(part for part in sentences if not re.search(r"\b(no|not|don't|nobody|without)\b", part, re.IGNORECASE))

@@ -1,0 +1,172 @@
+"""Clips, the tagger's probabilities and the guessed feel become tracks that `mu_llama.musicqa` asks about.
+
+What scores and makers say is a label; what a tagger says with confidence is a guess, and worded as one. Run in the
+project's environment: python recipes/mini/tracks.py --work DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from listen import changed_path
+from tag_words import BROADER, ERAS, GENRES, INSTRUMENTS, MOODS, USES, VOICE_TAGS
+
+from mu_llama.musicqa.dialogues.balance import Balance
+from mu_llama.musicqa.dialogues.dialogue import rows_of
+from mu_llama.records import Track, read_lines, to_line, write_whole
+
+YES, NO = 0.35, 0.05
+"""The tagger's probability from which a tag counts as heard, and up to which as absent; between, nothing is asked."""
+_AGREES = 3
+# Terciles of the training clips would drift with the mix of groups, so the cuts are fixed: see DATA.md's quartiles.
+ENERGY_CUTS, VALENCE_CUTS = (0.32, 0.60), (0.25, 0.50)
+_NO_MARGIN = 0.04
+MOST_TURNS = 7
+# Conversations a clip version, by group: no group may drown the others.
+SHARES = {"A": 2.0, "B": 2.4, "C": 1.7, "D": 2.4, "E": 1.6, "F": 2.6, "N": 0.7}
+
+
+def _level(value: float | None, cuts: tuple[float, float], names: Sequence[str]) -> tuple[str, ...]:
+    """The tercile, unless the value lies at a border."""
+    if value is None or min(abs(value - cut) for cut in cuts) < _NO_MARGIN:
+        return ()
+    return (names[sum(value > cut for cut in cuts)],)
+
+
+def _words(table: Mapping[str, str], tags: Mapping[str, float]) -> tuple[str, ...]:
+    """Words whose tags are confident, surest first, each once."""
+    sure = sorted((tag for tag in table if tags.get(tag, 0.0) >= YES), key=lambda tag: -tags[tag])
+    return tuple(dict.fromkeys(table[tag] for tag in sure))
+
+
+def _unlikely(table: Mapping[str, str], tags: Mapping[str, float]) -> tuple[str, ...]:
+    """Words none of whose tags is likely."""
+    likely = {word for tag, word in table.items() if tags.get(tag, 0.0) > NO}
+    return tuple(dict.fromkeys(word for word in table.values() if word not in likely))
+
+
+def teacher_agrees(style: str, tags: Mapping[str, float]) -> bool:
+    """Whether one of the tagger's three likeliest genres fits the style of a rendered groove."""
+    heard = sorted((tag for tag in GENRES if tag in tags), key=lambda tag: -tags[tag])[:_AGREES]
+    return any(GENRES[tag] in BROADER.get(style, ()) for tag in heard)
+
+
+def style_of(clip: Mapping[str, Any], tags: Mapping[str, float]) -> str | None:
+    """The genre that may be stated: of grooves only where the tagger hears something like it."""
+    style = clip["labels"].get("style")
+    if style in (None, "game music"):
+        return None
+    style = str(style).replace(" game music", " music")
+    return None if clip["group"] == "A" and not teacher_agrees(style, tags) else style
+
+
+def track_of(work: Path, clip: Mapping[str, Any], tags: Mapping[str, float], feel: Mapping[str, float]) -> Track:
+    """Sort what is known of a clip into labels, absences, guesses and doubts."""
+    labels = clip["labels"]
+    instruments = tuple(labels.get("instruments") or ())
+    style = style_of(clip, tags)
+    sure: dict[str, Iterable[str | None]] = {
+        "instrument": instruments,
+        "faint": labels.get("faint") or (),
+        "lead": (labels.get("lead"),),
+        "ensemble": (labels.get("ensemble"),),
+        "genre": (style,),
+        "broader genre": BROADER.get(style or "", ()),
+        "voice": (_voice(labels),),
+        "sound": (labels.get("sound"),),
+        "production": (None if labels.get("acoustic") is None else "acoustic" if labels["acoustic"] else "electric",),
+        "era": (next((era for word, era in ERAS.items() if word in (style or "")), None),),
+    }
+    complete = bool(labels.get("instruments_complete")) and labels.get("instruments") is not None
+    absent = {
+        "instrument": (["others"] if complete else []) + (["drums"] if labels.get("drums") is False else []),
+        "voice": ["voice"] if labels.get("vocals") is False else [],
+    }
+    guesses = {
+        "genre": _words(GENRES, tags),
+        "mood": _words(MOODS, tags),
+        "instrument": _words(INSTRUMENTS, tags),
+        "energy": _level(feel.get("energy"), ENERGY_CUTS, ("low", "medium", "high")),
+        "valence": _level(feel.get("valence"), VALENCE_CUTS, ("dark", "neutral", "bright")),
+    }
+    guesses["use"] = _uses(style, guesses)
+    silent = all(tags.get(tag, 0.0) <= NO for tag in VOICE_TAGS)
+    doubts = {
+        "genre": _unlikely(GENRES, tags),
+        "instrument": _unlikely(INSTRUMENTS, tags),
+        "voice": ("voice",) if silent and labels.get("vocals") is None and "choir" not in instruments else (),
+    }
+    tempo = labels.get("tempo_bpm")
+    return Track(
+        clip["id"],
+        audio=(work / clip["path"]).resolve(),
+        tags={name: tuple(value for value in values if value) for name, values in sure.items()},
+        absent={name: tuple(values) for name, values in absent.items()},
+        guesses=guesses,
+        doubts=doubts,
+        facts={} if tempo is None else {"tempo_bpm": float(tempo)},
+        artist=clip["work"],
+        licence=clip["licence"],
+        source=f"mini {clip['group']}",
+    )
+
+
+def _voice(labels: Mapping[str, Any]) -> str | None:
+    if labels.get("vocals") is not True:
+        return None
+    return labels.get("voice") or ("choir" if labels.get("ensemble") == "choir" else "unknown")
+
+
+def _uses(style: str | None, guesses: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    words = [*([style] if style else []), *guesses["genre"], *guesses["mood"], *(f"{e} energy" for e in guesses["energy"])]
+    return tuple(dict.fromkeys(use for word in words for key, fitting in USES.items() if key in word for use in fitting))
+
+
+def read_tracks(work: Path) -> dict[str, list[Track]]:
+    """All tracks by split."""
+    tags = {row["id"]: row["tags"] for path in sorted(work.glob("tags.*.jsonl")) for row in read_lines(path)}
+    feel = {row["id"]: row for row in read_lines(work / "feel.jsonl")}
+    splits: dict[str, list[Track]] = {"train": [], "val": [], "test": []}
+    for path in sorted((work / "clips").glob("?.jsonl")):
+        for clip in read_lines(path):
+            if clip["id"] in tags:
+                known = track_of(work, clip, tags[clip["id"]], feel.get(clip["id"], {}))
+                splits[clip["split"]].append(known)
+    return splits
+
+
+def write_rows(work: Path) -> None:
+    """Write the tracks, and conversations about them as rows for training and validation."""
+    splits = read_tracks(work)
+    balance = Balance(splits["train"])
+    for split, tracks in splits.items():
+        write_whole(work / f"tracks.{split}.jsonl", (to_line(track.to_dict()) for track in tracks))
+    rng = random.Random("rows")
+    rows: list[dict[str, Any]] = []
+    for track in splits["train"]:
+        group = track.source[-1]
+        clip = {"group": group, "id": track.id}
+        changed = changed_path(work, clip).resolve()
+        for version in [track, *([replace(track, audio=changed)] if changed.exists() else [])]:
+            count = int(SHARES[group] + rng.random())
+            rows += rows_of(version, count=count, rng=rng, balance=balance, most_turns=MOST_TURNS)
+    rng.shuffle(rows)
+    for number, row in enumerate(rows):
+        row["id"] = f"{row['id']}:{number}"
+    write_whole(work / "train.jsonl", map(to_line, rows))
+    held = [row for track in splits["val"] for row in rows_of(track, count=1, rng=rng, balance=balance, most_turns=4)]
+    write_whole(work / "val.jsonl", map(to_line, held))
+    turns = sum(len(row["turns"]) for row in rows)
+    print(f"{len(rows)} conversations, {turns} answers; {len(held)} for validation; tracks "
+          + ", ".join(f"{name} {len(tracks)}" for name, tracks in splits.items()))  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("work/mini"))
+    write_rows(parser.parse_args().work)

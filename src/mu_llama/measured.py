@@ -1,0 +1,94 @@
+"""Questions that measured facts answer, and the line that carries the facts into a prompt."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mu_llama.audio.facts import Facts, measure_facts
+from mu_llama.audio.source import AudioSource
+from mu_llama.audio.waveform import Waveform
+from mu_llama.errors import MuLlamaError
+
+logger = logging.getLogger(__name__)
+
+TOPICS: Mapping[str, re.Pattern[str]] = {
+    "tempo": re.compile(
+        r"\b(tempo|bpm|beats per minute|beats a minute|how fast|pace|slow|fast)\b(?! asleep)", re.IGNORECASE
+    ),
+    "key": re.compile(r"\b(key|tonality|tonic|major|minor)\b(?!board)", re.IGNORECASE),
+    "loudness": re.compile(r"\b(how loud|loudness|lufs)\b", re.IGNORECASE),
+    "duration": re.compile(r"\b(how long|duration|length|how many (minutes|seconds))\b", re.IGNORECASE),
+}
+"""What a question asks for, by the name of the fact."""
+_WRITTEN = re.compile(r"\b(describe|write|caption|description|prompt|sentence|summar)", re.IGNORECASE)
+
+
+SURE_FROM = 0.8
+"""Confidence from which a measured value is stated plainly."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measured value in words."""
+
+    text: str
+    """Value with its unit: `120 BPM`, `A minor`."""
+    is_sure: bool = True
+    """Whether it is stated plainly."""
+
+
+def in_words(facts: Facts) -> dict[str, Measured]:
+    """Put measured facts into words, by topic; what wasn't measured is left out.
+
+    Example:
+        >>> in_words(Facts(205.4, None, None, None))["duration"].text
+        '3:25 minutes'
+    """
+    words = {"duration": Measured(f"{int(facts.duration_s // 60)}:{int(facts.duration_s % 60):02d} minutes")}
+    if (tempo := facts.tempo_bpm) is not None:
+        words["tempo"] = Measured(f"{float(tempo.value):.0f} BPM", tempo.confidence >= SURE_FROM)
+    if (key := facts.key) is not None:
+        words["key"] = Measured(str(key.value), key.confidence >= SURE_FROM)
+    if (level := facts.loudness_lufs) is not None:
+        words["loudness"] = Measured(f"{float(level.value):.1f} LUFS", level.confidence >= SURE_FROM)
+    return words
+
+
+def measure_in_words(audio: AudioSource | Waveform, *, offset_s: float, duration_s: float | None) -> dict[str, Measured]:
+    """Measure a track for a prompt; where it can't be done, say why in the log and give nothing."""
+    try:
+        return in_words(measure_facts(audio, offset_s=offset_s, duration_s=duration_s))
+    except (MuLlamaError, OSError, ValueError) as error:
+        logger.warning("tempo and key are not measured: %s", error)
+        return {}
+
+
+def topics_of(question: str) -> tuple[str, ...]:
+    """Names of the facts that a question asks for.
+
+    Example:
+        >>> topics_of("What are the tempo and the key?")
+        ('tempo', 'key')
+        >>> topics_of("Is there a keyboard?"), topics_of("Describe the fast part in one sentence")
+        ((), ())
+    """
+    if _WRITTEN.search(question):
+        return ()
+    return tuple(name for name, pattern in TOPICS.items() if pattern.search(question))
+
+
+def with_measured(question: str, facts: Mapping[str, Measured]) -> str:
+    """Put what was measured under a question, as the model was trained to read it.
+
+    Example:
+        >>> print(with_measured("How fast is it?", {"tempo": Measured("120 BPM", is_sure=False)}))
+        How fast is it?
+        Measured: tempo 120 BPM (unsure)
+    """
+    if not facts:
+        return question
+    values = "; ".join(f"{name} {fact.text}{'' if fact.is_sure else ' (unsure)'}" for name, fact in facts.items())
+    return f"{question}\nMeasured: {values}"

@@ -1,0 +1,1 @@
+"""Conversations about tracks: many kinds of questions, asked in many ways, answered from labels alone."""

@@ -1,0 +1,98 @@
+"""Descriptions: one sentence, several, and captions for text-to-music."""
+
+from __future__ import annotations
+
+from mu_llama.musicqa.dialogues.knowledge import Knowledge
+from mu_llama.musicqa.dialogues.wording import Say, is_plural
+from mu_llama.musicqa.english import a, capital, listed
+from mu_llama.prompts import Turn
+
+
+def short(known: Knowledge, say: Say) -> Turn | None:
+    """One sentence."""
+    text = _opening(known, say)
+    return Turn(say.pick("short", "questions"), text) if text else None
+
+
+def long(known: Knowledge, say: Say) -> Turn | None:
+    """Several sentences, what is surest first."""
+    sentences = [sentence for sentence in (_opening(known, say), *_details(known, say)) if sentence]
+    return Turn(say.pick("long", "questions"), " ".join(sentences)) if len(sentences) >= 3 else None
+
+
+def caption(known: Knowledge, say: Say) -> Turn | None:
+    """Comma-separated, as text-to-music prompts are written."""
+    parts: list[str] = []
+    moods, genre = known.guessed("mood")[:2], known.one("genre") or next(iter(known.guessed("genre")), None)
+    if genre:
+        parts.append(genre)
+    parts += [name for name in known.instruments[:4] or known.guessed("instrument")[:2]]
+    if known.is_solo and known.instruments:
+        parts[-1] = f"solo {parts[-1]}"
+    if known.has_voice is not None:
+        parts.append(_sung(known) if known.has_voice else "instrumental")
+    energy = next(iter(known.guessed("energy")), None)
+    parts += [*moods, *([f"{energy} energy"] if energy else [])]
+    return Turn(say.pick("caption", "questions"), capital(", ".join(parts)) + ".") if len(parts) >= 3 else None
+
+
+def _opening(known: Knowledge, say: Say) -> str | None:
+    names, genre = known.instruments, known.one("genre")
+    guess, mood = next(iter(known.guessed("genre")), None), next(iter(known.guessed("mood")), None)
+    rng = say.rng
+    feel = f"{mood} " if mood and rng.random() < 0.5 else ""
+    if known.is_solo and names:
+        what = rng.choice(("A solo {0}", "{1} playing alone", "A piece for solo {0}")).format(names[0], capital(a(names[0])))
+        tail = f", {genre}" if genre and rng.random() < 0.5 else f"; it sounds {mood}" if mood else ""
+        return f"{what}{tail}."
+    if known.is_solo and known.has_voice:
+        return rng.choice((f"{capital(_sung(known))} singing alone.", "Somebody sings alone, without instruments."))
+    things = listed([a(name) for name in names[:3]])
+    noun = rng.choice(("A piece of", "A track of", "Some"))
+    if genre:
+        opening = f"{noun} {feel}{genre}" if rng.random() < 0.6 else capital(f"{feel}{genre}")
+    elif known.one("ensemble") in ("choir", "orchestra") and not names:
+        opening = capital(a(f"{feel}{known.one('ensemble')}"))
+    elif names:
+        opening = capital(a(f"{feel}{rng.choice(('piece', 'track'))}"))
+    elif guess:
+        opening = capital(a(f"{feel}track")) + f" that sounds like {guess}"
+    else:
+        return None
+    heard = [things] if names else []
+    if known.has_voice:
+        heard.insert(0, _sung(known))
+    return f"{opening} with {listed(heard) if len(heard) == 1 else ' and '.join(heard)}." if heard else f"{opening}."
+
+
+def _sung(known: Knowledge) -> str:
+    return {"female": "a female voice", "choir": "a choir"}.get(known.one("voice") or "", "a voice")
+
+
+def _details(known: Knowledge, say: Say) -> list[str]:
+    """Further sentences in an order that varies a little."""
+    rng, names, sentences = say.rng, known.instruments, list[str]()
+    if len(names) > 3:
+        things = listed([a(name) for name in names[3:6]])
+        verb = "are" if is_plural(names[3]) else "is"
+        sentences.append(rng.choice((f"I also hear {things}.", f"There {verb} also {things}.")))
+    elif not names and known.guessed("instrument"):
+        sentences.append(f"I think I hear {listed([a(name) for name in known.guessed('instrument')[:3]])}.")
+    if (lead := known.one("lead")) and not known.is_solo:
+        sentences.append(rng.choice((f"The {lead} plays the melody.", f"The {lead} leads.")))
+    if known.has_drums is False and not known.is_solo:
+        sentences.append(rng.choice(("There are no drums.", "No drums are heard.")))
+    if known.has_voice is False:
+        sentences.append(rng.choice(("It is instrumental.", "Nobody sings.", "There are no vocals.")))
+    if moods := known.guessed("mood")[:3]:
+        sentences.append(rng.choice(("It sounds {0}.", "The mood seems {0}.")).format(listed(moods)))
+    if energy := next(iter(known.guessed("energy")), None):
+        words = {"low": "gentle and calm", "medium": "moderately energetic", "high": "powerful and energetic"}
+        sentences.append(rng.choice(("It seems {0}.", "The music is {0}, I would say.")).format(words[energy]))
+    if not known.one("genre") and (genres := known.guessed("genre")[:2]):
+        sentences.append(rng.choice(("The genre is probably {0}.", "It sounds like {0}.")).format(" or ".join(genres)))
+    if kind := known.one("production"):
+        sentences.append("The sound is acoustic." if kind == "acoustic" else "The sound is electric or electronic.")
+    if fitting := known.sure("use") or known.guessed("use"):
+        sentences.append(say.pick("uses", "answers", use=rng.choice(fitting)))
+    return sentences[: rng.randint(4, 6)]

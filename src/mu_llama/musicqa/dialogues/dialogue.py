@@ -1,0 +1,92 @@
+"""From a track to a conversation about it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mu_llama.musicqa.dialogues import character, describing, topics
+from mu_llama.musicqa.dialogues.balance import Balance
+from mu_llama.musicqa.dialogues.knowledge import Knowledge
+from mu_llama.musicqa.dialogues.wording import Say, wording
+from mu_llama.prompts import Turn
+from mu_llama.records import Track
+
+_TOPICS = {**topics.TOPICS, **character.TOPICS}
+# Topics of one or two turns that need no balancing, with how often they come up.
+_OTHERS = {"short": 1.0, "long": 0.8, "caption": 0.4, "louder": 0.3, "follow": 0.5, "music": 0.15}
+_BRIEF = 0.06
+
+
+def compose(track: Track, *, num_turns: int, rng: random.Random, balance: Balance | None = None) -> list[Turn]:
+    """Draw a conversation about a track: topics in random order, none twice.
+
+    Args:
+        track: with labels as `Knowledge` reads them.
+        num_turns: how many questions, about; fewer where labels say too little.
+        rng: the same source gives the same conversation.
+        balance: evens yes and no out over a corpus.
+
+    Example:
+        >>> track = Track("a", tags={"instrument": ("violin",), "ensemble": ("solo",)}, absent={"instrument": ("others",)})
+        >>> turns = compose(track, num_turns=3, rng=random.Random(0))
+        >>> len(turns), all(turn.answer for turn in turns)
+        (3, True)
+    """
+    known, say, balance = Knowledge(track), Say(rng), balance or Balance()
+    if not known.is_music:
+        return _about_no_music(known, say, num_turns)
+    turns: list[Turn] = []
+    for name in _order({**_TOPICS, **_OTHERS}, rng):
+        if len(turns) >= num_turns:
+            break
+        turns += _turns_of(name, known, say, balance)
+    return turns
+
+
+def rows_of(track: Track, *, count: int, rng: random.Random, balance: Balance, most_turns: int) -> Iterator[dict[str, Any]]:
+    """Rows that `mu-llama train` reads: conversations of one to `most_turns` questions."""
+    for number in range(count):
+        turns = compose(track, num_turns=rng.randint(1, most_turns), rng=rng, balance=balance)
+        if turns:
+            yield {
+                "id": f"{track.id}~{number}",
+                "audio": None if track.audio is None else str(track.audio),
+                "turns": [{"question": turn.question, "answer": turn.answer} for turn in turns],
+                "group": track.group,
+            }
+
+
+def _order(weights: Mapping[Any, float], rng: random.Random) -> list[Any]:
+    """All keys in random order, heavy ones early (Efraimidis and Spirakis, 2006)."""
+    return sorted(weights, key=lambda key: -(rng.random() ** (1.0 / weights[key])))
+
+
+def _turns_of(topic: Any, known: Knowledge, say: Say, balance: Balance) -> list[Turn]:
+    if topic == "follow":
+        return topics.follow(known, say, balance)
+    if topic == "louder":
+        return topics.louder(known, say)
+    if topic == "music":
+        return [say.turn("no_music", "yes", question="is_music")]
+    turn = getattr(describing, topic)(known, say) if isinstance(topic, str) else topic(known, say, balance)
+    return [] if turn is None else [_briefly(turn, say)]
+
+
+def _briefly(turn: Turn, say: Say) -> Turn:
+    """Now and then ask for a short answer where there is one."""
+    answer, first = turn.answer or "", (turn.answer or "").split(",")[0].split(" ")[0].rstrip(".")
+    if first in ("Yes", "No") and say.rng.random() < _BRIEF * 2:
+        return Turn(turn.question + say.rng.choice(wording()["brief"]["suffixes"]), f"{first}.")
+    return turn
+
+
+def _about_no_music(known: Knowledge, say: Say, num_turns: int) -> list[Turn]:
+    """Whatever is asked: there is no music to speak of."""
+    kind = known.one("sound") or "noise"
+    asked = ("instruments", "style", "mood", "energy", "voice", "drums", "short", "long", "lead", "uses", "instrumental")
+    questions = [say.pick(topic, "questions") for topic in say.rng.sample(asked, min(num_turns, len(asked)))]
+    if say.rng.random() < 0.4:
+        questions[0] = say.pick("no_music", "is_music")
+    return [Turn(question, say.pick("no_music", kind)) for question in questions]

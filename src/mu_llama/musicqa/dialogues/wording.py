@@ -1,0 +1,59 @@
+"""Picks wordings and fills them."""
+
+from __future__ import annotations
+
+import random
+import tomllib
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from mu_llama.musicqa.english import a, capital
+from mu_llama.prompts import Turn
+
+_PLURAL = frozenset(("drums", "strings", "bells", "bagpipes", "steel drums", "timpani", "vocals", "congas"))
+
+
+@cache
+def wording() -> dict[str, Any]:
+    """Everything in `wording.toml`, by topic."""
+    text = resources.files("mu_llama.musicqa.dialogues").joinpath("wording.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def is_plural(noun: str) -> bool:
+    """Whether a verb after a noun is plural.
+
+    Example:
+        >>> is_plural("drums"), is_plural("brass")
+        (True, False)
+    """
+    return noun in _PLURAL
+
+
+def slots_of(thing: str) -> dict[str, str]:
+    """What wordings about one thing are filled with."""
+    verb = "are" if is_plural(thing) else "is"
+    return {"thing": thing, "a_thing": a(thing), "A_thing": capital(a(thing)), "is": verb, "Is": capital(verb)}
+
+
+class Say:
+    """Draws wordings.
+
+    Args:
+        rng: the same source gives the same words.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+
+    def pick(self, topic: str, kind: str, **slots: str) -> str:
+        """One wording of a kind, filled and with a capital letter in front unless it is a question as typed."""
+        options: Sequence[str] = wording()[topic][kind]
+        text = self.rng.choice(options).format_map(slots)
+        return text if kind.endswith("questions") or kind == "questions" else capital(text)
+
+    def turn(self, topic: str, answer: str, *, question: str = "questions", **slots: str) -> Turn:
+        """A question of a topic with its answer of a kind."""
+        return Turn(self.pick(topic, question, **slots), self.pick(topic, answer, **slots))
