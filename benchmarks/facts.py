@@ -30,7 +30,9 @@ def score(rows: Sequence[dict[str, Any]], measured: Sequence[Facts]) -> dict[str
     keys = [(r, f.key) for r, f in zip(rows, measured, strict=True) if r["key"] and f.key]
     octave = [any(tempo_fits(v, r["tempo_bpm"]) for v in (float(f.value), *f.alternatives)) for r, f in tempi]
     tonic = [str(f.value).rsplit(" ", 1)[0] == r["key"] for r, f in keys]
-    mode_known = [(r, f) for (r, f), right in zip(keys, tonic, strict=True) if right and r["mode"] in ("major", "minor")]
+    mode_known = [
+        (r, f) for (r, f), right in zip(keys, tonic, strict=True) if right and r["mode"] in ("major", "minor")
+    ]
     mode = [str(f.value).endswith(r["mode"]) for r, f in mode_known]
     sure_tempo = [ok for ok, (_, f) in zip(octave, tempi, strict=True) if f.confidence >= SURE_FROM]
     sure_key = [ok for ok, (_, f) in zip(tonic, keys, strict=True) if f.confidence >= SURE_FROM]
@@ -59,7 +61,9 @@ def run(pieces: Path, *, progress: Callable[[int], None] = lambda _: None) -> di
         progress(number)
     groups = {row.get("group", "all") for row in rows}
     each = {
-        group: score(*zip(*((r, f) for r, f in zip(rows, measured, strict=True) if r.get("group", "all") == group), strict=True))
+        group: score(
+            *zip(*((r, f) for r, f in zip(rows, measured, strict=True) if r.get("group", "all") == group), strict=True)
+        )
         for group in sorted(groups)
     }
     return {"pieces": len(rows), "all": score(rows, measured), "groups": each}

@@ -12,7 +12,9 @@ INSTRUMENTS: tuple[str, ...] = (
     "English horn", "marimba or xylophone", "bells", "timpani", "synth bass", "harmonium", "koto", "clavinet",
 )  # fmt: skip
 """Names that answers hold."""
-_REFUSAL = re.compile(r"\b(can't|cannot|can not|haven't|couldn't) (tell|hear|say|measured?)\b|\bcan't be heard\b", re.IGNORECASE)
+_REFUSAL = re.compile(
+    r"\b(can't|cannot|can not|haven't|couldn't) (tell|hear|say|measured?)\b|\bcan't be heard\b", re.IGNORECASE
+)
 
 
 def named(text: str, names: Iterable[str] = INSTRUMENTS) -> set[str]:
@@ -52,7 +54,9 @@ def says_voice(text: str) -> bool | None:
         >>> says_voice("No, it is instrumental."), says_voice("It is vocal music: somebody sings.")
         (False, True)
     """
-    if re.search(r"\b(nobody|no (voice|singing|vocals|one)|without|isn't any|don't hear)\b|instrumental", text, re.IGNORECASE):
+    if re.search(
+        r"\b(nobody|no (voice|singing|vocals|one)|without|isn't any|don't hear)\b|instrumental", text, re.IGNORECASE
+    ):
         return bool(re.search(r"isn't instrumental|not instrumental", text, re.IGNORECASE))
     said = re.search(r"\b(sings|singing|vocals?|voices?|choir)\b", text, re.IGNORECASE)
     return True if said else yes_or_no(text)
@@ -77,7 +81,9 @@ def contradictions(text: str, known: Knowledge) -> list[str]:
             member = there & FAMILIES.get(name, frozenset((name,)))
             if not member and not any(are_near(name, other) for other in there):
                 wrong.append(name)
-    if known.has_voice is False and re.search(r"(female|male|a) voice|somebody sings|with (a choir|vocals)", text, re.IGNORECASE):
+    if known.has_voice is False and re.search(
+        r"(female|male|a) voice|somebody sings|with (a choir|vocals)", text, re.IGNORECASE
+    ):
         wrong.append("voice")
     if known.has_voice is True and re.search(r"instrumental|nobody sings|no vocals", text, re.IGNORECASE):
         wrong.append("no voice")
@@ -89,4 +95,6 @@ def contradictions(text: str, known: Knowledge) -> list[str]:
 def _without_denials(text: str) -> str:
     """Leave out sentences that say what isn't there."""
     sentences: Sequence[str] = re.split(r"(?<=[.!?])\s+", text)
-    return " ".join(part for part in sentences if not re.search(r"\b(no|not|don't|nobody|without)\b", part, re.IGNORECASE))
+    return " ".join(
+        part for part in sentences if not re.search(r"\b(no|not|don't|nobody|without)\b", part, re.IGNORECASE)
+    )

@@ -128,7 +128,11 @@ def families(tracks: Sequence[Track], rng: random.Random) -> dict[str, list[Ask]
             known = Knowledge(track)
             if track.source[-1] in "ADE" and not known.is_solo and family in (*known.present, *known.missing):
                 there = family in known.present
-                tagger = family in known.guessed("instrument") if family in ("guitar", "strings", "synthesizer", "piano") else None
+                tagger = (
+                    family in known.guessed("instrument")
+                    if family in ("guitar", "strings", "synthesizer", "piano")
+                    else None
+                )
                 slots = slots_of(family)
                 asks.append(_yes_no(row, _asked("presence", "questions", rng, **slots),
                                     _unseen("presence", rng, **slots), there, tagger))  # fmt: skip
@@ -191,7 +195,11 @@ def tags(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
         own = []
         for row, track in enumerate(tracks):
             known = Knowledge(track)
-            if known.is_music and track.source[-1] in "FA" and name in (*known.guessed("genre"), *known.doubted("genre")):
+            if (
+                known.is_music
+                and track.source[-1] in "FA"
+                and name in (*known.guessed("genre"), *known.doubted("genre"))
+            ):
                 there = name in known.guessed("genre")
                 own.append(_yes_no(row, _asked("style_presence", "questions", rng, style=name),
                                    _unseen("tags", rng, style=name), there))  # fmt: skip
@@ -237,7 +245,10 @@ def refusals(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
     rows = rng.sample(range(len(tracks)), min(120, len(tracks)))
     rows = [row for row in rows if Knowledge(tracks[row]).is_music]
     kinds = ("artist", "year", "title", "words", "place")
-    return [Ask(row, _asked("cannot", rng.choice(kinds), rng), _unseen("refusals", rng), "can't tell", refuses) for row in rows]
+    return [
+        Ask(row, _asked("cannot", rng.choice(kinds), rng), _unseen("refusals", rng), "can't tell", refuses)
+        for row in rows
+    ]
 
 
 def no_music(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
@@ -270,5 +281,3 @@ def all_tasks(tracks: Sequence[Track], seed: int = 0) -> dict[str, list[Ask]]:
         "no music": no_music(tracks, rng),
     }
     return {name: asks for name, asks in tasks.items() if asks}
-
-

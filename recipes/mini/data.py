@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,12 +14,14 @@ from plans import default_work_dir, read_jsonl, write_jsonl
 from render import render_group
 
 # Group: the module that writes its plans, in the order in which they are worth having.
-MAKERS = {"C": "folk", "A": "bands", "F": "recordings", "B": "scores"}
+MAKERS = {
+    "C": "folk", "A": "bands", "D": "songs", "F": "recordings", "N": "negatives", "B": "scores", "E": "voices",
+}  # fmt: skip
 
 
 def join(work_dir: Path) -> None:
     """Write `clips.jsonl` from the groups there are, and print what is in it."""
-    records = [r for group in "ABCF" for r in read_jsonl(work_dir / "clips" / f"{group}.jsonl")]
+    records = [r for group in sorted(MAKERS) for r in read_jsonl(work_dir / "clips" / f"{group}.jsonl")]
     split_of_work: dict[str, str] = {}
     for record in records:
         if split_of_work.setdefault(record["work"], record["split"]) != record["split"]:
@@ -35,7 +38,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=default_work_dir(), help="folder for all heavy files")
     parser.add_argument("--groups", default="".join(MAKERS), help="which groups to make, e.g. CA")
+    parser.add_argument(
+        "--fraction", type=float, default=1.0, help="share of the clips to make, one of each kind at least"
+    )
     options = parser.parse_args()
+    os.environ["MINI_FRACTION"] = str(options.fraction)
     began = time.monotonic()
     fetch(options.work)
     for group in options.groups:

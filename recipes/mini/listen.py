@@ -86,7 +86,9 @@ def listen(work: Path, cache: FeatureCache, *, part: int, of: int) -> None:
             if clip["split"] == "train":
                 hearing.hear(_write_changed(work, clip))
             probabilities = torch.sigmoid(values[-len(encoder.tag_names) :])
-            tags = {name: round(value, 3) for name, value in zip(encoder.tag_names, probabilities.tolist(), strict=True)}
+            tags = {
+                name: round(value, 3) for name, value in zip(encoder.tag_names, probabilities.tolist(), strict=True)
+            }
             file.write(json.dumps({"id": clip["id"], "tags": tags}) + "\n")
             if number % _FLUSH_EVERY == 0 or number == len(todo):
                 file.flush()

@@ -11,7 +11,7 @@ from random import Random
 import numpy as np
 import soundfile
 import soxr
-from plans import CLIP_S, RATE_HZ, Labels, Plan, Split, default_work_dir, seeded, write_plans
+from plans import CLIP_S, RATE_HZ, Labels, Plan, Split, default_work_dir, scaled, seeded, write_plans
 
 AMOUNTS: dict[Split, tuple[int, int]] = {"train": (200, 140), "val": (16, 12), "test": (50, 40)}
 """Clips wanted: speech, noise."""
@@ -22,12 +22,7 @@ _SPOKEN: dict[Split, tuple[str, ...]] = {
 }
 """Voices of espeak-ng; each is heard in one split only."""
 _NUM_RECORDINGS = {"train": 40, "val": 4, "test": 14}
-_WORDS = (
-    "the weather tomorrow will be mostly cloudy with some rain in the north please leave your message after the tone "
-    "and we will call you back our next meeting takes place on Monday at nine she opened the door and looked at the "
-    "empty street for a while nobody said a word then he asked whether the train to the coast had already left water "
-    "boils at one hundred degrees remember to buy bread milk and seven apples the committee has not decided yet"
-).split()
+_WORDS = ["the", "weather", "tomorrow", "will", "be", "mostly", "cloudy", "with", "some", "rain", "in", "the", "north", "please", "leave", "your", "message", "after", "the", "tone", "and", "we", "will", "call", "you", "back", "our", "next", "meeting", "takes", "place", "on", "Monday", "at", "nine", "she", "opened", "the", "door", "and", "looked", "at", "the", "empty", "street", "for", "a", "while", "nobody", "said", "a", "word", "then", "he", "asked", "whether", "the", "train", "to", "the", "coast", "had", "already", "left", "water", "boils", "at", "one", "hundred", "degrees", "remember", "to", "buy", "bread", "milk", "and", "seven", "apples", "the", "committee", "has", "not", "decided", "yet"]
 _LICENCE_SPOKEN = "spoken by espeak-ng (GPL-3+)"
 _LICENCE_RECORDED = "LGPL-2.1 (codec2)"
 
@@ -91,11 +86,11 @@ def make_plans(work_dir: Path) -> None:
     recordings, plans = _recordings(work_dir), list[Plan]()
     (work_dir / "negatives").mkdir(exist_ok=True)
     for split, (num_speech, num_noise) in AMOUNTS.items():
-        for number in range(num_speech + num_noise):
-            is_speech = number < num_speech
+        for number in range(scaled(num_speech) + scaled(num_noise)):
+            is_speech = number < scaled(num_speech)
             clip_id = f"N-{split}-{'speech' if is_speech else 'noise'}-{number:04d}"
             rng, path = seeded("negative", clip_id), Path("negatives") / f"{clip_id}.flac"
-            recorded = is_speech and number < _NUM_RECORDINGS[split]
+            recorded = is_speech and number < scaled(_NUM_RECORDINGS[split])
             if recorded:
                 soundfile.write(work_dir / path, _recorded(recordings, split, rng), RATE_HZ)
             elif is_speech:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -47,6 +48,11 @@ class Plan:
     """Path below the work folder of a voice to mix in."""
     voice_gain_db: float = 0.0
     """How much louder than the rest that voice is."""
+
+
+def scaled(count: int) -> int:
+    """So many of `count` as this run makes: all, or the share that `MINI_FRACTION` says, one at least."""
+    return max(1, round(count * float(os.environ.get("MINI_FRACTION", "1"))))
 
 
 def seeded(*parts: object) -> random.Random:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import mido
 import soundfile
-from plans import CLIP_S, Labels, Plan, Split, default_work_dir, seeded, split_of, write_plans
+from plans import CLIP_S, Labels, Plan, Split, default_work_dir, scaled, seeded, split_of, write_plans
 
 _MARGIN_S = 4.0  # kept off the beginning and end of a track
 _ELECTRONIC: Labels = {"style": "electronic game music", "acoustic": False}
@@ -185,7 +185,7 @@ def make_plans(work_dir: Path) -> None:
         for track in source(work_dir):
             length_s = soundfile.info(track.path).duration
             room_s = length_s - 2 * _MARGIN_S
-            num = min(track.num_clips, int(room_s / CLIP_S))
+            num = min(scaled(track.num_clips), int(room_s / CLIP_S))
             rng = seeded("recording", track.path.name)
             for k in range(num):
                 slot_s = room_s / num

@@ -21,6 +21,7 @@ from plans import (
     default_work_dir,
     font_of,
     music21_corpus,
+    scaled,
     seeded,
     split_of,
     write_plans,
@@ -155,7 +156,7 @@ def make_plans(work_dir: Path) -> None:
     for split, num_clips in AMOUNTS.items():
         pool = iter([m for m in movements if _split(m) == split] * 4)
         made = 0
-        while made < num_clips:
+        while made < scaled(num_clips):
             movement = next(pool)
             rag = movement[2] == "joplin"
             scoring = Scoring("solo", (0, 0, 0, 0), labels=_ALONE) if rag else SCORINGS[made % len(SCORINGS)]

@@ -1,4 +1,4 @@
-"""Group D: songs that came as MIDI: Freedoom's rock and metal, two games' soundtracks, piano lessons, OpenMSX's songs."""
+"""Group D: songs that came as MIDI: Freedoom's rock and metal, two games' music, piano lessons, OpenMSX's songs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import mido
 from notes import choose_start, read_midi, write_midi
-from plans import Labels, Plan, Split, default_work_dir, font_of, seeded, split_of, write_plans
+from plans import Labels, Plan, Split, default_work_dir, font_of, scaled, seeded, split_of, write_plans
 
 _SHORTEST_NOTES = 40
 _FREEDOOM = "packages/freedoom/usr/share/games/doom/freedoom1.wad"
@@ -87,7 +87,7 @@ def make_plans(work_dir: Path) -> None:
         midi = Path("midi/D") / f"{song.work.replace(':', '_')}.mid"
         write_midi(work_dir / midi, notes)
         labels: Labels = {"tempo_bpm": tempo}
-        for k in range(song.num_clips):
+        for k in range(scaled(song.num_clips)):
             clip_id = f"D-{split}-{song.work.replace(':', '_')}-{k}"
             font = font_of(clip_id, split)
             plans.append(Plan(clip_id, "D", song.work, split, midi.as_posix(), song.licence, font, None, labels))

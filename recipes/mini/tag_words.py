@@ -39,13 +39,13 @@ BROADER = {
     "bossa nova": ("jazz", "pop", "soul"), "samba": ("jazz", "funk", "dance"),
     "salsa and Afro-Cuban": ("jazz", "funk", "dance"), "cha-cha": ("jazz", "dance"),
     "rhumba and bolero": ("jazz", "folk"), "tango": ("classical", "jazz"), "calypso": ("folk", "pop"),
-    "reggae": ("pop", "soul", "funk"), "ska": ("punk", "rock"), "blues": _JAZZ + ("rock",),
-    "boogie-woogie": _JAZZ + ("rock",), "rock": _ROCK, "soft rock": _ROCK, "rock and roll": _ROCK + ("blues",),
+    "reggae": ("pop", "soul", "funk"), "ska": ("punk", "rock"), "blues": (*_JAZZ, "rock"),
+    "boogie-woogie": (*_JAZZ, "rock"), "rock": _ROCK, "soft rock": _ROCK, "rock and roll": (*_ROCK, "blues"),
     "heavy metal": _ROCK, "punk rock": _ROCK, "pop": ("pop", "rock", "soul", "dance"),
     "ballad": ("pop", "soul", "folk", "new age"), "soul": ("soul", "pop", "funk", "rhythm and blues"),
     "rhythm and blues": ("soul", "rhythm and blues", "pop", "funk"), "funk": ("funk", "soul", "electronic"),
     "disco": ("funk", "dance", "electronic", "pop"), "hip-hop": ("hip-hop", "electronic", "funk"),
-    "techno": _DANCE, "trance": _DANCE, "house": _DANCE, "drum and bass": _DANCE, "dance pop": _DANCE + ("pop",),
+    "techno": _DANCE, "trance": _DANCE, "house": _DANCE, "drum and bass": _DANCE, "dance pop": (*_DANCE, "pop"),
     "ambient": ("ambient", "electronic", "new age", "experimental"), "country": ("country", "folk"),
     "bluegrass": ("country", "folk"), "folk": ("folk", "country"), "zydeco": ("country", "folk"),
     "waltz": ("classical", "folk"), "polka": ("folk", "country"), "march": ("classical", "folk"),
@@ -53,7 +53,7 @@ BROADER = {
     "hymn and spiritual": ("classical", "folk", "soul"), "arpeggiated accompaniment": ("classical", "new age"),
     "Baroque chorale": ("classical", "opera"), "Renaissance madrigal": ("classical", "opera"),
     "Renaissance vocal music": ("classical", "opera"), "Classical-period chamber music": ("classical",),
-    "orchestral music": ("classical",), "electronic music": _DANCE + ("experimental",),
+    "orchestral music": ("classical",), "electronic music": (*_DANCE, "experimental"),
     "death metal": ("metal", "heavy metal", "hard rock", "rock", "punk"),
     "metal": ("metal", "heavy metal", "hard rock", "rock", "punk"),
 }  # fmt: skip
@@ -75,4 +75,12 @@ USES = {
     "high energy": ("a workout", "an action scene"), "low energy": ("a calm evening", "a quiet film scene"),
     "electronic": ("a science-fiction game", "a video about technology"), "waltz": ("a ball", "a wedding dance"),
     "sad": ("a farewell scene",), "happy": ("a cheerful advertisement",), "march": ("a parade",),
+}  # fmt: skip
+# Energy and valence, both guessed -> moods.
+FEELINGS = {
+    ("low", "dark"): ("melancholic", "sombre"), ("low", "neutral"): ("calm", "reflective"),
+    ("low", "bright"): ("peaceful", "warm"), ("medium", "dark"): ("brooding", "serious"),
+    ("medium", "neutral"): ("steady", "neutral"), ("medium", "bright"): ("light", "cheerful"),
+    ("high", "dark"): ("aggressive", "tense"), ("high", "neutral"): ("driving", "intense"),
+    ("high", "bright"): ("lively", "joyful"),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Write the held-out clips' features and labels as a small fixture that benchmarks/mini.py scores anywhere.
+"""Write the held-out clips' features, labels and measured facts as a fixture that benchmarks/mini scores anywhere.
 
 Run: python recipes/mini/test_set.py --work DIR --out benchmarks/data
 """
@@ -6,27 +6,62 @@ Run: python recipes/mini/test_set.py --work DIR --out benchmarks/data
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from training_data import read_examples
+from tag_words import GENRES, VOICE_TAGS
+from tracks import read_tracks
 
-LABELS = ("instruments", "lead", "solo", "drums", "ensemble", "vocals", "style")
+from mu_llama.audio.facts import measure_facts
+from mu_llama.audio.windows import FULL
+from mu_llama.encoders.feature_cache import FeatureCache
+from mu_llama.encoders.musicnn import build_musicnn
+from mu_llama.hearing import Hearing
+from mu_llama.measured import in_words
+from mu_llama.records import Track, to_line, write_whole
+from mu_llama.runtime import home_folder
+
+_SOLO_TAGS = {
+    "mtt:guitar": "acoustic guitar", "mtt:violin": "violin", "mtt:piano": "piano", "mtt:harpsichord": "harpsichord",
+    "mtt:flute": "flute", "mtt:sitar": "sitar", "mtt:harp": "harp", "mtt:cello": "cello",
+}  # fmt: skip
+_MEASURED_EVERY = 8
+_LIKELY_VOICE = 0.25
+
+
+def _top(tags: Mapping[str, float], table: Mapping[str, str]) -> str:
+    return table[max((tag for tag in table if tag in tags), key=lambda tag: tags[tag])]
+
+
+def _with_tops(track: Track, tags: Mapping[str, float]) -> Track:
+    """Add what the tagger alone would say, as a floor to beat."""
+    voice = max(tags.get(tag, 0.0) for tag in VOICE_TAGS) >= _LIKELY_VOICE
+    tops = {"top instrument": (_top(tags, _SOLO_TAGS),), "top genre": (_top(tags, GENRES),),
+            "top voice": ("voice",) if voice else ()}  # fmt: skip
+    return replace(track, guesses={**track.guesses, **tops}, audio=None, licence=None)
 
 
 def write_test_set(work: Path, out: Path) -> None:
-    """Write mini_test.safetensors (N, L, D in fp16) and mini_test.jsonl, a line a row."""
-    examples = [example for example in read_examples(work) if example.split == "test"]
+    """Write mini_test.safetensors (N, L, D in fp16) and mini_test.jsonl, a track a row with `measured` beside it."""
+    encoder = build_musicnn()
+    hearing = Hearing(lambda: encoder, plan=FULL, cache=FeatureCache(home_folder() / "features"))
+    features, rows = list[torch.Tensor](), list[dict[str, Any]]()
+    for number, track in enumerate(read_tracks(work)["test"]):
+        assert track.audio is not None
+        values = hearing.hear(track.audio).values
+        tags = dict(zip(encoder.tag_names, torch.sigmoid(values[0, -100:]).tolist(), strict=True))
+        facts = in_words(measure_facts(track.audio)) if number % _MEASURED_EVERY == 0 else {}
+        measured = {name: (fact.text, fact.is_sure) for name, fact in facts.items() if name in ("tempo", "key")}
+        features.append(values)
+        rows.append({**_with_tops(track, tags).to_dict(), "measured": measured})
     out.mkdir(parents=True, exist_ok=True)
-    features = torch.stack([example.features() for example in examples]).half()
-    save_file({"features": features}, out / "mini_test.safetensors")
-    with (out / "mini_test.jsonl").open("w") as file:
-        for example in examples:
-            labels = {name: example.clip.labels.get(name) for name in LABELS}
-            file.write(json.dumps({"id": example.id, "group": example.group, "labels": labels}) + "\n")
-    print(f"{len(examples)} clips in {out}")
+    save_file({"features": torch.stack(features).half()}, out / "mini_test.safetensors")
+    write_whole(out / "mini_test.jsonl", map(to_line, rows))
+    print(f"{len(rows)} clips in {out}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from listen import changed_path
-from tag_words import BROADER, ERAS, GENRES, INSTRUMENTS, MOODS, USES, VOICE_TAGS
+from tag_words import BROADER, ERAS, FEELINGS, GENRES, INSTRUMENTS, MOODS, USES, VOICE_TAGS
 
 from mu_llama.musicqa.dialogues.balance import Balance
 from mu_llama.musicqa.dialogues.dialogue import rows_of
@@ -23,8 +23,8 @@ from mu_llama.records import Track, read_lines, to_line, write_whole
 YES, NO = 0.35, 0.05
 """The tagger's probability from which a tag counts as heard, and up to which as absent; between, nothing is asked."""
 _AGREES = 3
-# Terciles of the training clips would drift with the mix of groups, so the cuts are fixed: see DATA.md's quartiles.
-ENERGY_CUTS, VALENCE_CUTS = (0.32, 0.60), (0.25, 0.50)
+# About the terciles of the training clips; fixed, so that a change of the mix doesn't change what a word means.
+ENERGY_CUTS, VALENCE_CUTS = (0.20, 0.42), (0.25, 0.50)
 _NO_MARGIN = 0.04
 MOST_TURNS = 7
 # Conversations a clip version, by group: no group may drown the others.
@@ -62,6 +62,8 @@ def style_of(clip: Mapping[str, Any], tags: Mapping[str, float]) -> str | None:
     if style in (None, "game music"):
         return None
     style = str(style).replace(" game music", " music")
+    if clip["group"] == "C":  # which island a tune comes from, and its dance, can't be heard of one player
+        return None
     return None if clip["group"] == "A" and not teacher_agrees(style, tags) else style
 
 
@@ -88,16 +90,17 @@ def track_of(work: Path, clip: Mapping[str, Any], tags: Mapping[str, float], fee
         "voice": ["voice"] if labels.get("vocals") is False else [],
     }
     guesses = {
-        "genre": _words(GENRES, tags),
-        "mood": _words(MOODS, tags),
+        "genre": _words(GENRES, tags) or (("folk",) if clip["group"] == "C" else ()),
         "instrument": _words(INSTRUMENTS, tags),
         "energy": _level(feel.get("energy"), ENERGY_CUTS, ("low", "medium", "high")),
         "valence": _level(feel.get("valence"), VALENCE_CUTS, ("dark", "neutral", "bright")),
     }
+    feelings = FEELINGS.get(("".join(guesses["energy"]), "".join(guesses["valence"])), ())
+    guesses["mood"] = tuple(dict.fromkeys((*_words(MOODS, tags), *feelings)))
     guesses["use"] = _uses(style, guesses)
     silent = all(tags.get(tag, 0.0) <= NO for tag in VOICE_TAGS)
     doubts = {
-        "genre": _unlikely(GENRES, tags),
+        "genre": tuple(name for name in _unlikely(GENRES, tags) if name not in guesses["genre"]),
         "instrument": _unlikely(INSTRUMENTS, tags),
         "voice": ("voice",) if silent and labels.get("vocals") is None and "choir" not in instruments else (),
     }
@@ -123,8 +126,15 @@ def _voice(labels: Mapping[str, Any]) -> str | None:
 
 
 def _uses(style: str | None, guesses: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    words = [*([style] if style else []), *guesses["genre"], *guesses["mood"], *(f"{e} energy" for e in guesses["energy"])]
-    return tuple(dict.fromkeys(use for word in words for key, fitting in USES.items() if key in word for use in fitting))
+    words = [
+        *([style] if style else []),
+        *guesses["genre"],
+        *guesses["mood"],
+        *(f"{e} energy" for e in guesses["energy"]),
+    ]
+    return tuple(
+        dict.fromkeys(use for word in words for key, fitting in USES.items() if key in word for use in fitting)
+    )
 
 
 def read_tracks(work: Path) -> dict[str, list[Track]]:

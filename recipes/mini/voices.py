@@ -1,4 +1,4 @@
-"""Group E: an old tune sung by a synthetic voice, alone or over a band in its key, each mix beside its voice-free twin."""
+"""Group E: an old tune sung by a synthetic voice, alone or over a band in its key, with its voice-free twin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from abc_tunes import Tune, play, read_books
 from bands import Groove, play_groove, read_grooves
 from folk import METERS, accompany, chords_of_bars
 from notes import DRUM_CHANNEL, Note, write_midi
-from plans import CLIP_S, RATE_HZ, Labels, Plan, Split, default_work_dir, font_of, seeded, split_of, write_plans
+from plans import CLIP_S, RATE_HZ, Labels, Plan, Split, default_work_dir, font_of, scaled, seeded, split_of, write_plans
 
 # Clips wanted: sung over a band (each with a twin without the voice), sung alone.
 AMOUNTS: dict[Split, tuple[int, int]] = {"train": (220, 60), "val": (20, 6), "test": (80, 24)}
@@ -110,7 +110,7 @@ def _backing(
     work_dir: Path, tune: Tune, melody: list[Note], turn: int, bpm: int, grooves: list[Groove], rng: Random
 ) -> tuple[list[Note], Labels]:
     """Notes in seconds under a melody: a groove on the tune's chords where one fits, else a second player."""
-    quarters, bar, _ = METERS[tune.meter]
+    _quarters, bar, _ = METERS[tune.meter]
     quarter_s = 60 / bpm
     fitting = [
         (g, times) for g in grooves for times in (1, 2)
@@ -141,8 +141,8 @@ def make_plans(work_dir: Path) -> None:
     for split, (num_mixed, num_alone) in AMOUNTS.items():
         own = [g for g in grooves if g.split == split]
         pool = iter([t for t in tunes if split_of(t.work) == split] * 4)
-        for number in range(num_mixed + num_alone):
-            clip_id, alone = f"E-{split}-{number:04d}", number >= num_mixed
+        for number in range(scaled(num_mixed) + scaled(num_alone)):
+            clip_id, alone = f"E-{split}-{number:04d}", number >= scaled(num_mixed)
             raw = list[Note]()
             while len(raw) < 24:
                 tune = next(pool)

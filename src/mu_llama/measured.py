@@ -57,7 +57,9 @@ def in_words(facts: Facts) -> dict[str, Measured]:
     return words
 
 
-def measure_in_words(audio: AudioSource | Waveform, *, offset_s: float, duration_s: float | None) -> dict[str, Measured]:
+def measure_in_words(
+    audio: AudioSource | Waveform, *, offset_s: float, duration_s: float | None
+) -> dict[str, Measured]:
     """Measure a track for a prompt; where it can't be done, say why in the log and give nothing."""
     try:
         return in_words(measure_facts(audio, offset_s=offset_s, duration_s=duration_s))

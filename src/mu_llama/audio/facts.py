@@ -57,9 +57,7 @@ class Facts:
     """Integrated loudness, ITU-R BS.1770."""
 
 
-def measure_facts(
-    audio: AudioSource | Waveform, *, offset_s: float = 0.0, duration_s: float | None = None
-) -> Facts:
+def measure_facts(audio: AudioSource | Waveform, *, offset_s: float = 0.0, duration_s: float | None = None) -> Facts:
     """Measure up to three minutes of a track.
 
     Args:

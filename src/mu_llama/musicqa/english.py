@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 # Names that take no article: plurals and what can't be counted.
 _BARE = frozenset(
-    ("drums", "strings", "bowed strings", "percussion", "brass", "woodwinds", "bells", "claps", "bongos", "congas",
+    ("drums", "strings", "bowed strings", "percussion", "hand percussion", "brass", "woodwinds", "bells", "claps", "bongos", "congas",
      "timpani", "turntables", "bagpipes", "steel drums", "rap vocals", "spoken word", "opera singing", "whistling",
      "beatboxing", "tabla", "taiko")
 )  # fmt: skip

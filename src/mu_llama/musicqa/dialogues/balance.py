@@ -19,6 +19,7 @@ class Balance:
 
     def __init__(self, tracks: Iterable[Track] = ()) -> None:
         self._counts: Counter[tuple[str, str, bool]] = Counter()
+        self._levels: Counter[tuple[str, str]] = Counter()
         for track in tracks:
             self._count(Knowledge(track))
 
@@ -32,6 +33,8 @@ class Balance:
         for kind, there, missing in named:
             self._counts.update((kind, name, True) for name in there)
             self._counts.update((kind, name, False) for name in missing)
+        for kind in ("energy", "valence"):
+            self._levels.update((kind, level) for level in known.guessed(kind))
         for kind, answer in (("drums", known.has_drums), ("voice", known.has_voice)):
             if answer is not None:
                 self._counts[kind, kind, answer] += 1
@@ -50,3 +53,8 @@ class Balance:
         """Whether a question whose answer is the frequent one is asked all the same."""
         own, other = self._counts[kind, kind, answer], self._counts[kind, kind, not answer]
         return own <= other or rng.random() < max(other, 1) / max(own, 1)
+
+    def keeps_level(self, kind: str, level: str, rng: random.Random) -> bool:
+        """Whether a question whose answer is one of several levels is asked: the rarest always, others as often."""
+        rarest = min((count for (of, _), count in self._levels.items() if of == kind), default=1)
+        return rng.random() < rarest / max(rarest, self._levels[kind, level])

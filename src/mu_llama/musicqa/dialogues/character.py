@@ -47,10 +47,10 @@ def mood(known: Knowledge, say: Say, _: Balance) -> Turn | None:
     return say.turn("mood", "maybe", moods=listed(moods)) if moods else None
 
 
-def energy(known: Knowledge, say: Say, _: Balance) -> Turn | None:
+def energy(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     """Low, medium or high energy."""
     level = next(iter(known.guessed("energy")), None)
-    if level is None:
+    if level is None or not balance.keeps_level("energy", level, say.rng):
         return None
     if level == "medium" or say.rng.random() < 0.5:
         return say.turn("energy", level)
@@ -59,10 +59,10 @@ def energy(known: Knowledge, say: Say, _: Balance) -> Turn | None:
     return say.turn("energy", answer, question=kind, energy=_ENERGY_WORDS[level])
 
 
-def valence(known: Knowledge, say: Say, _: Balance) -> Turn | None:
+def valence(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     """Dark, neutral or bright."""
     level = next(iter(known.guessed("valence")), None)
-    return say.turn("valence", level) if level else None
+    return say.turn("valence", level) if level and balance.keeps_level("valence", level, say.rng) else None
 
 
 def production(known: Knowledge, say: Say, _: Balance) -> Turn | None:
@@ -153,7 +153,7 @@ def _measured(question: str, say: Say, *, sure: bool = True, **values: str) -> t
 
 
 TOPICS: Mapping[Topic, float] = {
-    style: 2.2, style_presence: 1.2, mood: 1.0, energy: 1.2, valence: 0.8, production: 0.6, era: 0.3, uses: 0.5,
+    style: 2.2, style_presence: 1.2, mood: 1.0, energy: 1.8, valence: 1.2, production: 0.6, era: 0.3, uses: 0.5,
     pace: 0.6, cannot: 0.8, facts: 1.2, tempo_and_key: 0.15,
 }  # fmt: skip
 """Topics of character, with how often they come up."""

@@ -26,7 +26,7 @@ def caption(known: Knowledge, say: Say) -> Turn | None:
     moods, genre = known.guessed("mood")[:2], known.one("genre") or next(iter(known.guessed("genre")), None)
     if genre:
         parts.append(genre)
-    parts += [name for name in known.instruments[:4] or known.guessed("instrument")[:2]]
+    parts += list(known.instruments[:4] or known.guessed("instrument")[:2])
     if known.is_solo and known.instruments:
         parts[-1] = f"solo {parts[-1]}"
     if known.has_voice is not None:
@@ -42,7 +42,9 @@ def _opening(known: Knowledge, say: Say) -> str | None:
     rng = say.rng
     feel = f"{mood} " if mood and rng.random() < 0.5 else ""
     if known.is_solo and names:
-        what = rng.choice(("A solo {0}", "{1} playing alone", "A piece for solo {0}")).format(names[0], capital(a(names[0])))
+        what = rng.choice(("A solo {0}", "{1} playing alone", "A piece for solo {0}")).format(
+            names[0], capital(a(names[0]))
+        )
         tail = f", {genre}" if genre and rng.random() < 0.5 else f"; it sounds {mood}" if mood else ""
         return f"{what}{tail}."
     if known.is_solo and known.has_voice:

@@ -45,7 +45,9 @@ def compose(track: Track, *, num_turns: int, rng: random.Random, balance: Balanc
     return turns
 
 
-def rows_of(track: Track, *, count: int, rng: random.Random, balance: Balance, most_turns: int) -> Iterator[dict[str, Any]]:
+def rows_of(
+    track: Track, *, count: int, rng: random.Random, balance: Balance, most_turns: int
+) -> Iterator[dict[str, Any]]:
     """Rows that `mu-llama train` reads: conversations of one to `most_turns` questions."""
     for number in range(count):
         turns = compose(track, num_turns=rng.randint(1, most_turns), rng=rng, balance=balance)
@@ -76,7 +78,7 @@ def _turns_of(topic: Any, known: Knowledge, say: Say, balance: Balance) -> list[
 
 def _briefly(turn: Turn, say: Say) -> Turn:
     """Now and then ask for a short answer where there is one."""
-    answer, first = turn.answer or "", (turn.answer or "").split(",")[0].split(" ")[0].rstrip(".")
+    _answer, first = turn.answer or "", (turn.answer or "").split(",")[0].split(" ")[0].rstrip(".")
     if first in ("Yes", "No") and say.rng.random() < _BRIEF * 2:
         return Turn(turn.question + say.rng.choice(wording()["brief"]["suffixes"]), f"{first}.")
     return turn
@@ -85,7 +87,19 @@ def _briefly(turn: Turn, say: Say) -> Turn:
 def _about_no_music(known: Knowledge, say: Say, num_turns: int) -> list[Turn]:
     """Whatever is asked: there is no music to speak of."""
     kind = known.one("sound") or "noise"
-    asked = ("instruments", "style", "mood", "energy", "voice", "drums", "short", "long", "lead", "uses", "instrumental")
+    asked = (
+        "instruments",
+        "style",
+        "mood",
+        "energy",
+        "voice",
+        "drums",
+        "short",
+        "long",
+        "lead",
+        "uses",
+        "instrumental",
+    )
     questions = [say.pick(topic, "questions") for topic in say.rng.sample(asked, min(num_turns, len(asked)))]
     if say.rng.random() < 0.4:
         questions[0] = say.pick("no_music", "is_music")

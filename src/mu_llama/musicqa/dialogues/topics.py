@@ -133,7 +133,7 @@ def choice(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
         return None
     right = balance.draw("choice", known.present, (), say.rng)
     assert right is not None
-    wrong = _apart([name for name in known.missing], right[0], say)
+    wrong = _apart(list(known.missing), right[0], say)
     return None if wrong is None else _four(say, right[0], wrong, "questions")
 
 

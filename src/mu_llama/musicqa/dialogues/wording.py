@@ -12,7 +12,9 @@ from typing import Any
 from mu_llama.musicqa.english import a, capital
 from mu_llama.prompts import Turn
 
-_PLURAL = frozenset(("drums", "strings", "bells", "bagpipes", "steel drums", "timpani", "vocals", "congas"))
+_PLURAL = frozenset(
+    ("drums", "strings", "bells", "bagpipes", "steel drums", "timpani", "vocals", "congas", "woodwinds")
+)
 
 
 @cache

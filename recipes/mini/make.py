@@ -1,0 +1,141 @@
+"""From nothing to a trained and scored `mini`: every step resumes, and says how long it took.
+
+Run: make mini, or python recipes/mini/make.py [--fraction 0.02] [--work DIR] [--only STEP ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CHECKOUT = HERE.parents[1]
+GROUPS = "CADFNBE"
+NUM_PROCESSES = max(1, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of one run of the recipe."""
+
+    work: Path
+    """Folder for everything that is made."""
+    fraction: float
+    """Share of the clips and of the training."""
+
+    @property
+    def data_python(self) -> Path:
+        """The environment that has what making data needs."""
+        return self.work / "data-venv" / "bin" / "python"
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run([str(part) for part in command], check=True, cwd=CHECKOUT)
+
+
+def _together(*commands: tuple[str | Path, ...]) -> None:
+    """Run commands side by side, one thread each."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    started = [subprocess.Popen([str(p) for p in command], cwd=CHECKOUT, env=environment) for command in commands]
+    codes = [process.wait() for process in started]
+    for command, code in zip(commands, codes, strict=True):
+        if code:
+            raise subprocess.CalledProcessError(code, [str(part) for part in command])
+
+
+def environment(settings: Settings) -> None:
+    """Make the data environment."""
+    if not settings.data_python.exists():
+        _run(sys.executable, "-m", "venv", settings.work / "data-venv")
+    pip = (settings.data_python, "-m", "pip", "install", "--quiet", "--no-deps")
+    _run(*pip, "-r", HERE / "requirements.txt")
+    _run(*pip, "--no-build-isolation", "-r", HERE / "requirements-built.txt")
+
+
+def clips(settings: Settings) -> None:
+    """Fetch, plan and render; the groups are shared out among processes."""
+    command = (settings.data_python, HERE / "data.py", "--work", settings.work, "--fraction", str(settings.fraction))
+    _run(*command, "--groups", "")
+    _together(*((*command, "--groups", GROUPS[part::NUM_PROCESSES]) for part in range(NUM_PROCESSES)))
+
+
+def feel(settings: Settings) -> None:
+    """Guess energy and valence."""
+    _together((settings.data_python, HERE / "feel.py", "--work", settings.work))
+
+
+def listen(settings: Settings) -> None:
+    """Hear every clip once; training never opens the sound again."""
+    command = (sys.executable, HERE / "listen.py", "--work", settings.work, "--of", str(NUM_PROCESSES))
+    _together(*((*command, "--part", str(part)) for part in range(NUM_PROCESSES)))
+
+
+def questions(settings: Settings) -> None:
+    """Write conversations."""
+    _run(sys.executable, HERE / "tracks.py", "--work", settings.work)
+
+
+def train(settings: Settings) -> None:
+    """Train adapter and LoRA with the project's own command."""
+    steps = max(2, round(_recipe_steps() * settings.fraction))
+    overrides = {
+        "data.train": json.dumps([{"path": str(settings.work / "train.jsonl")}]),
+        "data.validation": json.dumps([{"path": str(settings.work / "val.jsonl")}]),
+        "run.out": str(settings.work / "run"),
+        "schedule.steps": str(steps),
+        "schedule.warmup_steps": str(min(40, steps // 2)),
+    }
+    finished = settings.work / "run" / "model"
+    if finished.exists():
+        return
+    sets = [part for name, value in overrides.items() for part in ("--set", f"{name}={value}")]
+    _run(Path(sys.executable).parent / "mu-llama", "train", "--config", HERE / "train.yaml", *sets)
+
+
+def _recipe_steps() -> int:
+    text = (HERE / "train.yaml").read_text(encoding="utf-8")
+    return int(text.split("steps:", 1)[1].split()[0])
+
+
+def score(settings: Settings) -> None:
+    """Write the held-out fixture and score the model on it."""
+    data = settings.work / "benchmark"
+    _run(sys.executable, HERE / "test_set.py", "--work", settings.work, "--out", data)
+    _run(sys.executable, "-m", "benchmarks.mini", "--model", settings.work / "run" / "model", "--data", data,
+         "--out", settings.work / "mini.json")  # fmt: skip
+
+
+STEPS: dict[str, Callable[[Settings], None]] = {
+    "environment": environment, "clips": clips, "feel": feel, "listen": listen, "questions": questions,
+    "train": train, "score": score,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Run the steps and write `times.jsonl`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=CHECKOUT / "work" / "mini")
+    parser.add_argument("--fraction", type=float, default=1.0, help="share of the clips and of the training")
+    parser.add_argument("--only", nargs="*", choices=list(STEPS), help="these steps alone")
+    arguments = parser.parse_args()
+    settings = Settings(arguments.work.resolve(), arguments.fraction)
+    settings.work.mkdir(parents=True, exist_ok=True)
+    for name in arguments.only or STEPS:
+        began = time.monotonic()
+        print(f"== {name}", flush=True)
+        STEPS[name](settings)
+        seconds = round(time.monotonic() - began)
+        with (settings.work / "times.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": name, "seconds": seconds, "fraction": settings.fraction}) + "\n")
+        print(f"== {name}: {seconds} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Conversations written from labels: true, varied, hedged where a label is a guess."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.mini.reading import named, refuses, says_voice, yes_or_no
+from benchmarks.mini.tasks import UNSEEN
+from mu_llama.musicqa.dialogues.balance import Balance
+from mu_llama.musicqa.dialogues.character import pace_of
+from mu_llama.musicqa.dialogues.dialogue import compose, rows_of
+from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, Knowledge
+from mu_llama.musicqa.dialogues.wording import wording
+from mu_llama.prompts import Turn
+from mu_llama.records import Track
+
+RICH = Track(
+    "rich",
+    audio=Path("a.flac"),
+    tags={
+        "instrument": ("piano", "flute", "electric bass", "drums"), "lead": ("flute",), "ensemble": ("band",),
+        "genre": ("bossa nova",), "production": ("electric",), "era": ("1960s",), "use": ("a café",),
+    },
+    absent={"instrument": ("others",), "voice": ("voice",)},
+    guesses={"genre": ("jazz",), "mood": ("mellow",), "energy": ("low",), "valence": ("bright",)},
+    doubts={"genre": ("metal", "punk")},
+    facts={"tempo_bpm": 140.0},
+)  # fmt: skip
+GUESSED = Track(
+    "guessed",
+    guesses={"genre": ("ambient",), "mood": ("calm",), "instrument": ("synthesizer",)},
+    doubts={"genre": ("rock",), "instrument": ("drums", "flute"), "voice": ("voice",)},
+)
+SUNG = Track("sung", tags={"ensemble": ("solo",), "voice": ("female",)}, absent={"instrument": ("others", "drums")})
+SPEECH = Track("speech", tags={"sound": ("speech",)}, absent={"voice": ("voice",)})
+TRACKS = (RICH, GUESSED, SUNG, SPEECH)
+
+
+def many(track: Track, count: int = 200, num_turns: int = 8) -> list[Turn]:
+    return [turn for seed in range(count) for turn in compose(track, num_turns=num_turns, rng=random.Random(seed))]
+
+
+@pytest.mark.parametrize("track", TRACKS, ids=lambda track: track.id)
+def test_every_turn_is_filled(track: Track) -> None:
+    for turn in many(track):
+        assert turn.answer
+        assert not re.search(r"[{}]|None|\b(a|an) (a|an)\b|  ", f"{turn.question} {turn.answer}"), turn
+        assert turn.answer[0].isupper() or turn.answer[0] in "(-0123456789", turn
+
+
+def test_every_topic_comes_up() -> None:
+    said = " ".join(turn.question for turn in many(RICH, 400))
+    for topic in (
+        "instruments",
+        "lead",
+        "drums",
+        "voice",
+        "ensemble",
+        "style",
+        "mood",
+        "energy",
+        "valence",
+        "uses",
+        "era",
+    ):
+        assert any(question in said for question in wording()[topic]["questions"]), topic
+
+
+@pytest.mark.parametrize("name", ASKABLE)
+def test_yes_and_no_follow_the_labels(name: str) -> None:
+    there = name in RICH.tags["instrument"] or bool(FAMILIES.get(name, frozenset()) & set(RICH.tags["instrument"]))
+    for turn in many(RICH, 60):
+        said = yes_or_no(turn.answer or "")
+        asked = re.search(rf"\b{name}\b", turn.question) and "(A)" not in turn.question and " or " not in turn.question
+        longer = any(name in other and name != other and other in turn.question for other in ASKABLE)
+        if asked and not longer and said is not None and "louder" not in turn.question:
+            assert said is there, turn
+
+
+def test_voices_follow_the_labels() -> None:
+    questions = {*wording()["voice"]["questions"], *wording()["instrumental"]["questions"]}
+    for track, there in ((RICH, False), (SUNG, True)):
+        asked = [turn for turn in many(track) if turn.question in questions]
+        assert asked
+        for turn in asked:
+            assert says_voice(turn.answer or "") is there, turn
+
+
+def test_guesses_are_hedged() -> None:
+    hedge = re.compile(
+        r"probably|sounds?|think|would (say|call)|I could imagine|wouldn't|seems|doesn't sound|don't hear|could|might|fit",
+        re.IGNORECASE,
+    )
+    plain = ("facts", "cannot", "pace", "no_music", "caption")
+    known = {
+        question for topic in plain for kind in wording()[topic].values() if isinstance(kind, list) for question in kind
+    }
+    for turn in many(GUESSED):
+        question = turn.question.split("\n")[0]
+        if (
+            question in known
+            or "Measured" in turn.question
+            or "BPM" in turn.question
+            or "tempo" in turn.question.lower()
+        ):
+            continue
+        if "(A)" in question or refuses(turn.answer or ""):
+            continue
+        assert hedge.search(turn.answer or "") or turn.answer in ("Yes.", "No."), turn
+
+
+def test_no_music_is_never_described() -> None:
+    for turn in many(SPEECH):
+        assert re.search(r"no music|isn't music", turn.answer or "", re.IGNORECASE), turn
+        assert not named(turn.answer or "")
+
+
+def test_measured_values_are_read_from_the_prompt() -> None:
+    turns = [turn for turn in many(RICH, 400) if "Measured" in turn.question]
+    assert turns
+    for turn in turns:
+        line = turn.question.split("Measured: ")[1]
+        value = re.search(r"(tempo|key|loudness|duration) ([^;(]+)", line)
+        assert value
+        wanted = value[2].strip().removesuffix(" BPM").removesuffix(" LUFS")
+        if turn.question.split("\n")[0] in wording()["pace"]["questions"]:
+            assert (pace_of(float(wanted)) or "") in (turn.answer or "").lower(), turn
+        else:
+            assert wanted in (turn.answer or ""), turn
+        assert ("(unsure)" in line) == bool(re.search(r"probably|perhaps", turn.answer or "", re.IGNORECASE)), turn
+
+
+def test_unseen_wordings_are_unseen() -> None:
+    def texts(part: object) -> list[str]:
+        if isinstance(part, dict):
+            return [text for value in part.values() for text in texts(value)]
+        return [str(text) for text in part] if isinstance(part, list) else [str(part)]
+
+    trained = {text.lower() for text in texts(wording())}
+    assert not trained & {text.lower() for wordings in UNSEEN.values() for text in wordings}
+
+
+def test_same_seed_same_rows_and_rows_are_what_training_reads() -> None:
+    balance = Balance(TRACKS)
+
+    def rows() -> list[dict[str, object]]:
+        return list(rows_of(RICH, count=3, rng=random.Random(5), balance=balance, most_turns=4))
+
+    assert rows() == rows()
+    assert all(row["audio"] == "a.flac" and row["turns"] for row in rows())
+    assert len({row["id"] for row in rows()}) == 3
+
+
+def test_balance_evens_a_lopsided_corpus() -> None:
+    with_drums = [replace(RICH, id=str(number)) for number in range(90)]
+    without = [
+        replace(RICH, id=f"n{number}", tags={"instrument": ("piano",)}, absent={"instrument": ("drums",)})
+        for number in range(10)
+    ]
+    balance, rng = Balance([*with_drums, *without]), random.Random(0)
+    kept = sum(balance.keeps("drums", True, rng) for _ in range(9000)) / 9000
+    assert kept == pytest.approx(10 / 90, abs=0.02)
+    assert balance.keeps("drums", False, rng)
+
+
+def test_missing_leaves_out_what_is_alike() -> None:
+    known = Knowledge(
+        Track("a", tags={"instrument": ("acoustic guitar", "violin")}, absent={"instrument": ("others",)})
+    )
+    assert not {"electric guitar", "banjo", "strings", "cello"} & set(known.missing)
+    assert {"trumpet", "brass", "piano"} <= set(known.missing)
+    assert {"guitar", "strings", "acoustic guitar", "violin"} == set(known.present)
+
+
+def test_a_track_with_guesses_goes_through_json() -> None:
+    assert Track.from_dict(RICH.to_dict()) == RICH
+    assert Track.from_dict(GUESSED.to_dict()) == GUESSED
