@@ -36,6 +36,7 @@ from mu_llama.writing import answer_batch, make_row
 DATA = Path(__file__).parents[1] / "data"
 SEED = 0
 BATCH = 32
+_KINDS = ("own_audio", "shuffled", "blind", "unseen_wording")
 SHORT, LONG = GenerationOptions(max_new_tokens=32), GenerationOptions(max_new_tokens=120)
 
 
@@ -77,7 +78,7 @@ def shuffled(asks: Sequence[Ask], rng: random.Random) -> list[int]:
 def score_task(
     listener: Listener, asks: Sequence[Ask], tracks: Sequence[HeardTrack], blind: HeardTrack
 ) -> dict[str, Any]:
-    """Scores with the own audio, another's, an average one, in unseen wordings, and of rules that don't ask the model."""
+    """Scores with the own audio, another's, an average one, in unseen wordings, and of rules that ask no model."""
     rng = random.Random(SEED)
 
     def right(rows: Sequence[HeardTrack], *, unseen: bool = False) -> tuple[float, list[str]]:
@@ -139,10 +140,10 @@ def score_descriptions(listener: Listener, tracks: Sequence[HeardTrack], known: 
     }
 
 
-def run(model: str, *, quick: bool = False) -> dict[str, Any]:
+def run(model: str, *, data: Path = DATA, quick: bool = False) -> dict[str, Any]:
     """Ask everything and score it; `quick` takes every fourth track."""
-    rows = list(read_lines(DATA / "mini_test.jsonl"))
-    features = load_file(DATA / "mini_test.safetensors")["features"].float()
+    rows = list(read_lines(data / "mini_test.jsonl"))
+    features = load_file(data / "mini_test.safetensors")["features"].float()
     if quick:
         rows, features = rows[::4], features[::4]
     listener = mu_llama.load(model, use_cache=False)
@@ -156,15 +157,15 @@ def run(model: str, *, quick: bool = False) -> dict[str, Any]:
     result: dict[str, Any] = {"model": listener.name, "tracks": len(rows), "tasks": {}}
     for name, asks in all_tasks(labels).items():
         result["tasks"][name] = score = score_task(listener, asks, tracks, blind)
-        print(f"{name:26} {score['questions']:4} own {score['own_audio']:5} shuffled {score['shuffled']:5} blind "
-              f"{score['blind']:5} unseen wording {score['unseen_wording']:5} tagger {score['tagger']}", flush=True)  # fmt: skip
-    answerable = [score for name, score in result["tasks"].items() if name not in ("can't tell", "no music")]
+        values = " ".join(f"{kind} {score[kind]}" for kind in ("questions", *_KINDS, "tagger"))
+        print(f"{name:26} {values}", flush=True)
+    unanswerable = ("can't tell", "no music")
+    answerable = [score for name, score in result["tasks"].items() if name not in unanswerable]
     asked = sum(score["questions"] for score in answerable)
     result["wrongly_refused"] = round(sum(score["refused"] * score["questions"] for score in answerable) / asked, 1)
     bands = [score for name, score in result["tasks"].items() if name.startswith("band: ")]
     result["bands"] = {
-        kind: round(sum(score[kind] for score in bands) / len(bands), 1)
-        for kind in ("own_audio", "shuffled", "blind", "unseen_wording", "above_shuffled")
+        kind: round(sum(score[kind] for score in bands) / len(bands), 1) for kind in (*_KINDS, "above_shuffled")
     }
     result["facts"] = score_facts(listener, tracks, rows)
     music = [place for place, about in enumerate(labels) if Knowledge(about).is_music]
@@ -178,7 +179,8 @@ def run(model: str, *, quick: bool = False) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mini")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with mini_test.jsonl and mini_test.safetensors")
     parser.add_argument("--quick", action="store_true", help="every fourth track, for a look during training")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/mini.json")
     arguments = parser.parse_args()
-    write_result("mini", run(arguments.model, quick=arguments.quick), path=arguments.out)
+    write_result("mini", run(arguments.model, data=arguments.data, quick=arguments.quick), path=arguments.out)

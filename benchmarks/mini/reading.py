@@ -72,6 +72,16 @@ def refuses(text: str) -> bool:
     return bool(_REFUSAL.search(text))
 
 
+def denies_music(text: str) -> bool:
+    """Whether an answer says that there is no music.
+
+    Example:
+        >>> denies_music("I hear no music, only noise."), denies_music("A piece of music.")
+        (True, False)
+    """
+    return bool(re.search(r"\bno music\b|\b(isn't|not) music\b", text, re.IGNORECASE))
+
+
 def contradictions(text: str, known: Knowledge) -> list[str]:
     """What a description claims against the labels: instruments, voices or drums that are ruled out."""
     wrong = []

@@ -4,52 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.mini.reading import named, refuses, says_voice, yes_or_no
+from benchmarks.mini.reading import denies_music, named, refuses, says_voice, yes_or_no
+from benchmarks.mini.tables import GENRES, UNSEEN
 from mu_llama.musicqa.dialogues.knowledge import Knowledge
 from mu_llama.musicqa.dialogues.wording import slots_of, wording
 from mu_llama.records import Track
 
-# Wordings that are not in the training text; tests/musicqa sees to that.
-UNSEEN = {
-    "solo": ("Say which instrument is being played here.", "What is the soloist playing?"),
-    "drums": ("Could you tell me whether any drums are in this recording?", "Any drumming going on here?"),
-    "presence": ("Tell me whether {a_thing} is part of this recording.", "Would a listener notice {a_thing} in here?"),
-    "voice": ("Could you tell me if a person is singing here?", "Any vocal part in this piece?"),
-    "ensemble": ("Would you call the performers a choir, an orchestra or a soloist?",),
-    "genre": ("If you had to name a genre, what would it be?", "In a record shop, on which genre's shelf does this belong?"),
-    "tags": ("Could one describe this as {style}?", "Is {style} a fitting label for it?"),
-    "energy": ("How would you rate its energy: low, medium or high?",),
-    "valence": ("Would you say the mood is dark, neutral or bright here?",),
-    "choice": ("Only one of these is in the music. Which? {options}",),
-    "refusals": (
-        "Do you know the performer's name?", "In what decade did they record it?", "Can you quote the first line of the song?",
-        "Whose composition is it?", "Which record company put this out?", "Is the band famous?",
-    ),
-}  # fmt: skip
 _FAMILIES = ("guitar", "bass", "brass", "organ", "strings", "synthesizer", "piano")
 _MOST_OF_A_CLASS = 40
-# Styles and makers' words, by the words that count as saying them.
-GENRES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("orchestral", ("orchestral",), ("orchestra", "classical", "film", "symphon")),
-    ("death metal", ("metal",), ("metal", "hard rock")),
-    ("electronic", ("electronic",), ("electronic", "techno", "ambient", "house", "trance", "electro", "dance")),
-    ("chiptune", ("chiptune",), ("chiptune", "8-bit", "electronic", "techno")),
-    ("rap", ("hip-hop",), ("hip-hop", "rap")),
-    ("ragtime", ("ragtime",), ("ragtime",)),
-    ("jazz", ("jazz", "swing"), ("jazz", "swing", "big band", "blues")),
-    ("rock", ("rock", "punk"), ("rock", "punk", "metal")),
-    ("chamber music", ("chamber",), ("chamber", "classical")),
-    ("choral", ("chorale", "madrigal", "vocal music"), ("choral", "madrigal", "baroque", "renaissance", "classical")),
-    ("folk", ("Irish", "British", "folk", "bluegrass", "country"), ("irish", "british", "folk", "traditional", "country",
-                                                                   "bluegrass", "jig", "reel", "hornpipe")),
-    ("dance", ("techno", "house", "trance", "dance", "disco", "drum and bass"), ("techno", "house", "trance", "dance",
-                                                                                "electronic", "disco", "drum and bass")),
-    ("latin", ("bossa", "samba", "salsa", "cha-cha", "rhumba", "tango"), ("bossa", "samba", "salsa", "cha-cha", "rhumba",
-                                                                          "bolero", "tango", "latin")),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -149,21 +114,30 @@ def voice(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
         if track.source == "mini E" and known.has_voice is not None:
             there = known.has_voice
             heard = bool(known.guessed("top voice"))
-            asks.append(Ask(row, _asked("voice", "questions", rng), _unseen("voice", rng), "sung" if there else "instrumental",
+            truth = "sung" if there else "instrumental"
+            asks.append(Ask(row, _asked("voice", "questions", rng), _unseen("voice", rng), truth,
                             lambda text, there=there: says_voice(text) == there, heard == there))  # fmt: skip
     return _evened(asks, rng, 80)
+
+
+_ENSEMBLES = {"choir": ("choir",), "orchestra": ("orchestra",), "solo": ("solo", "one player", "alone")}
+
+
+def _says_only(text: str, name: str, words: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether a text holds words of one class and none of another."""
+    said = {other for other, own in words.items() if any(word in text.lower() for word in own)}
+    return said == {name}
 
 
 def ensemble(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
     """Choir, orchestra or solo."""
     asks = []
-    words = {"choir": ("choir",), "orchestra": ("orchestra",), "solo": ("solo", "one player", "alone")}
     for row, track in enumerate(tracks):
         name = (Knowledge(track).one("ensemble") or "").replace("string orchestra", "orchestra")
-        if name in words and track.source[-1] in "BCF":
-            asks.append(Ask(row, "Is this a choir, an orchestra, a band or a solo?", _unseen("ensemble", rng), name,
-                            lambda text, name=name: any(word in text.lower() for word in words[name])
-                            and not any(w in text.lower() for other in words if other != name for w in words[other])))  # fmt: skip
+        if name in _ENSEMBLES and track.source[-1] in "BCF":
+            question = "Is this a choir, an orchestra, a band or a solo?"
+            asks.append(Ask(row, question, _unseen("ensemble", rng), name,
+                            lambda text, name=name: _says_only(text, name, _ENSEMBLES)))  # fmt: skip
     return _evened(asks, rng)
 
 
@@ -208,19 +182,21 @@ def tags(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
     return asks
 
 
+_LEVELS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "energy": {"low": ("low", "calm, "), "medium": ("medium",), "high": ("high",)},
+    "valence": {"dark": ("dark",), "neutral": ("neutral",), "bright": ("bright",)},
+}
+
+
 def level(tracks: Sequence[Track], rng: random.Random, *, kind: str) -> list[Ask]:
     """Energy (low, medium, high) or valence (dark, neutral, bright): another model's guesses, evened."""
     question = {"energy": "Is the energy low, medium or high?", "valence": "Is the mood dark, neutral or bright?"}[kind]
-    said = {"low": ("low", "calm", "gentle"), "medium": ("medium", "moderate", "neither calm"), "high": ("high", "powerful"),
-            "dark": ("dark",), "neutral": ("neutral",), "bright": ("bright",)}  # fmt: skip
-    asks = []
+    words, asks = _LEVELS[kind], []
     for row, track in enumerate(tracks):
         name = next(iter(Knowledge(track).guessed(kind)), None)
         if name:
-            others = [word for other, words in said.items() if other != name for word in words]
             asks.append(Ask(row, question, _unseen(kind, rng), name,
-                            lambda text, name=name, others=others: any(word in text.lower() for word in said[name])
-                            and (name == "medium" or not any(word in text.lower() for word in others))))  # fmt: skip
+                            lambda text, name=name: _says_only(text, name, words)))  # fmt: skip
     return _evened(asks, rng)
 
 
@@ -252,14 +228,15 @@ def refusals(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
 
 
 def no_music(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
-    """Speech and noise: no music, whatever is asked; and music is music."""
+    """Speech and noise: no music, whatever is asked."""
     asks = []
     for row, track in enumerate(tracks):
-        if not Knowledge(track).is_music:
+        known = Knowledge(track)
+        if not known.is_music:
             question = rng.choice(("What genre is this?", "What instruments do you hear?", "Describe this music."))
-            asks.append(Ask(row, question, "Tell me what is going on in this clip.", Knowledge(track).one("sound") or "",
-                            lambda text: "music" in text.lower() and yes_or_no(text) is not True
-                            and any(word in text.lower() for word in ("no music", "isn't music", "not music"))))  # fmt: skip
+            asks.append(
+                Ask(row, question, "Tell me what is going on in this clip.", known.one("sound") or "", denies_music)
+            )
     return _evened(asks, rng)
 
 

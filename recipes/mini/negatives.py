@@ -22,7 +22,13 @@ _SPOKEN: dict[Split, tuple[str, ...]] = {
 }
 """Voices of espeak-ng; each is heard in one split only."""
 _NUM_RECORDINGS = {"train": 40, "val": 4, "test": 14}
-_WORDS = ["the", "weather", "tomorrow", "will", "be", "mostly", "cloudy", "with", "some", "rain", "in", "the", "north", "please", "leave", "your", "message", "after", "the", "tone", "and", "we", "will", "call", "you", "back", "our", "next", "meeting", "takes", "place", "on", "Monday", "at", "nine", "she", "opened", "the", "door", "and", "looked", "at", "the", "empty", "street", "for", "a", "while", "nobody", "said", "a", "word", "then", "he", "asked", "whether", "the", "train", "to", "the", "coast", "had", "already", "left", "water", "boils", "at", "one", "hundred", "degrees", "remember", "to", "buy", "bread", "milk", "and", "seven", "apples", "the", "committee", "has", "not", "decided", "yet"]
+_TEXT = """
+    the weather tomorrow will be mostly cloudy with some rain in the north please leave your message after the tone
+    and we will call you back our next meeting takes place on Monday at nine she opened the door and looked at the
+    empty street for a while nobody said a word then he asked whether the train to the coast had already left water
+    boils at one hundred degrees remember to buy bread milk and seven apples the committee has not decided yet
+"""
+_WORDS = tuple(_TEXT.split())
 _LICENCE_SPOKEN = "spoken by espeak-ng (GPL-3+)"
 _LICENCE_RECORDED = "LGPL-2.1 (codec2)"
 

@@ -147,16 +147,10 @@ class Listener:
             One record for each track and question, tracks outermost, in order. A track that can't be heard or a
             question that can't be asked gives `Failure` records, and the others are answered.
         """
-        return list(
-            self.iterate_many(
-                audios,
-                questions,
-                options=options,
-                batch_size=batch_size,
-                offset_s=offset_s,
-                duration_s=duration_s,
-            )
+        rows = self.iterate_many(
+            audios, questions, options=options, batch_size=batch_size, offset_s=offset_s, duration_s=duration_s
         )
+        return list(rows)
 
     def iterate_many(
         self,

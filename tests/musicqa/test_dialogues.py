@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.mini.reading import named, refuses, says_voice, yes_or_no
-from benchmarks.mini.tasks import UNSEEN
+from benchmarks.mini.tables import UNSEEN
 from mu_llama.musicqa.dialogues.balance import Balance
 from mu_llama.musicqa.dialogues.character import pace_of
 from mu_llama.musicqa.dialogues.dialogue import compose, rows_of
@@ -93,7 +93,7 @@ def test_voices_follow_the_labels() -> None:
 
 def test_guesses_are_hedged() -> None:
     hedge = re.compile(
-        r"probably|sounds?|think|would (say|call)|I could imagine|wouldn't|seems|doesn't sound|don't hear|could|might|fit",
+        r"probably|sounds?|think|would (say|call)|imagine|wouldn't|seems|don't hear|could|might|fit",
         re.IGNORECASE,
     )
     plain = ("facts", "cannot", "pace", "no_music", "caption")

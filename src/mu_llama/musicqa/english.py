@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 # Names that take no article: plurals and what can't be counted.
 _BARE = frozenset(
-    ("drums", "strings", "bowed strings", "percussion", "hand percussion", "brass", "woodwinds", "bells", "claps", "bongos", "congas",
-     "timpani", "turntables", "bagpipes", "steel drums", "rap vocals", "spoken word", "opera singing", "whistling",
-     "beatboxing", "tabla", "taiko")
+    ("drums", "strings", "bowed strings", "percussion", "hand percussion", "brass", "woodwinds", "bells", "claps",
+     "bongos", "congas", "timpani", "turntables", "bagpipes", "steel drums", "rap vocals", "spoken word",
+     "opera singing", "whistling", "beatboxing", "tabla", "taiko")
 )  # fmt: skip
 _PROPER = {"french horn": "French horn"}
 # Sounds of first letters, not letters.

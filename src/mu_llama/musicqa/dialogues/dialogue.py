@@ -29,7 +29,8 @@ def compose(track: Track, *, num_turns: int, rng: random.Random, balance: Balanc
         balance: evens yes and no out over a corpus.
 
     Example:
-        >>> track = Track("a", tags={"instrument": ("violin",), "ensemble": ("solo",)}, absent={"instrument": ("others",)})
+        >>> tags = {"instrument": ("violin",), "ensemble": ("solo",)}
+        >>> track = Track("a", tags=tags, absent={"instrument": ("others",)})
         >>> turns = compose(track, num_turns=3, rng=random.Random(0))
         >>> len(turns), all(turn.answer for turn in turns)
         (3, True)

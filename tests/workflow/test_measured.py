@@ -1,0 +1,113 @@
+"""Measured facts in prompts: only when asked for, only for models that read them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mu_llama.answers import HeardTrack
+from mu_llama.audio.facts import Fact, Facts
+from mu_llama.audio.waveform import Waveform
+from mu_llama.listener import Listener
+from mu_llama.measured import Measured, in_words, measure_in_words, topics_of, with_measured
+from mu_llama.prompts import Turn
+from mu_llama.writing import make_row
+
+
+@pytest.mark.parametrize(
+    ("question", "topics"),
+    [
+        ("What is the tempo in BPM?", ("tempo",)),
+        ("How fast is it?", ("tempo",)),
+        ("Is it slow or fast?", ("tempo",)),
+        ("What key is this in?", ("key",)),
+        ("Is it in major or minor?", ("key",)),
+        ("Tempo and key, please", ("tempo", "key")),
+        ("How loud is the recording?", ("loudness",)),
+        ("How long does it last?", ("duration",)),
+        ("Do you hear a keyboard?", ()),
+        ("What is the lead instrument?", ()),
+        ("Describe the audio", ()),
+        ("Write a caption with the tempo", ()),
+    ],
+)
+def test_topics(question: str, topics: tuple[str, ...]) -> None:
+    assert topics_of(question) == topics
+
+
+def test_words_say_what_is_unsure() -> None:
+    facts = Facts(61.0, Fact(120.4, 0.9, "m", (60.2,)), Fact("A minor", 0.4, "m"), Fact(-14.25, 1.0, "m"))
+    words = in_words(facts)
+    assert words["tempo"] == Measured("120 BPM")
+    assert words["key"] == Measured("A minor", is_sure=False)
+    assert words["duration"].text == "1:01 minutes"
+    assert with_measured("Q?", {"key": words["key"]}) == "Q?\nMeasured: key A minor (unsure)"
+    assert set(in_words(Facts(3.0, None, None, None))) == {"duration"}
+
+
+class Counting:
+    """Gives facts and counts how often."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> dict[str, Measured]:
+        self.calls += 1
+        return {"tempo": Measured("97 BPM"), "key": Measured("D major", is_sure=False)}
+
+
+@pytest.fixture
+def counting() -> Counting:
+    return Counting()
+
+
+@pytest.fixture
+def track(tiny: Listener, tracks: list[Path], counting: Counting) -> HeardTrack:
+    return replace(tiny.listen(tracks[0]), measure=counting)
+
+
+def prompt(listener: Listener, track: HeardTrack, *turns: Turn, reads: bool) -> str:
+    opened = listener.opened
+    parts = replace(opened.parts, template=replace(opened.parts.template, reads_measured=reads))
+    row = make_row(replace(opened, parts=parts), track, turns)
+    return opened.tokenizer.decode(row.prompt)
+
+
+def test_the_prompt_carries_what_is_asked_for(tiny: Listener, track: HeardTrack, counting: Counting) -> None:
+    turns = (Turn("How many BPM?", "97."), Turn("And the key?"))
+    text = prompt(tiny, track, *turns, reads=True)
+    assert text.count("Measured: tempo 97 BPM") == 1  # earlier turns keep their facts
+    assert text.count("Measured: key D major (unsure)") == 1
+
+
+def test_nothing_is_measured_unasked(tiny: Listener, track: HeardTrack, counting: Counting) -> None:
+    assert "Measured" not in prompt(tiny, track, Turn("Are there drums?"), reads=True)
+    assert "Measured" not in prompt(tiny, track, Turn("What is the tempo?"), reads=False)
+    assert counting.calls == 0
+
+
+def test_a_track_is_measured_once(tiny: Listener, tracks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[object] = []
+    monkeypatch.setattr("mu_llama.listener.measure_in_words", lambda audio, **_: heard.append(audio) or {})
+    track = tiny.listen(tracks[0])
+    assert not heard
+    track.measure()
+    track.measure()
+    assert heard == [tracks[0]]
+
+
+def test_what_cannot_be_measured_is_said_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.txt").write_text("no sound")
+    with caplog.at_level(logging.WARNING):
+        assert measure_in_words(tmp_path / "a.txt", offset_s=0.0, duration_s=None) == {}
+    assert "not measured" in caplog.text
+
+
+def test_a_waveform_is_measured_within_its_range() -> None:
+    rng = np.random.default_rng(0)
+    sound = Waveform(rng.normal(0, 0.1, 16000 * 10).astype(np.float32), 16000)
+    assert measure_in_words(sound, offset_s=0.0, duration_s=None)["duration"].text == "0:10 minutes"
