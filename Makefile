@@ -8,7 +8,7 @@ TORCH  ?= cpu
 # What `make docs` writes pages about.
 API := $(addprefix mu_llama.,listener answers conversation generation prompts errors audio encoders model checkpoints training musicqa records)
 
-.PHONY: ask test check check-slow lint bench docs clean
+.PHONY: ask test check check-slow lint bench docs mini clean
 
 ask: $(VENV)/.run
 	@test -n "$$AUDIO" || { echo 'usage: make ask AUDIO=file QUESTION="..."' >&2; exit 2; }
@@ -32,6 +32,10 @@ check-slow: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run
 
+# From nothing to a trained and scored mini, about three hours on two cores; stop and start it as you like.
+mini: $(VENV)/.dev
+	$(BIN)/python recipes/mini/make.py
+
 docs: $(VENV)/.dev
 	$(BIN)/pdoc $(API) --output-directory site
 
@@ -47,5 +51,5 @@ $(VENV)/.run: pyproject.toml constraints.txt scripts/install_torch.sh
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,train,musicqa,ray,facts]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,train,musicqa,ray,facts,demo]'
 	@touch $@

@@ -165,7 +165,7 @@ def run(model: str, *, data: Path = DATA, quick: bool = False) -> dict[str, Any]
     result["wrongly_refused"] = round(sum(score["refused"] * score["questions"] for score in answerable) / asked, 1)
     bands = [score for name, score in result["tasks"].items() if name.startswith("band: ")]
     result["bands"] = {
-        kind: round(sum(score[kind] for score in bands) / len(bands), 1) for kind in (*_KINDS, "above_shuffled")
+        kind: round(sum(score[kind] for score in bands) / max(1, len(bands)), 1) for kind in (*_KINDS, "above_shuffled")
     }
     result["facts"] = score_facts(listener, tracks, rows)
     music = [place for place, about in enumerate(labels) if Knowledge(about).is_music]

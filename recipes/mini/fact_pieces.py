@@ -1,17 +1,22 @@
 """Render whole pieces with known tempo and key, for benchmarks/facts.py: 100 bands, 80 tunes and 20 chorales.
 
+Recordings of two bands, with the tempo of their note charts, are added as the group `real`.
+
 Run in the data environment after the plans are made: python recipes/mini/fact_pieces.py --work DIR
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 from notes import read_midi
 from plans import RATE_HZ, default_work_dir, read_plans, seeded, write_jsonl
+from recordings import recordings
 from render import Renderer
 
 AMOUNTS = {"A": 100, "C": 80, "B": 20}
@@ -33,8 +38,18 @@ def render_pieces(work_dir: Path) -> None:
             soundfile.write(work_dir / path, sound * (0.89 / max(1e-6, float(np.abs(sound).max()))), RATE_HZ)
             labels = {name: plan.labels.get(name) for name in ("tempo_bpm", "meter", "key", "mode")}
             rows.append({"id": plan.id, "path": path.as_posix(), "group": group, **labels})
+    rows += _real(work_dir)
     write_jsonl(work_dir / "pieces.jsonl", rows)
     print(f"{len(rows)} pieces -> {work_dir / 'pieces.jsonl'}")
+
+
+def _real(work_dir: Path) -> Iterator[dict[str, Any]]:
+    known = {"meter": None, "key": None, "mode": None}
+    for track in recordings(work_dir):
+        tempo = track.labels.get("tempo_bpm")
+        if tempo:
+            path = track.path.relative_to(work_dir).as_posix()
+            yield {"id": track.work, "path": path, "group": "real", "tempo_bpm": tempo, **known}
 
 
 if __name__ == "__main__":

@@ -178,26 +178,31 @@ def _singularity(work_dir: Path) -> Iterator[Track]:
 _SOURCES = (_wesnoth, _warzone, _nexuiz, _ufoai, _supertux, _fillets, _frets_on_fire, _singularity)
 
 
+def recordings(work_dir: Path) -> Iterator[Track]:
+    """Every recording of every package."""
+    for source in _SOURCES:
+        yield from source(work_dir)
+
+
 def make_plans(work_dir: Path) -> None:
     """Plan excerpts spread evenly over every track, never overlapping."""
     plans: list[Plan] = []
-    for source in _SOURCES:
-        for track in source(work_dir):
-            length_s = soundfile.info(track.path).duration
-            room_s = length_s - 2 * _MARGIN_S
-            num = min(scaled(track.num_clips), int(room_s / CLIP_S))
-            rng = seeded("recording", track.path.name)
-            for k in range(num):
-                slot_s = room_s / num
-                start_s = round(_MARGIN_S + k * slot_s + rng.uniform(0, slot_s - CLIP_S), 2)
-                name = re.sub(r"[^A-Za-z0-9]+", "_", f"{track.work.split(':')[0]}_{track.path.stem}")
-                path = track.path.relative_to(work_dir).as_posix()
-                split = track.split or split_of(track.work)
-                labels = dict(track.labels)
-                if "instruments" in labels:
-                    labels["instruments_complete"] = False
-                clip_id = f"F-{split}-{name}-{k}"
-                plans.append(Plan(clip_id, "F", track.work, split, path, track.licence, None, start_s, labels))
+    for track in recordings(work_dir):
+        length_s = soundfile.info(track.path).duration
+        room_s = length_s - 2 * _MARGIN_S
+        num = min(scaled(track.num_clips), int(room_s / CLIP_S))
+        rng = seeded("recording", track.path.name)
+        for k in range(num):
+            slot_s = room_s / num
+            start_s = round(_MARGIN_S + k * slot_s + rng.uniform(0, slot_s - CLIP_S), 2)
+            name = re.sub(r"[^A-Za-z0-9]+", "_", f"{track.work.split(':')[0]}_{track.path.stem}")
+            path = track.path.relative_to(work_dir).as_posix()
+            split = track.split or split_of(track.work)
+            labels = dict(track.labels)
+            if "instruments" in labels:
+                labels["instruments_complete"] = False
+            clip_id = f"F-{split}-{name}-{k}"
+            plans.append(Plan(clip_id, "F", track.work, split, path, track.licence, None, start_s, labels))
     write_plans(work_dir, "F", plans)
 
 

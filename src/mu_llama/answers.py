@@ -72,6 +72,8 @@ class HeardTrack:
     """Seconds that were heard, as (start, end)."""
     listen_s: float
     """How long listening took."""
+    features: Tensor | None = None
+    """What the encoder heard, (L, D)."""
     measure: Callable[[], Mapping[str, Measured]] = dict
     """Gives measured facts by name, for models that read them; slow the first time."""
 

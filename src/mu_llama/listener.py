@@ -80,7 +80,8 @@ class Listener:
         """
         start = time.perf_counter() if since is None else since
         conditioning = self.opened.model.condition(features.values[None], blend=self.blend)[0]
-        return HeardTrack(name, conditioning, features.heard, listen_s=time.perf_counter() - start)
+        listen_s = time.perf_counter() - start
+        return HeardTrack(name, conditioning, features.heard, listen_s=listen_s, features=features.values)
 
     def ask(
         self,

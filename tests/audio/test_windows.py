@@ -12,7 +12,7 @@ import soundfile
 
 from mu_llama.audio.resample import sinc_resample
 from mu_llama.audio.waveform import Waveform
-from mu_llama.audio.windows import FULL, PUBLISHED, WindowPlan, heard_seconds, stream_windows
+from mu_llama.audio.windows import FULL, PUBLISHED, WindowPlan, merge_spans, stream_windows
 from mu_llama.errors import AudioError, ConfigError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "set_a"
@@ -67,7 +67,7 @@ def test_full_hears_every_second(seconds: float, expected: list[tuple[float, flo
     windows = list(stream_windows(track, rate_hz=1000))
     np.testing.assert_allclose([(w.start_s, w.end_s) for w in windows], expected)
     np.testing.assert_array_equal(np.concatenate([w.waveform.samples for w in windows]), track.samples)
-    np.testing.assert_allclose(heard_seconds(windows), [(0, seconds)])
+    np.testing.assert_allclose(merge_spans((window.start_s, window.end_s) for window in windows), [(0, seconds)])
     assert [FULL.weight(w) for w in windows] == pytest.approx([end - start for start, end in expected])
 
 
@@ -149,7 +149,7 @@ def test_published_windows_share_one_resampling() -> None:
     assert [(w.start_s, w.end_s) for w in windows] == [(0, 60), (60, 120), (120, 180)]
     np.testing.assert_allclose(np.concatenate([w.waveform.samples for w in windows]), whole[:5400], atol=1e-6)
     assert [PUBLISHED.weight(w) for w in windows] == [1, 1, 1]
-    assert heard_seconds(windows) == [(0, 180)]
+    assert merge_spans((window.start_s, window.end_s) for window in windows) == [(0, 180)]
 
 
 def test_published_considers_only_the_part_asked_for(two_hours: Path) -> None:

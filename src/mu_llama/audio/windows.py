@@ -144,16 +144,15 @@ def stream_windows(
             first = last
 
 
-def heard_seconds(windows: Iterable[Window]) -> list[tuple[float, float]]:
-    """Merge windows to the intervals (start_s, end_s) they cover, in order.
+def merge_spans(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Join stretches (start_s, end_s) that touch, in order.
 
     Example:
-        >>> sound = Waveform(np.zeros(8, dtype=np.float32), 8)
-        >>> heard_seconds([Window(0, 1, sound), Window(1, 2, sound), Window(5, 6, sound)])
-        [(0, 2), (5, 6)]
+        >>> merge_spans([(0.0, 60.0), (60.0, 70.0), (90.0, 100.0)])
+        [(0.0, 70.0), (90.0, 100.0)]
     """
     merged: list[tuple[float, float]] = []
-    for start_s, end_s in sorted((window.start_s, window.end_s) for window in windows):
+    for start_s, end_s in sorted(spans):
         if merged and start_s <= merged[-1][1] + 1e-6:
             merged[-1] = (merged[-1][0], max(end_s, merged[-1][1]))
         else:

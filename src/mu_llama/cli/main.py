@@ -11,6 +11,7 @@ from mu_llama import __version__
 from mu_llama.cli.ask import ask
 from mu_llama.cli.chat import chat
 from mu_llama.cli.convert import convert
+from mu_llama.cli.demo import demo
 from mu_llama.cli.facts import facts
 from mu_llama.cli.info import info
 from mu_llama.cli.musicqa import musicqa_app
@@ -28,6 +29,7 @@ typer_app = typer.Typer(
 typer_app.command()(ask)
 typer_app.command()(chat)
 typer_app.command()(convert)
+typer_app.command()(demo)
 typer_app.command()(facts)
 typer_app.command()(info)
 typer_app.command()(train)

@@ -128,6 +128,19 @@ class MusicnnEncoder:
         features = self.listen(window).averaged()
         return torch.cat([getattr(features, part) for part in self.parts], -1)
 
+    def tag_probabilities(self, values: torch.Tensor) -> dict[str, float]:
+        """Read each tag's probability out of a track's features (1, D): `msd:rock` and so on, likeliest first.
+
+        Empty where the encoding holds no tag logits.
+        """
+        if "tag_logits" not in self.parts:
+            return {}
+        num_variants = len(self.tag_names) // _PART_WIDTHS["tag_logits"]
+        start = sum(_PART_WIDTHS[part] for part in self.parts[: self.parts.index("tag_logits")]) * num_variants
+        probabilities = torch.sigmoid(values[0, start : start + len(self.tag_names)]).tolist()
+        named = zip(self.tag_names, probabilities, strict=True)
+        return dict(sorted(named, key=lambda item: -item[1]))
+
     @torch.inference_mode()
     def listen(self, window: Waveform) -> MusicnnFeatures:
         """Hear one window patch by patch; arguments and errors as for `encode`."""

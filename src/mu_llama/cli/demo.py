@@ -1,0 +1,72 @@
+"""`mu-llama demo`: talk about a track in the browser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mu_llama.cli import options as opt
+from mu_llama.errors import ConfigError, MuLlamaError
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Where the page is served, and what it takes."""
+
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets everybody on the network in.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int | None, typer.Option(help="Port.", show_default="a free one from 7860 on")] = None
+    share: Annotated[bool, typer.Option(help="Make a public address through gradio's servers.")] = False
+    auth: Annotated[
+        str | None,
+        typer.Option(help="NAME:PASSWORD that visitors must give.", show_default=False, envvar="MU_LLAMA_DEMO_AUTH"),
+    ] = None
+    likes: Annotated[
+        Path | None, typer.Option(help="Save likes and dislikes of answers to this JSONL file.", show_default=False)
+    ] = None
+    most_mb: Annotated[int, typer.Option("--most-mb", min=1, help="Largest file, in megabytes.")] = 200
+    most_minutes: Annotated[float, typer.Option("--most-minutes", min=0.1, help="Longest track, in minutes.")] = 60.0
+
+
+@opt.records_expanded
+def demo(model: opt.ModelOptions = opt.ModelOptions(), serving: ServeOptions = ServeOptions()) -> None:
+    """Talk about a track in the browser; needs pip install 'mu-llama[demo]'.
+
+    Only this machine can see the page, unless --host or --share says otherwise.
+    """
+    try:
+        pair = _name_and_password(serving.auth)
+        try:
+            from mu_llama.app.page import Serving, build_page, serve
+        except ImportError as error:
+            raise ConfigError("the demo needs gradio; run: pip install 'mu-llama[demo]'") from error
+        from mu_llama.app.chat import Desk, Limits
+
+        limits = Limits(most_mb=serving.most_mb, most_minutes=serving.most_minutes)
+        desk = Desk(opt.load_listener(model), limits=limits, likes=serving.likes)
+        examples = _examples()
+        where = Serving(serving.host, serving.port, serving.share, pair)
+        serve(build_page(desk, examples=examples), where, most_mb=limits.most_mb, examples=examples)
+    except MuLlamaError as error:
+        raise opt.fail(error) from None
+    except OSError as error:
+        raise opt.fail(f"the page can't be served: {error}; choose another --port") from None
+
+
+def _name_and_password(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    name, colon, password = text.partition(":")
+    if not (name and colon and password):
+        raise ConfigError("--auth has no name, colon and password; expected NAME:PASSWORD")
+    return name, password
+
+
+def _examples() -> list[Path]:
+    """The clips of a checkout; an installed package has none."""
+    folder = Path(__file__).parents[3] / "examples" / "audio"
+    return sorted(folder.glob("*.ogg"))
