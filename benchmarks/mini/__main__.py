@@ -111,7 +111,7 @@ def score_facts(listener: Listener, tracks: Sequence[HeardTrack], rows: Sequence
     """Whether an answer about tempo or key says what was measured."""
     asked, values = [], []
     for track, row in zip(tracks, rows, strict=True):
-        measured = {name: Measured(text, sure) for name, (text, sure) in row["measured"].items()}
+        measured = {name: Measured(text, confidence) for name, (text, confidence) in row["measured"].items()}
         if not measured:
             continue
         heard = replace(track, measure=lambda measured=measured: measured)

@@ -55,7 +55,7 @@ def write_test_set(work: Path, out: Path) -> None:
         values = hearing.hear(track.audio).values
         tags = dict(zip(encoder.tag_names, torch.sigmoid(values[0, -100:]).tolist(), strict=True))
         facts = in_words(measure_facts(track.audio)) if number % _MEASURED_EVERY == 0 else {}
-        measured = {name: (fact.text, fact.is_sure) for name, fact in facts.items() if name in ("tempo", "key")}
+        measured = {name: (fact.text, fact.confidence) for name, fact in facts.items() if name in ("tempo", "key")}
         features.append(values)
         rows.append({**_with_tops(track, tags).to_dict(), "measured": measured})
     out.mkdir(parents=True, exist_ok=True)

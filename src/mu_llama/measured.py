@@ -36,8 +36,13 @@ class Measured:
 
     text: str
     """Value with its unit: `120 BPM`, `A minor`."""
-    is_sure: bool = True
-    """Whether it is stated plainly."""
+    confidence: float = 1.0
+    """From 0 to 1."""
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it is stated plainly."""
+        return self.confidence >= SURE_FROM
 
 
 def in_words(facts: Facts) -> dict[str, Measured]:
@@ -49,11 +54,11 @@ def in_words(facts: Facts) -> dict[str, Measured]:
     """
     words = {"duration": Measured(f"{int(facts.duration_s // 60)}:{int(facts.duration_s % 60):02d} minutes")}
     if (tempo := facts.tempo_bpm) is not None:
-        words["tempo"] = Measured(f"{float(tempo.value):.0f} BPM", tempo.confidence >= SURE_FROM)
+        words["tempo"] = Measured(f"{float(tempo.value):.0f} BPM", tempo.confidence)
     if (key := facts.key) is not None:
-        words["key"] = Measured(str(key.value), key.confidence >= SURE_FROM)
+        words["key"] = Measured(str(key.value), key.confidence)
     if (level := facts.loudness_lufs) is not None:
-        words["loudness"] = Measured(f"{float(level.value):.1f} LUFS", level.confidence >= SURE_FROM)
+        words["loudness"] = Measured(f"{float(level.value):.1f} LUFS", level.confidence)
     return words
 
 
@@ -86,7 +91,7 @@ def with_measured(question: str, facts: Mapping[str, Measured]) -> str:
     """Put what was measured under a question, as the model was trained to read it.
 
     Example:
-        >>> print(with_measured("How fast is it?", {"tempo": Measured("120 BPM", is_sure=False)}))
+        >>> print(with_measured("How fast is it?", {"tempo": Measured("120 BPM", confidence=0.5)}))
         How fast is it?
         Measured: tempo 120 BPM (unsure)
     """

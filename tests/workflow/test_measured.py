@@ -42,8 +42,8 @@ def test_topics(question: str, topics: tuple[str, ...]) -> None:
 def test_words_say_what_is_unsure() -> None:
     facts = Facts(61.0, Fact(120.4, 0.9, "m", (60.2,)), Fact("A minor", 0.4, "m"), Fact(-14.25, 1.0, "m"))
     words = in_words(facts)
-    assert words["tempo"] == Measured("120 BPM")
-    assert words["key"] == Measured("A minor", is_sure=False)
+    assert words["tempo"] == Measured("120 BPM", 0.9)
+    assert words["key"] == Measured("A minor", 0.4)
     assert words["duration"].text == "1:01 minutes"
     assert with_measured("Q?", {"key": words["key"]}) == "Q?\nMeasured: key A minor (unsure)"
     assert set(in_words(Facts(3.0, None, None, None))) == {"duration"}
@@ -57,7 +57,7 @@ class Counting:
 
     def __call__(self) -> dict[str, Measured]:
         self.calls += 1
-        return {"tempo": Measured("97 BPM"), "key": Measured("D major", is_sure=False)}
+        return {"tempo": Measured("97 BPM"), "key": Measured("D major", 0.3)}
 
 
 @pytest.fixture

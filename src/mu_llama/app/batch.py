@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -96,9 +97,11 @@ def _write_sidecars(rows: Sequence[Row], path: Path) -> None:
     for name, _, answer, _ in rows:
         if answer:
             texts.setdefault(name, []).append(answer)
+    stems = Counter(Path(name).stem for name in texts)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, answers in texts.items():
-            archive.writestr(f"{Path(name).stem}.txt", "\n\n".join(answers) + "\n")
+            stem = Path(name).stem
+            archive.writestr(f"{stem if stems[stem] == 1 else name}.txt", "\n\n".join(answers) + "\n")
 
 
 def _not_a_formula(cell: str) -> str:

@@ -69,6 +69,9 @@ def _told_on_the_way(function: Callable[..., Iterator[Any]]) -> Callable[..., It
 
 def _sentence(error: MuLlamaError) -> str:
     text = " ".join(str(error).split())
+    first = text.split(" ", 1)[0]
+    if "." in first.rstrip("."):  # a file's name
+        return text + ("" if text.endswith(".") else ".")
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
@@ -99,7 +102,7 @@ class Page:
         if not token:
             return []
         measured = self.desk.held(token).track.measure()
-        return [[name, fact.text, "sure" if fact.is_sure else "unsure"] for name, fact in measured.items()]
+        return [[name, fact.text, f"{fact.confidence:.2f}"] for name, fact in measured.items()]
 
     def ask(
         self, question: str, messages: list[Message], token: str, stopped: Stopped, *settings: Any

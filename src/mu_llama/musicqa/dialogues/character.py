@@ -149,7 +149,7 @@ def _random_value(topic: str, say: Say) -> tuple[str, bool]:
 
 
 def _measured(question: str, say: Say, *, sure: bool = True, **values: str) -> tuple[str, bool]:
-    return with_measured(question, {name: Measured(text, is_sure=sure) for name, text in values.items()}), sure
+    return with_measured(question, {name: Measured(text, 1.0 if sure else 0.0) for name, text in values.items()}), sure
 
 
 TOPICS: Mapping[Topic, float] = {
