@@ -35,15 +35,24 @@ def score(rows: Sequence[dict[str, Any]], measured: Sequence[Facts]) -> dict[str
     ]
     mode = [str(f.value).endswith(r["mode"]) for r, f in mode_known]
     sure_tempo = [ok for ok, (_, f) in zip(octave, tempi, strict=True) if f.confidence >= SURE_FROM]
+    exact = [tempo_fits(float(f.value), r["tempo_bpm"]) for r, f in tempi]
+    sure_exact = [ok for ok, (_, f) in zip(exact, tempi, strict=True) if f.confidence >= SURE_FROM]
+    whole = [
+        ok and r["mode"] in (None, str(f.value).rsplit(" ", 1)[1])
+        for ok, (r, f) in zip(tonic, keys, strict=True)
+        if f.confidence >= SURE_FROM and r["mode"] in ("major", "minor", None)
+    ]
     sure_key = [ok for ok, (_, f) in zip(tonic, keys, strict=True) if f.confidence >= SURE_FROM]
     return {
         "tempo_or_octave": _share(octave),
-        "tempo_exact": _share([tempo_fits(float(f.value), r["tempo_bpm"]) for r, f in tempi]),
+        "tempo_exact": _share(exact),
         "tonic": _share(tonic),
         "mode_of_right_tonic": _share(mode),
         "sure_tempo_right": _share(sure_tempo),
+        "sure_tempo_exact": _share(sure_exact),
         "sure_tempo_is": f"{len(sure_tempo)} of {len(tempi)}",
         "sure_tonic_right": _share(sure_key),
+        "sure_tonic_and_mode_right": _share(whole),
         "sure_tonic_is": f"{len(sure_key)} of {len(keys)}",
     }
 
@@ -60,12 +69,11 @@ def run(pieces: Path, *, progress: Callable[[int], None] = lambda _: None) -> di
         measured.append(measure_facts(pieces.parent / row["path"]))
         progress(number)
     groups = {row.get("group", "all") for row in rows}
-    each = {
-        group: score(
-            *zip(*((r, f) for r, f in zip(rows, measured, strict=True) if r.get("group", "all") == group), strict=True)
-        )
-        for group in sorted(groups)
-    }
+    pairs = list(zip(rows, measured, strict=True))
+    each = {}
+    for group in sorted(groups):
+        own = [(row, facts) for row, facts in pairs if row.get("group", "all") == group]
+        each[group] = score([row for row, _ in own], [facts for _, facts in own])
     return {"pieces": len(rows), "all": score(rows, measured), "groups": each}
 
 

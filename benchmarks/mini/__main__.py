@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -67,18 +68,49 @@ def balanced(asks: Sequence[Ask], right: Sequence[bool]) -> float:
     return 100 * sum(hits[name] / counts[name] for name in counts) / len(counts)
 
 
-def shuffled(asks: Sequence[Ask], rng: random.Random) -> list[int]:
-    """For each question the track of another one."""
-    order = list(range(len(asks)))
-    rng.shuffle(order)
-    following = {place: order[(at + 1) % len(order)] for at, place in enumerate(order)}
-    return [asks[following[place]].row for place in range(len(asks))]
+def shuffled(asks: Sequence[Ask], labels: Sequence[Track], rng: random.Random) -> list[int]:
+    """For each question the track of another one, by another maker."""
+    rows = [ask.row for ask in asks]
+
+    def another(row: int) -> int:
+        for _ in range(50):
+            other = rng.choice(rows)
+            if other != row and labels[other].group != labels[row].group:
+                return other
+        return rng.choice(rows)
+
+    return [another(row) for row in rows]
+
+
+def tagger_score(asks: Sequence[Ask]) -> float | None:
+    """Balanced accuracy of the tagger alone: of its likeliest tag, or at the threshold that serves it best here."""
+    said = [ask.tagger for ask in asks]
+    if any(value is None for value in said):
+        return None
+    if all(isinstance(value, bool) for value in said):
+        return balanced(asks, [bool(value) for value in said])
+    values = [float(value) for value in said if value is not None]
+    scores = [
+        balanced(asks, [(value >= least) == (ask.truth == "yes") for ask, value in zip(asks, values, strict=True)])
+        for least in sorted(set(values))
+    ]
+    return max(scores)
+
+
+def best_constant(asks: Sequence[Ask], texts: Sequence[str]) -> float:
+    """The best that one of the model's answers would score, if it were given always."""
+    common = [text for text, _ in Counter(texts).most_common(60)]
+    return max(balanced(asks, [ask.is_right(text) for ask in asks]) for text in common)
 
 
 def score_task(
-    listener: Listener, asks: Sequence[Ask], tracks: Sequence[HeardTrack], blind: HeardTrack
+    listener: Listener,
+    asks: Sequence[Ask],
+    tracks: Sequence[HeardTrack],
+    labels: Sequence[Track],
+    blind: HeardTrack,
 ) -> dict[str, Any]:
-    """Scores with the own audio, another's, an average one, in unseen wordings, and of rules that ask no model."""
+    """Scores with the own audio, another's and an average one, in unseen wordings, and of rules that ask no model."""
     rng = random.Random(SEED)
 
     def right(rows: Sequence[HeardTrack], *, unseen: bool = False) -> tuple[float, list[str]]:
@@ -87,15 +119,13 @@ def score_task(
         return balanced(asks, [ask.is_right(text) for ask, text in zip(asks, texts, strict=True)]), texts
 
     own, texts = right([tracks[ask.row] for ask in asks])
-    other, _ = right([tracks[row] for row in shuffled(asks, rng)])
+    other, _ = right([tracks[row] for row in shuffled(asks, labels, rng)])
     none, _ = right([blind] * len(asks))
     unseen, _ = right([tracks[ask.row] for ask in asks], unseen=True)
     classes = Counter(ask.truth for ask in asks)
-    tagged = [ask.tagger_is_right for ask in asks]
     result: dict[str, Any] = {
         "questions": len(asks), "classes": len(classes), "own_audio": own, "shuffled": other, "blind": none,
-        "unseen_wording": unseen, "most_frequent": 100 / len(classes),
-        "tagger": None if None in tagged else balanced(asks, [bool(ok) for ok in tagged]),
+        "unseen_wording": unseen, "most_frequent": best_constant(asks, texts), "tagger": tagger_score(asks),
         "above_shuffled": own - other, "refused": 100 * sum(map(refuses, texts)) / len(texts),
     }  # fmt: skip
     hits = Counter(ask.truth for ask, text in zip(asks, texts, strict=True) if ask.is_right(text))
@@ -108,20 +138,41 @@ def score_task(
 
 
 def score_facts(listener: Listener, tracks: Sequence[HeardTrack], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Whether an answer about tempo or key says what was measured."""
-    asked, values = [], []
+    """Whether an answer about tempo or key says what was measured, as surely, and refuses where nothing was."""
+    asked, facts = [], []
     for track, row in zip(tracks, rows, strict=True):
         measured = {name: Measured(text, confidence) for name, (text, confidence) in row["measured"].items()}
-        if not measured:
-            continue
         heard = replace(track, measure=lambda measured=measured: measured)
         for topic, question in (("tempo", "What is the tempo in BPM?"), ("key", "What key is this in?")):
             if topic in measured:
                 asked.append((heard, question))
-                values.append(measured[topic].text.removesuffix(" BPM"))
+                facts.append(measured[topic])
+    if not asked:
+        return {"questions": 0}
     texts = answers(listener, asked, SHORT)
-    equal = [value in text for value, text in zip(values, texts, strict=True)]
-    return {"questions": len(asked), "equal": round(100 * sum(equal) / max(1, len(equal)), 1), "examples": texts[:6]}
+    unmeasured = answers(listener, [(replace(track, measure=dict), question) for track, question in asked], SHORT)
+    equal = [says_value(text, fact.text) for fact, text in zip(facts, texts, strict=True)]
+    hedged = [bool(_HEDGE.search(text)) != fact.is_sure for fact, text in zip(facts, texts, strict=True)]
+    return {
+        "questions": len(asked),
+        "equal": round(100 * sum(equal) / len(equal), 1),
+        "hedged_as_measured": round(100 * sum(hedged) / len(hedged), 1),
+        "refused_unmeasured": round(100 * sum(map(refuses, unmeasured)) / len(unmeasured), 1),
+        "examples": texts[:6],
+    }
+
+
+_HEDGE = re.compile(r"probably|perhaps", re.IGNORECASE)
+
+
+def says_value(text: str, value: str) -> bool:
+    """Whether a text holds a measured value and not merely its digits inside others.
+
+    Example:
+        >>> says_value("About 160 BPM.", "60 BPM"), says_value("About 60 beats per minute.", "60 BPM")
+        (False, True)
+    """
+    return bool(re.search(rf"(?<![\d.]){re.escape(value.removesuffix(' BPM'))}(?![\d])", text))
 
 
 def score_descriptions(listener: Listener, tracks: Sequence[HeardTrack], known: Sequence[Knowledge]) -> dict[str, Any]:
@@ -156,7 +207,7 @@ def run(model: str, *, data: Path = DATA, quick: bool = False) -> dict[str, Any]
     labels = [Track.from_dict(row) for row in rows]
     result: dict[str, Any] = {"model": listener.name, "tracks": len(rows), "tasks": {}}
     for name, asks in all_tasks(labels).items():
-        result["tasks"][name] = score = score_task(listener, asks, tracks, blind)
+        result["tasks"][name] = score = score_task(listener, asks, tracks, labels, blind)
         values = " ".join(f"{kind} {score[kind]}" for kind in ("questions", *_KINDS, "tagger"))
         print(f"{name:26} {values}", flush=True)
     unanswerable = ("can't tell", "no music")

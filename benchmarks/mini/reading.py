@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, Knowledge, are_near
 
 INSTRUMENTS: tuple[str, ...] = (
-    *ASKABLE, "guitar", "drums", "viola", "brass section", "French horn", "tuba", "recorder", "harmonica", "bassoon",
-    "English horn", "marimba or xylophone", "bells", "timpani", "synth bass", "harmonium", "koto", "clavinet",
+    *ASKABLE, "drums", "hand percussion", "viola", "brass section", "French horn", "tuba", "recorder", "harmonica",
+    "bassoon", "English horn", "marimba or xylophone", "marimba", "xylophone", "bells", "timpani", "synth bass",
+    "harmonium", "koto", "clavinet", "whistle", "pan flute", "kalimba", "dulcimer", "shawm", "steel drums",
 )  # fmt: skip
 """Names that answers hold."""
 _REFUSAL = re.compile(
@@ -53,13 +54,16 @@ def says_voice(text: str) -> bool | None:
     Example:
         >>> says_voice("No, it is instrumental."), says_voice("It is vocal music: somebody sings.")
         (False, True)
+        >>> says_voice("Only a voice, without instruments.")
+        True
     """
-    if re.search(
-        r"\b(nobody|no (voice|singing|vocals|one)|without|isn't any|don't hear)\b|instrumental", text, re.IGNORECASE
-    ):
-        return bool(re.search(r"isn't instrumental|not instrumental", text, re.IGNORECASE))
+    if re.search(r"\b(isn't|not) instrumental\b", text, re.IGNORECASE):
+        return True
+    none = r"\b(nobody|no (voice|singing|vocals|one)|without (a )?(voice|vocals|singing)|don't hear)\b|instrumental"
+    if re.search(none, text, re.IGNORECASE):
+        return False
     said = re.search(r"\b(sings|singing|vocals?|voices?|choir)\b", text, re.IGNORECASE)
-    return True if said else yes_or_no(text)
+    return True if said and yes_or_no(text) is not False else yes_or_no(text)
 
 
 def refuses(text: str) -> bool:
@@ -91,11 +95,10 @@ def contradictions(text: str, known: Knowledge) -> list[str]:
             member = there & FAMILIES.get(name, frozenset((name,)))
             if not member and not any(are_near(name, other) for other in there):
                 wrong.append(name)
-    if known.has_voice is False and re.search(
-        r"(female|male|a) voice|somebody sings|with (a choir|vocals)", text, re.IGNORECASE
-    ):
+    claimed = _without_denials(text)
+    if known.has_voice is False and re.search(r"\b(voices?|sings|vocals|choir)\b", claimed, re.IGNORECASE):
         wrong.append("voice")
-    if known.has_voice is True and re.search(r"instrumental|nobody sings|no vocals", text, re.IGNORECASE):
+    if known.has_voice is True and says_voice(text) is False:
         wrong.append("no voice")
     if known.has_drums is True and re.search(r"no drums", text, re.IGNORECASE):
         wrong.append("no drums")

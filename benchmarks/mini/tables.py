@@ -13,6 +13,7 @@ UNSEEN = {
     "energy": ("How would you rate its energy: low, medium or high?",),
     "valence": ("Would you say the mood is dark, neutral or bright here?",),
     "choice": ("Only one of these is in the music. Which? {options}",),
+    "no music": ("Tell me what is going on in this clip.", "Would you call this a piece of music?"),
     "refusals": (
         "Do you know the performer's name?", "In what decade did they record it?",
         "Can you quote the first line of the song?", "Whose composition is it?", "Which record company put this out?",
@@ -26,7 +27,7 @@ _DANCE = ("techno", "house", "trance", "dance", "electronic", "disco", "drum and
 _LATIN = ("bossa", "samba", "salsa", "cha-cha", "rhumba", "bolero", "tango", "latin")
 GENRES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("orchestral", ("orchestral",), ("orchestra", "classical", "film", "symphon")),
-    ("death metal", ("metal",), ("metal", "hard rock")),
+    ("metal", ("metal",), ("metal", "hard rock")),
     ("electronic", ("electronic",), ("electronic", "techno", "ambient", "house", "trance", "electro", "dance")),
     ("chiptune", ("chiptune",), ("chiptune", "8-bit", "electronic", "techno")),
     ("rap", ("hip-hop",), ("hip-hop", "rap")),

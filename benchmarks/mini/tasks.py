@@ -31,8 +31,8 @@ class Ask:
     """The class that accuracy is balanced over."""
     is_right: Callable[[str], bool]
     """Reads an answer."""
-    tagger_is_right: bool | None = None
-    """Whether the tagger's likeliest tag would have been right; None where no tag answers this."""
+    tagger: float | bool | None = None
+    """What the tagger says: a probability of yes, or whether its likeliest tag is right; None: nothing."""
 
 
 def _asked(topic: str, kind: str, rng: random.Random, **slots: str) -> str:
@@ -43,9 +43,15 @@ def _unseen(task: str, rng: random.Random, **slots: str) -> str:
     return rng.choice(UNSEEN[task]).format_map(slots)
 
 
+_FEWEST_OF_A_CLASS = 3
+
+
 def _evened(asks: Sequence[Ask], rng: random.Random, most: int = _MOST_OF_A_CLASS) -> list[Ask]:
-    """As many of each class as the rarest, `most` at most."""
+    """As many of each class as the rarest, `most` at most; classes of one or two are left out."""
     counts = Counter(ask.truth for ask in asks)
+    counts = Counter({truth: count for truth, count in counts.items() if count >= _FEWEST_OF_A_CLASS})
+    if len(counts) < 2:
+        return []
     least = min([most, *counts.values()])
     kept: list[Ask] = []
     for truth in sorted(counts):
@@ -54,9 +60,8 @@ def _evened(asks: Sequence[Ask], rng: random.Random, most: int = _MOST_OF_A_CLAS
     return kept
 
 
-def _yes_no(row: int, question: str, unseen: str, there: bool, tagger: bool | None = None) -> Ask:
-    right = None if tagger is None else tagger == there
-    return Ask(row, question, unseen, "yes" if there else "no", lambda text: yes_or_no(text) == there, right)
+def _yes_no(row: int, question: str, unseen: str, there: bool, tagger: float | None = None) -> Ask:
+    return Ask(row, question, unseen, "yes" if there else "no", lambda text: yes_or_no(text) == there, tagger)
 
 
 def solo(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
@@ -79,9 +84,15 @@ def drums(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
     for row, track in enumerate(tracks):
         known = Knowledge(track)
         if known.has_drums is not None and track.source[-1] in "AD" and not known.is_solo:
-            heard = "drums" in known.guessed("instrument")
-            asks.append(_yes_no(row, _asked("drums", "questions", rng), _unseen("drums", rng), known.has_drums, heard))
+            question, unseen = _asked("drums", "questions", rng), _unseen("drums", rng)
+            asks.append(_yes_no(row, question, unseen, known.has_drums, _likely(track, "drums")))
     return _evened(asks, rng, 150)
+
+
+def _likely(track: Track, word: str) -> float | None:
+    """The tagger's probability of an instrument or voice; None where it has no such tag."""
+    value = track.facts.get(f"tagger {word}")
+    return float(value) if value is not None else None
 
 
 def families(tracks: Sequence[Track], rng: random.Random) -> dict[str, list[Ask]]:
@@ -92,32 +103,30 @@ def families(tracks: Sequence[Track], rng: random.Random) -> dict[str, list[Ask]
         for row, track in enumerate(tracks):
             known = Knowledge(track)
             if track.source[-1] in "ADE" and not known.is_solo and family in (*known.present, *known.missing):
-                there = family in known.present
-                tagger = (
-                    family in known.guessed("instrument")
-                    if family in ("guitar", "strings", "synthesizer", "piano")
-                    else None
-                )
                 slots = slots_of(family)
-                asks.append(_yes_no(row, _asked("presence", "questions", rng, **slots),
-                                    _unseen("presence", rng, **slots), there, tagger))  # fmt: skip
-        if len({ask.truth for ask in asks}) == 2:
-            found[f"band: {family}"] = _evened(asks, rng)
+                question, unseen = _asked("presence", "questions", rng, **slots), _unseen("presence", rng, **slots)
+                asks.append(_yes_no(row, question, unseen, family in known.present, _likely(track, family)))
+        if evened := _evened(asks, rng):
+            found[f"band: {family}"] = evened
     return found
 
 
-def voice(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
-    """Sung mixes and their twins without the voice."""
+def voice(tracks: Sequence[Track], rng: random.Random, *, real: bool) -> list[Ask]:
+    """Sung mixes and the same without the voice: rendered twins, or recordings with and without one mixed in."""
+    by_id = {track.id: row for row, track in enumerate(tracks)}
+    grounds = [row for row, track in enumerate(tracks) if track.source == "mini F" and not track.tags.get("voice")]
     asks = []
     for row, track in enumerate(tracks):
-        known = Knowledge(track)
-        if track.source == "mini E" and known.has_voice is not None:
-            there = known.has_voice
-            heard = bool(known.guessed("top voice"))
-            truth = "sung" if there else "instrumental"
-            asks.append(Ask(row, _asked("voice", "questions", rng), _unseen("voice", rng), truth,
-                            lambda text, there=there: says_voice(text) == there, heard == there))  # fmt: skip
-    return _evened(asks, rng, 80)
+        if not track.id.endswith("-sung") or ("-over-" in track.id) != real:
+            continue
+        twin = rng.choice(grounds) if real else by_id.get(track.id.replace("-sung", "-twin"))
+        if twin is None or Knowledge(tracks[twin]).has_voice:
+            continue
+        question, unseen = _asked("voice", "questions", rng), _unseen("voice", rng)
+        for at, there in ((row, True), (twin, False)):
+            truth, tagger = "yes" if there else "no", _likely(tracks[at], "voice")
+            asks.append(Ask(at, question, unseen, truth, lambda text, there=there: says_voice(text) == there, tagger))
+    return asks
 
 
 _ENSEMBLES = {"choir": ("choir",), "orchestra": ("orchestra",), "solo": ("solo", "one player", "alone")}
@@ -141,24 +150,48 @@ def ensemble(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
     return _evened(asks, rng)
 
 
-def genre(tracks: Sequence[Track], rng: random.Random, *, real: bool) -> list[Ask]:
-    """Known styles, real or rendered, as many of each class as there are, forty at most."""
-    asks = []
-    for row, track in enumerate(tracks):
-        style = Knowledge(track).one("genre")
+def genre(tracks: Sequence[Track], rng: random.Random, *, real: bool, agreed: bool = True) -> list[Ask]:
+    """Known styles, real or rendered, as many of each class as there are, forty at most.
+
+    Args:
+        tracks: all.
+        rng: draws.
+        real: recordings, or rendered clips.
+        agreed: grooves whose style the tagger hears too, or those where it doesn't.
+    """
+    by_class: dict[str, list[Ask]] = {}
+    for row in rng.sample(range(len(tracks)), len(tracks)):
+        track = tracks[row]
+        style = Knowledge(track).one("genre") if agreed else _unheard(track)
         if style is None or (track.source == "mini F") != real:
             continue
-        for name, meant, said in GENRES:
-            if any(word in style for word in meant):
-                top = next(iter(Knowledge(track).guessed("top genre")), "")
-                asks.append(Ask(row, _asked("style", "questions", rng), _unseen("genre", rng), name,
-                                lambda text, said=said: any(word in text.lower() for word in said),
-                                any(word in top.lower() for word in said)))  # fmt: skip
-                break
-    by_class: dict[str, list[Ask]] = {}
-    for ask in rng.sample(asks, len(asks)):
-        by_class.setdefault(ask.truth, []).append(ask)
-    return [ask for own in by_class.values() for ask in own[:_MOST_OF_A_CLASS]]
+        name = next((name for name, meant, _ in GENRES if any(word in style for word in meant)), None)
+        if name is not None:
+            top = next(iter(Knowledge(track).guessed("top genre")), "")
+            ask = Ask(row, _asked("style", "questions", rng), _unseen("genre", rng), name,
+                      lambda text, name=name: first_genre(text, name), first_genre(top, name))  # fmt: skip
+            by_class.setdefault(name, []).append(ask)
+    large = {name: own for name, own in by_class.items() if len(own) >= _FEWEST_OF_A_CLASS}
+    return [ask for own in large.values() for ask in own[:_MOST_OF_A_CLASS]] if len(large) > 1 else []
+
+
+def _unheard(track: Track) -> str | None:
+    known = Knowledge(track)
+    return None if known.one("genre") else known.one("rendered style")
+
+
+def first_genre(text: str, name: str) -> bool:
+    """Whether the genre that a text names first is one that says a class.
+
+    Example:
+        >>> first_genre("Probably metal and jazz.", "metal"), first_genre("Probably metal and jazz.", "jazz")
+        (True, False)
+    """
+    text = text.casefold()
+    words = {word for _, _, said in GENRES for word in said}
+    places = {text.find(word): word for word in sorted(words, key=len) if word in text}
+    said = next(said for other, _, said in GENRES if other == name)
+    return bool(places) and any(word in places[min(places)] for word in said)
 
 
 def tags(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
@@ -183,7 +216,7 @@ def tags(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
 
 
 _LEVELS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "energy": {"low": ("low", "calm, "), "medium": ("medium",), "high": ("high",)},
+    "energy": {"low": ("low;", "low.", "low:", "is low", "calm"), "medium": ("medium",), "high": ("high",)},
     "valence": {"dark": ("dark",), "neutral": ("neutral",), "bright": ("bright",)},
 }
 
@@ -228,15 +261,14 @@ def refusals(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
 
 
 def no_music(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
-    """Speech and noise: no music, whatever is asked."""
+    """Speech and noise are no music, and music is."""
     asks = []
     for row, track in enumerate(tracks):
         known = Knowledge(track)
-        if not known.is_music:
-            question = rng.choice(("What genre is this?", "What instruments do you hear?", "Describe this music."))
-            asks.append(
-                Ask(row, question, "Tell me what is going on in this clip.", known.one("sound") or "", denies_music)
-            )
+        truth = known.one("sound") or "music"
+        question = rng.choice(("Is this music?", "What do you hear?", "Describe this music.", "What genre is this?"))
+        asks.append(Ask(row, question, _unseen("no music", rng), truth,
+                        lambda text, is_music=known.is_music: denies_music(text) != is_music))  # fmt: skip
     return _evened(asks, rng)
 
 
@@ -246,9 +278,11 @@ def all_tasks(tracks: Sequence[Track], seed: int = 0) -> dict[str, list[Ask]]:
     tasks = {"solo instrument": solo(tracks, rng), "drums": drums(tracks, rng)}
     tasks |= families(tracks, rng)
     tasks |= {
-        "vocal or instrumental": voice(tracks, rng),
+        "vocal or instrumental": voice(tracks, rng, real=False),
+        "vocal or instrumental, over recordings": voice(tracks, rng, real=True),
         "choir, orchestra or solo": ensemble(tracks, rng),
         "genre, rendered": genre(tracks, rng, real=False),
+        "genre, rendered, unheard by the tagger": genre(tracks, rng, real=False, agreed=False),
         "genre, real": genre(tracks, rng, real=True),
         "tagger's genres": tags(tracks, rng),
         "energy": level(tracks, rng, kind="energy"),

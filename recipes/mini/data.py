@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument(
         "--fraction", type=float, default=1.0, help="share of the clips to make, one of each kind at least"
     )
+    parser.add_argument("--join", action="store_true", help="count all clips and check their splits at the end")
     options = parser.parse_args()
     os.environ["MINI_FRACTION"] = str(options.fraction)
     began = time.monotonic()
@@ -49,8 +50,9 @@ def main() -> None:
         if not (options.work / "plans" / f"{group}.jsonl").exists():
             importlib.import_module(MAKERS[group]).make_plans(options.work)
         render_group(options.work, group)
-        join(options.work)
         print(f"{time.monotonic() - began:.0f} s since the start", flush=True)
+    if options.join:
+        join(options.work)
 
 
 if __name__ == "__main__":

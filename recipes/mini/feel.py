@@ -10,7 +10,7 @@ import json
 import warnings
 from pathlib import Path
 
-from plans import default_work_dir, read_jsonl
+from plans import default_work_dir, read_jsonl, write_jsonl
 
 _AT_ONCE = 32
 _VALUES = ("energy", "valence", "danceability", "acousticness", "instrumentalness")
@@ -26,6 +26,7 @@ def guess(work_dir: Path) -> None:
     clips = [clip for path in sorted((work_dir / "clips").glob("?.jsonl")) for clip in read_jsonl(path)]
     todo = [clip for clip in clips if clip["id"] not in done and clip["group"] != "N"]
     model = load_model()
+    write_jsonl(out, read_jsonl(out))  # without what a kill left of a line
     with out.open("a", encoding="utf-8") as file:
         for first in range(0, len(todo), _AT_ONCE):
             batch = todo[first : first + _AT_ONCE]

@@ -24,6 +24,7 @@ from mu_llama.audio.windows import FULL
 from mu_llama.encoders.feature_cache import FeatureCache
 from mu_llama.encoders.musicnn import build_musicnn
 from mu_llama.hearing import Hearing
+from mu_llama.records import drop_cut_line, read_lines
 from mu_llama.runtime import home_folder
 
 SHORTEST_S = 4.0
@@ -76,7 +77,8 @@ def listen(work: Path, cache: FeatureCache, *, part: int, of: int) -> None:
     encoder = build_musicnn()
     hearing = Hearing(lambda: encoder, plan=FULL, cache=cache)
     out = work / f"tags.{part}-of-{of}.jsonl"
-    done = {json.loads(line)["id"] for line in out.read_text().splitlines()} if out.exists() else set()
+    drop_cut_line(out)
+    done = {row["id"] for row in read_lines(out)}
     clips = [json.loads(line) for path in sorted((work / "clips").glob("?.jsonl")) for line in path.open()]
     mine = [clip for number, clip in enumerate(sorted(clips, key=lambda c: c["id"])) if number % of == part]
     todo = [clip for clip in mine if clip["id"] not in done]

@@ -62,8 +62,11 @@ def environment(settings: Settings) -> None:
 def clips(settings: Settings) -> None:
     """Fetch, plan and render; the groups are shared out among processes."""
     command = (settings.data_python, HERE / "data.py", "--work", settings.work, "--fraction", str(settings.fraction))
-    _run(*command, "--groups", "")
-    _together(*((*command, "--groups", GROUPS[part::NUM_PROCESSES]) for part in range(NUM_PROCESSES)))
+    _run(*command, "--groups", "")  # fetches alone
+    # Voices are sung over recordings, so their plans come after those.
+    first = [group for group in GROUPS if group != "E"]
+    _together(*((*command, "--groups", "".join(first[part::NUM_PROCESSES])) for part in range(NUM_PROCESSES)))
+    _run(*command, "--groups", "E", "--join")
 
 
 def feel(settings: Settings) -> None:
@@ -118,6 +121,19 @@ STEPS: dict[str, Callable[[Settings], None]] = {
 }  # fmt: skip
 
 
+def _check_settings(settings: Settings) -> None:
+    """Refuse to go on in a folder that holds another share of the clips.
+
+    Raises:
+        SystemExit: if it does.
+    """
+    path = settings.work / "settings.json"
+    wanted = {"fraction": settings.fraction}
+    if path.exists() and json.loads(path.read_text()) != wanted:
+        raise SystemExit(f"{settings.work} was begun with {path.read_text().strip()}; give the same, or another --work")
+    path.write_text(json.dumps(wanted) + "\n")
+
+
 def main() -> None:
     """Run the steps and write `times.jsonl`."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -127,6 +143,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = Settings(arguments.work.resolve(), arguments.fraction)
     settings.work.mkdir(parents=True, exist_ok=True)
+    _check_settings(settings)
     for name in arguments.only or STEPS:
         began = time.monotonic()
         print(f"== {name}", flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 from pathlib import Path
 from random import Random
@@ -21,6 +22,7 @@ _SPOKEN: dict[Split, tuple[str, ...]] = {
     "test": ("pt+f2", "sv", "en-gb-x-rp+f5", "fi+m4", "tr+m1"),
 }
 """Voices of espeak-ng; each is heard in one split only."""
+_PARTS: tuple[Split, ...] = ("test", "val", "train", "train", "train")
 _NUM_RECORDINGS = {"train": 40, "val": 4, "test": 14}
 _TEXT = """
     the weather tomorrow will be mostly cloudy with some rain in the north please leave your message after the tone
@@ -46,18 +48,22 @@ def _speak(work_dir: Path, voice: str, rng: Random, out: Path) -> None:
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
 
 
-def _recordings(work_dir: Path) -> list[np.ndarray]:
-    """Codec2's speech at 16 kHz, most of it one sentence long."""
+def _recordings(work_dir: Path) -> list[tuple[str, np.ndarray]]:
+    """Codec2's speech at 16 kHz by speaker, most of it one sentence long."""
     folder = work_dir / "packages/codec2-examples/usr/share/codec2"
     skipped = ("sine", "testframes", "test_", "700d", "out", "in8")
     paths = [p for p in sorted(folder.glob("raw/*.raw")) if not p.stem.startswith(skipped)]
     speech = [np.fromfile(path, np.int16).astype(np.float32) / 32768 for path in paths]
-    return [np.asarray(soxr.resample(sound, 8000, RATE_HZ), np.float32) for sound in speech]
+    resampled = [np.asarray(soxr.resample(sound, 8000, RATE_HZ), np.float32) for sound in speech]
+    # The same speakers and sentences come in several files: what begins alike stays together.
+    return list(zip([re.match(r"[a-z]+", path.stem)[0] for path in paths], resampled, strict=True))  # type: ignore[index]
 
 
-def _recorded(recordings: list[np.ndarray], split: Split, rng: Random) -> np.ndarray:
-    """Sentences one after the other; each recording is in one split."""
-    own = [sound for k, sound in enumerate(recordings) if ("test", "val", "train", "train", "train")[k % 5] == split]
+def _recorded(recordings: list[tuple[str, np.ndarray]], split: Split, rng: Random) -> np.ndarray:
+    """Sentences one after the other; each speaker is in one split."""
+    speakers = sorted({speaker for speaker, _ in recordings})
+    part = {speaker: _PARTS[k % len(_PARTS)] for k, speaker in enumerate(speakers)}
+    own = [sound for speaker, sound in recordings if part[speaker] == split]
     parts: list[np.ndarray] = []
     while sum(map(len, parts)) < CLIP_S * RATE_HZ:
         sound = rng.choice(own)

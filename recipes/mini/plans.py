@@ -76,7 +76,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read all records of a file; a missing file has none."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]  # a kill may have cut the last one off
 
 
 def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:

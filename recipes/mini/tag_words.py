@@ -16,10 +16,10 @@ GENRES = {
 }  # fmt: skip
 MOODS = {
     "msd:Mellow": "mellow", "msd:chillout": "relaxed", "msd:chill": "relaxed", "msd:beautiful": "beautiful",
-    "msd:sad": "sad", "msd:happy": "happy", "msd:party": "lively", "msd:dance": "danceable", "mtt:slow": "slow",
-    "mtt:fast": "fast", "mtt:loud": "loud", "mtt:quiet": "quiet", "mtt:soft": "soft", "mtt:ambient": "calm",
-    "msd:ambient": "calm", "msd:metal": "aggressive", "mtt:weird": "strange", "mtt:beat": "rhythmic",
-    "msd:sexy": "sensual", "msd:catchy": "catchy", "msd:easy listening": "easy",
+    "msd:sad": "sad", "msd:happy": "happy", "msd:party": "lively", "msd:dance": "danceable", "mtt:loud": "loud",
+    "mtt:quiet": "quiet", "mtt:soft": "soft", "mtt:ambient": "calm", "msd:ambient": "calm", "msd:metal": "aggressive",
+    "mtt:weird": "strange", "mtt:beat": "rhythmic", "msd:sexy": "sensual", "msd:catchy": "catchy",
+    "msd:easy listening": "easy",
 }  # fmt: skip
 INSTRUMENTS = {
     "mtt:guitar": "guitar", "msd:guitar": "guitar", "mtt:strings": "strings", "mtt:drums": "drums",

@@ -30,19 +30,24 @@ _SOLO_TAGS = {
     "mtt:flute": "flute", "mtt:sitar": "sitar", "mtt:harp": "harp", "mtt:cello": "cello",
 }  # fmt: skip
 _MEASURED_EVERY = 8
-_LIKELY_VOICE = 0.25
 
 
 def _top(tags: Mapping[str, float], table: Mapping[str, str]) -> str:
     return table[max((tag for tag in table if tag in tags), key=lambda tag: tags[tag])]
 
 
+_SAID_BY_TAGS = {
+    "drums": ("mtt:drums", "mtt:beats", "mtt:beat"), "guitar": ("mtt:guitar", "msd:guitar"), "piano": ("mtt:piano",),
+    "strings": ("mtt:strings", "mtt:violin"), "synthesizer": ("mtt:synth", "mtt:electronic"), "voice": VOICE_TAGS,
+}  # fmt: skip
+
+
 def _with_tops(track: Track, tags: Mapping[str, float]) -> Track:
     """Add what the tagger alone would say, as a floor to beat."""
-    voice = max(tags.get(tag, 0.0) for tag in VOICE_TAGS) >= _LIKELY_VOICE
-    tops = {"top instrument": (_top(tags, _SOLO_TAGS),), "top genre": (_top(tags, GENRES),),
-            "top voice": ("voice",) if voice else ()}  # fmt: skip
-    return replace(track, guesses={**track.guesses, **tops}, audio=None, licence=None)
+    tops = {"top instrument": (_top(tags, _SOLO_TAGS),), "top genre": (_top(tags, GENRES),)}
+    said = {f"tagger {word}": round(max(tags[tag] for tag in own), 3) for word, own in _SAID_BY_TAGS.items()}
+    facts = {**track.facts, **said}
+    return replace(track, guesses={**track.guesses, **tops}, facts=facts, audio=None, licence=None)
 
 
 def write_test_set(work: Path, out: Path) -> None:

@@ -76,12 +76,19 @@ def track_of(work: Path, clip: Mapping[str, Any], tags: Mapping[str, float], fee
         "instrument": instruments,
         "faint": labels.get("faint") or (),
         "lead": (labels.get("lead"),),
-        "ensemble": (labels.get("ensemble"),),
+        "ensemble": (_ensemble(labels),),
         "genre": (style,),
         "broader genre": BROADER.get(style or "", ()),
         "voice": (_voice(labels),),
         "sound": (labels.get("sound"),),
-        "production": (None if labels.get("acoustic") is None else "acoustic" if labels["acoustic"] else "electric",),
+        "rendered style": (labels.get("style"),) if clip["group"] == "A" else (),
+        "production": (
+            None
+            if labels.get("acoustic") is None or not instruments
+            else "acoustic"
+            if labels["acoustic"]
+            else "electric",
+        ),
         "era": (next((era for word, era in ERAS.items() if word in (style or "")), None),),
     }
     complete = bool(labels.get("instruments_complete")) and labels.get("instruments") is not None
@@ -95,14 +102,15 @@ def track_of(work: Path, clip: Mapping[str, Any], tags: Mapping[str, float], fee
         "energy": _level(feel.get("energy"), ENERGY_CUTS, ("low", "medium", "high")),
         "valence": _level(feel.get("valence"), VALENCE_CUTS, ("dark", "neutral", "bright")),
     }
+    voices = max(tags.get(tag, 0.0) for tag in VOICE_TAGS)
+    guesses["voice"] = ("voice",) if voices >= YES and labels.get("vocals") is None else ()
     feelings = FEELINGS.get(("".join(guesses["energy"]), "".join(guesses["valence"])), ())
     guesses["mood"] = tuple(dict.fromkeys((*_words(MOODS, tags), *feelings)))
     guesses["use"] = _uses(style, guesses)
-    silent = all(tags.get(tag, 0.0) <= NO for tag in VOICE_TAGS)
     doubts = {
         "genre": tuple(name for name in _unlikely(GENRES, tags) if name not in guesses["genre"]),
         "instrument": _unlikely(INSTRUMENTS, tags),
-        "voice": ("voice",) if silent and labels.get("vocals") is None and "choir" not in instruments else (),
+        "voice": ("voice",) if voices <= NO and labels.get("vocals") is None and "choir" not in instruments else (),
     }
     tempo = labels.get("tempo_bpm")
     return Track(
@@ -117,6 +125,16 @@ def track_of(work: Path, clip: Mapping[str, Any], tags: Mapping[str, float], fee
         licence=clip["licence"],
         source=f"mini {clip['group']}",
     )
+
+
+_SECTIONS = frozenset({"strings", "choir", "brass section"})
+
+
+def _ensemble(labels: Mapping[str, Any]) -> str | None:
+    """Who plays; one section of many players is no soloist."""
+    name = labels.get("ensemble")
+    section = name == "solo" and _SECTIONS & set(labels.get("instruments") or ())
+    return None if section else name
 
 
 def _voice(labels: Mapping[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -14,10 +15,25 @@ from abc_tunes import Tune, play, read_books
 from bands import Groove, play_groove, read_grooves
 from folk import METERS, accompany, chords_of_bars
 from notes import DRUM_CHANNEL, Note, write_midi
-from plans import CLIP_S, RATE_HZ, Labels, Plan, Split, default_work_dir, font_of, scaled, seeded, split_of, write_plans
+from plans import (
+    CLIP_S,
+    RATE_HZ,
+    Labels,
+    Plan,
+    Split,
+    default_work_dir,
+    font_of,
+    read_plans,
+    scaled,
+    seeded,
+    split_of,
+    write_plans,
+)
 
 # Clips wanted: sung over a band (each with a twin without the voice), sung alone.
 AMOUNTS: dict[Split, tuple[int, int]] = {"train": (220, 60), "val": (20, 6), "test": (80, 24)}
+# Voices heard once more, over recordings of the same split.
+OVER_RECORDINGS: dict[Split, int] = {"train": 200, "val": 14, "test": 60}
 _LICENCE = "tune public domain; voice nitech_jp_song070_f001 CC BY 3.0"
 _MIDDLE_PITCH = 67
 _LONGEST_S = 15.0
@@ -149,7 +165,24 @@ def make_plans(work_dir: Path) -> None:
                 raw = play(tune, work_dir)
             plans += _make(work_dir, singer, tune, raw, clip_id, split, own, alone=alone)
         print(f"E: {split} made", flush=True)
-    write_plans(work_dir, "E", plans)
+    write_plans(work_dir, "E", plans + list(_over_recordings(work_dir, plans)))
+
+
+def _over_recordings(work_dir: Path, plans: list[Plan]) -> Iterator[Plan]:
+    """Voices over real music, so that it isn't always instrumental; the recording alone is in group F."""
+    for split, count in OVER_RECORDINGS.items():
+        rng = seeded("over recordings", split)
+        voices = [plan for plan in plans if plan.split == split and plan.voice is not None]
+        grounds = [plan for plan in read_plans(work_dir, "F") if plan.split == split and not plan.labels.get("vocals")]
+        for number in range(min(scaled(count), len(grounds))):
+            sung, ground = rng.choice(voices), grounds[number * len(grounds) // scaled(count)]
+            licence = f"{ground.licence}; {_LICENCE}"
+            common = (ground.work, split, ground.source, licence, None, ground.start_s)
+            voice: Labels = {"vocals": True, "voice": sung.labels.get("voice"), "ensemble": None, "solo": False}
+            name = f"E-{split}-over-{number:04d}"
+            yield Plan(
+                f"{name}-sung", "E", *common, {**ground.labels, **voice}, sung.voice, round(rng.uniform(-2, 6), 1)
+            )
 
 
 def _make(

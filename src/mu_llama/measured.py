@@ -14,17 +14,38 @@ from mu_llama.errors import MuLlamaError
 
 logger = logging.getLogger(__name__)
 
+_WHOLE = r"(it|this|that|the (track|song|piece|recording|music|audio|clip|file))"
+
+
+def _any(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE)
+
+
 TOPICS: Mapping[str, re.Pattern[str]] = {
-    "tempo": re.compile(
-        r"\b(tempo|bpm|beats per minute|beats a minute|how fast|pace|slow|fast)\b(?! asleep)", re.IGNORECASE
+    "tempo": _any(
+        r"\b(tempo|bpms?|beats (per|a|each) minute|how (fast|slow|quick)|speed|pace)\b",
+        rf"\b(is|was|call) {_WHOLE}( (a|an|rather|very))* (slow|fast)\b",
+        r"\b(slow|fast) or (slow|fast)\b",
+        r"\bis this (slow|fast) music",
     ),
-    "key": re.compile(r"\b(key|tonality|tonic|major|minor)\b(?!board)", re.IGNORECASE),
-    "loudness": re.compile(r"\b(how loud|loudness|lufs)\b", re.IGNORECASE),
-    "duration": re.compile(r"\b(how long|duration|length|how many (minutes|seconds))\b", re.IGNORECASE),
+    "key": _any(
+        r"\b(what|which|the|musical|home) keys?\b(?! (element|feature|part|instrument|role|moment|point|word|change))",
+        r"\bkeys? (is|are) (it|this)\b",
+        r"^\W*keys?\W*$",
+        r"\bkey,? please\b",
+        r"\btonality\b|\btonic\b|\bkey signature\b",
+        r"\bmajor or (a )?minor\b|\bminor or (a )?major\b|\bin (a )?(major|minor)\b",
+    ),
+    "loudness": _any(rf"\bhow loud (is|was) {_WHOLE}", r"\bloudness\b", r"\blufs\b"),
+    "duration": _any(
+        rf"\bhow long (is|was|does|did) {_WHOLE}",
+        r"\bduration\b",
+        r"\b(the|what|its|total) length\b",
+        r"\bhow many (minutes|seconds)\b",
+    ),
 }
 """What a question asks for, by the name of the fact."""
-_WRITTEN = re.compile(r"\b(describe|write|caption|description|prompt|sentence|summar)", re.IGNORECASE)
-
+_WRITTEN = _any(r"\b(caption|description|prompt)\b", r"\bdescribe (the|this) (audio|music|track|song|clip)\b")
 
 SURE_FROM = 0.8
 """Confidence from which a measured value is stated plainly."""

@@ -14,8 +14,39 @@ from mu_llama.audio.facts import Fact, Facts
 from mu_llama.audio.waveform import Waveform
 from mu_llama.listener import Listener
 from mu_llama.measured import Measured, in_words, measure_in_words, topics_of, with_measured
+from mu_llama.musicqa.dialogues.wording import wording
 from mu_llama.prompts import Turn
 from mu_llama.writing import make_row
+
+
+@pytest.mark.parametrize("topic", ["tempo", "key", "loudness", "duration"])
+def test_every_wording_of_training_is_recognised(topic: str) -> None:
+    for question in wording()["facts"][topic]:
+        assert topic in topics_of(question), question
+
+
+def test_every_wording_of_pace_is_recognised() -> None:
+    for kind in ("questions", "slow_questions", "fast_questions"):
+        for question in wording()["pace"][kind]:
+            assert topics_of(question) == ("tempo",), question
+
+
+def test_other_wordings_measure_nothing() -> None:
+    for topic in (
+        "instruments",
+        "lead",
+        "presence",
+        "drums",
+        "voice",
+        "style",
+        "mood",
+        "energy",
+        "uses",
+        "short",
+        "caption",
+    ):
+        for question in wording()[topic]["questions"]:
+            assert topics_of(question) == (), question
 
 
 @pytest.mark.parametrize(
@@ -32,6 +63,22 @@ from mu_llama.writing import make_row
         ("Do you hear a keyboard?", ()),
         ("What is the lead instrument?", ()),
         ("Describe the audio", ()),
+        ("Describe the tempo.", ("tempo",)),
+        ("What is the tempo? Answer in one sentence.", ("tempo",)),
+        ("How quick is it?", ("tempo",)),
+        ("Would you call it slow, medium or fast?", ("tempo",)),
+        ("Is this fast music?", ("tempo",)),
+        ("Is it a slow piece?", ("tempo",)),
+        ("key?", ("key",)),
+        ("In which key is the piece?", ("key",)),
+        ("What are the key elements of this track?", ()),
+        ("Who plays the key part?", ()),
+        ("Is it a minor detail?", ()),
+        ("Is there a fast guitar solo?", ()),
+        ("How long is the guitar solo?", ()),
+        ("How loud are the drums?", ()),
+        ("How long is this recording?", ("duration",)),
+        ("What is the length of the track?", ("duration",)),
         ("Write a caption with the tempo", ()),
     ],
 )

@@ -18,6 +18,7 @@ from mu_llama.errors import ConfigError
 _RATE_HZ = 22050
 _MOST_SECONDS = 180.0
 _NUM_PARTS = 4
+_MOST_CHANNELS = 5
 _LEAST_SECONDS = 4.0
 _TEMPO_TOLERANCE = 0.04
 _KEYS = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
@@ -81,11 +82,24 @@ def measure_facts(audio: AudioSource | Waveform, *, offset_s: float = 0.0, durat
     samples = wave.samples
     if wave.duration_s < _LEAST_SECONDS or float(np.abs(samples).max()) < 1e-4:
         return Facts(length_s, None, None, None)
+    level = _loudness(pyloudnorm, audio, offset_s, duration_s)
+    return Facts(length_s, _tempo(librosa, samples), _key(librosa, samples), level)
+
+
+def _loudness(pyloudnorm: Any, audio: AudioSource | Waveform, offset_s: float, duration_s: float | None) -> Fact | None:
+    """Integrated loudness of all channels at their own rate, as the standard has it."""
+    most_s = _MOST_SECONDS if duration_s is None else min(duration_s, _MOST_SECONDS)
+    if isinstance(audio, Waveform):
+        first = round(offset_s * audio.rate_hz)
+        channels, rate_hz = audio.samples[None, first : first + round(most_s * audio.rate_hz)], audio.rate_hz
+    else:
+        with open_audio(audio, offset_s=offset_s, duration_s=most_s) as stream:
+            channels, rate_hz = np.concatenate(list(stream), axis=1), stream.rate_hz
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        loudness = float(pyloudnorm.Meter(_RATE_HZ).integrated_loudness(samples.astype(np.float64)))
-    level = Fact(round(loudness, 1), 1.0, "ITU-R BS.1770 (pyloudnorm)") if np.isfinite(loudness) else None
-    return Facts(length_s, _tempo(librosa, samples), _key(librosa, samples), level)
+        samples = channels[:_MOST_CHANNELS].T.astype(np.float64)
+        loudness = float(pyloudnorm.Meter(rate_hz).integrated_loudness(samples))
+    return Fact(round(loudness, 1), 1.0, "ITU-R BS.1770 (pyloudnorm)") if np.isfinite(loudness) else None
 
 
 def _read(audio: AudioSource | Waveform, offset_s: float, duration_s: float | None) -> tuple[Waveform, float]:

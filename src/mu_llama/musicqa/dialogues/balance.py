@@ -11,50 +11,58 @@ from mu_llama.records import Track
 
 
 class Balance:
-    """How often each yes/no question could be answered either way over a corpus.
+    """How often each name could be a yes or a no over a corpus, and how often each level or answer comes up.
 
     Args:
         tracks: the corpus; where it is empty, nothing is evened out.
     """
 
     def __init__(self, tracks: Iterable[Track] = ()) -> None:
-        self._counts: Counter[tuple[str, str, bool]] = Counter()
-        self._levels: Counter[tuple[str, str]] = Counter()
+        self._yes: Counter[tuple[str, str]] = Counter()
+        self._no: Counter[tuple[str, str]] = Counter()
+        self._answers: Counter[tuple[str, str]] = Counter()
+        self.genres: Counter[str] = Counter()
+        """Genres of the corpus, labels and guesses, by how often each is a track's."""
         for track in tracks:
             self._count(Knowledge(track))
 
     def _count(self, known: Knowledge) -> None:
-        named: tuple[tuple[str, Sequence[str], Sequence[str]], ...] = (
+        for kind, there, missing in (
             ("presence", known.present, known.missing),
             ("guessed", known.guessed("instrument"), known.doubted("instrument")),
-            ("style", known.guessed("genre"), known.doubted("genre")),
-            ("choice", known.present, ()),
-        )
-        for kind, there, missing in named:
-            self._counts.update((kind, name, True) for name in there)
-            self._counts.update((kind, name, False) for name in missing)
+        ):
+            for name in there:
+                self._yes[kind, name] += 1 / len(there)  # type: ignore[assignment]
+            self._no.update((kind, name) for name in missing)
+        for name in known.genres:
+            self.genres[name] += 1 / len(known.genres)  # type: ignore[assignment]
+        for kind, (answer, _) in known.yes_or_no.items():
+            self._answers[kind, str(answer)] += 1
         for kind in ("energy", "valence"):
-            self._levels.update((kind, level) for level in known.guessed(kind))
-        for kind, answer in (("drums", known.has_drums), ("voice", known.has_voice)):
-            if answer is not None:
-                self._counts[kind, kind, answer] += 1
+            self._answers.update((kind, level) for level in known.guessed(kind))
+
+    def weight(self, kind: str, name: str) -> float:
+        """How readily a name is denied, so that over the corpus it is denied as often as it is affirmed."""
+        return float(self._yes[kind, name]) / max(1, self._no[kind, name]) or 1e-9
 
     def draw(
         self, kind: str, there: Sequence[str], missing: Sequence[str], rng: random.Random
     ) -> tuple[str, bool] | None:
-        """Choose a name to ask about: over the corpus, yes and no come about equally often for each name."""
-        candidates = [(name, True) for name in there] + [(name, False) for name in missing]
-        if not candidates:
+        """Choose a name to ask about, a yes or a no with even chances where both can be."""
+        if not there and not missing:
             return None
-        weights = [1.0 / max(1, self._counts[kind, name, answer]) for name, answer in candidates]
-        return rng.choices(candidates, weights)[0]
+        if there and (not missing or rng.random() < 0.5):
+            return rng.choice(there), True
+        if not there and rng.random() < 0.5:
+            return None  # tracks without a yes would add too many noes
+        return rng.choices(missing, [self.weight(kind, name) for name in missing])[0], False
 
-    def keeps(self, kind: str, answer: bool, rng: random.Random) -> bool:
-        """Whether a question whose answer is the frequent one is asked all the same."""
-        own, other = self._counts[kind, kind, answer], self._counts[kind, kind, not answer]
-        return own <= other or rng.random() < max(other, 1) / max(own, 1)
+    def draw_genre(self, names: Sequence[str], rng: random.Random) -> str | None:
+        """Choose among genres by how often the corpus has them; None if it has none of them."""
+        weights = [float(self.genres[name]) for name in names]
+        return rng.choices(names, weights)[0] if sum(weights) else None
 
-    def keeps_level(self, kind: str, level: str, rng: random.Random) -> bool:
-        """Whether a question whose answer is one of several levels is asked: the rarest always, others as often."""
-        rarest = min((count for (of, _), count in self._levels.items() if of == kind), default=1)
-        return rng.random() < rarest / max(rarest, self._levels[kind, level])
+    def keeps(self, kind: str, answer: object, rng: random.Random) -> bool:
+        """Whether a question with this answer is asked: the rarest answer always, others as often."""
+        rarest = min((count for (of, _), count in self._answers.items() if of == kind), default=1)
+        return rng.random() < rarest / max(rarest, self._answers[kind, str(answer)])

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from mu_llama.measured import Measured, with_measured
 from mu_llama.musicqa.dialogues.balance import Balance
 from mu_llama.musicqa.dialogues.knowledge import Knowledge
-from mu_llama.musicqa.dialogues.topics import GENRES, Topic, alike
+from mu_llama.musicqa.dialogues.topics import Topic, is_other
 from mu_llama.musicqa.dialogues.wording import Say, wording
-from mu_llama.musicqa.english import capital, listed
+from mu_llama.musicqa.english import a, capital, listed
 from mu_llama.prompts import Turn
 
 SLOW_BELOW_BPM, FAST_ABOVE_BPM = 90.0, 130.0
-_MARGIN_BPM = 6.0
 _KEYS = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 _ENERGY_WORDS = {"low": "calm", "medium": "moderate", "high": "energetic"}
 
@@ -22,23 +21,32 @@ def style(known: Knowledge, say: Say, _: Balance) -> Turn | None:
     """The style: stated where it is known, guessed where only a tagger speaks."""
     name, guesses = known.one("genre"), known.guessed("genre")[:2]
     if name:
-        return say.turn("style", "known", style=name, Style=capital(name))
+        return say.turn("style", "known", style=as_kind(name), Style=capital(as_kind(name)))
     return say.turn("style", "maybe", style=listed(guesses)) if guesses else None
 
 
+_COUNTED = ("chorale", "madrigal", "waltz", "march", "ballad", "polka", "tango", "tune", "accompaniment", "calypso")
+
+
+def as_kind(genre: str) -> str:
+    """Put an article in front of genres that are pieces.
+
+    Example:
+        >>> as_kind("jazz waltz"), as_kind("jazz")
+        ('a jazz waltz', 'jazz')
+    """
+    return a(genre) if genre.endswith(_COUNTED) else genre
+
+
 def style_presence(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
-    """Whether it is one genre."""
-    name = known.one("genre")
-    if name and say.rng.random() < 0.6:
-        if say.rng.random() < 0.5:
-            return say.turn("style_presence", "yes", style=name)
-        others = [other for other in GENRES if not alike(name, other) and other not in known.guessed("genre")]
-        return say.turn("style_presence", "no", style=say.rng.choice(others)) if others else None
-    doubts = [other for other in known.doubted("genre") if not name or not alike(name, other)]
-    drawn = balance.draw("style", known.guessed("genre"), doubts, say.rng)
-    if drawn is None:
+    """Whether it is one genre; each is denied about as often as it is affirmed."""
+    if not known.genres:
         return None
-    return say.turn("style_presence", "maybe_yes" if drawn[1] else "maybe_no", style=drawn[0])
+    maybe = "" if known.one("genre") else "maybe_"
+    if say.rng.random() < 0.5:
+        return say.turn("style_presence", f"{maybe}yes", style=as_kind(say.rng.choice(known.genres[:3])))
+    name = balance.draw_genre([other for other in balance.genres if is_other(other, known)], say.rng)
+    return say.turn("style_presence", f"{maybe}no", style=as_kind(name)) if name else None
 
 
 def mood(known: Knowledge, say: Say, _: Balance) -> Turn | None:
@@ -50,7 +58,7 @@ def mood(known: Knowledge, say: Say, _: Balance) -> Turn | None:
 def energy(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     """Low, medium or high energy."""
     level = next(iter(known.guessed("energy")), None)
-    if level is None or not balance.keeps_level("energy", level, say.rng):
+    if level is None or not balance.keeps("energy", level, say.rng):
         return None
     if level == "medium" or say.rng.random() < 0.5:
         return say.turn("energy", level)
@@ -62,7 +70,7 @@ def energy(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
 def valence(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     """Dark, neutral or bright."""
     level = next(iter(known.guessed("valence")), None)
-    return say.turn("valence", level) if level and balance.keeps_level("valence", level, say.rng) else None
+    return say.turn("valence", level) if level and balance.keeps("valence", level, say.rng) else None
 
 
 def production(known: Knowledge, say: Say, _: Balance) -> Turn | None:
@@ -83,33 +91,35 @@ def uses(known: Knowledge, say: Say, _: Balance) -> Turn | None:
     return say.turn("uses", "answers", use=say.rng.choice(fitting)) if fitting else None
 
 
-def pace(known: Knowledge, say: Say, _: Balance) -> Turn | None:
-    """Slow, medium or fast: by labels, or by a measured tempo in the prompt."""
-    question = say.pick("pace", "questions")
-    if say.rng.random() < 0.5:
-        bpm = say.rng.randint(50, 190)
-        return Turn(_measured(question, say, tempo=f"{bpm} BPM")[0], say.pick("pace", pace_of(bpm) or "medium"))
-    tempo = known.track.facts.get("tempo_bpm")
-    if not isinstance(tempo, (int, float)) or pace_of(tempo, margin_bpm=_MARGIN_BPM) is None:
-        return None
-    return Turn(question, say.pick("pace", pace_of(tempo) or "medium"))
+def pace(known: Knowledge, say: Say, _: Balance) -> Turn:
+    """Slow, medium or fast: read from a measured tempo in the prompt; without one it isn't known."""
+    kind = say.rng.choice(("questions", "slow_questions", "fast_questions"))
+    question = say.pick("pace", kind)
+    if say.rng.random() < 0.15:
+        return Turn(question, say.pick("pace", "unknown"))
+    bpm, sure = say.rng.randint(45, 200), say.rng.random() < 0.7
+    question = _measured(question, tempo=(f"{bpm} BPM", sure))
+    name = pace_of(bpm)
+    if kind == "questions":
+        return Turn(question, say.pick("pace", name if sure else "maybe", pace=name, bpm=str(bpm)))
+    yes = "yes" if kind.startswith(name) else "no"
+    return Turn(question, say.pick("pace", yes if sure else f"maybe_{yes}", pace=name, bpm=str(bpm)))
 
 
-def pace_of(bpm: float, *, margin_bpm: float = 0.0) -> str | None:
-    """Slow, medium or fast; None within a margin of the borders.
+def pace_of(bpm: float) -> str:
+    """Slow, medium or fast.
 
     Example:
-        >>> pace_of(60), pace_of(100), pace_of(150), pace_of(91, margin_bpm=6)
-        ('slow', 'medium', 'fast', None)
+        >>> pace_of(60), pace_of(100), pace_of(150)
+        ('slow', 'medium', 'fast')
     """
-    if min(abs(bpm - SLOW_BELOW_BPM), abs(bpm - FAST_ABOVE_BPM)) < margin_bpm:
-        return None
     return "slow" if bpm < SLOW_BELOW_BPM else "fast" if bpm > FAST_ABOVE_BPM else "medium"
 
 
 def cannot(known: Knowledge, say: Say, _: Balance) -> Turn:
     """What no sound tells: who, when, its title, its words."""
-    subject = say.rng.choice(("artist", "year", "title", "words", "place"))
+    subjects = ["artist", "year", "title", "place"] + (["words"] if known.has_voice is not False else [])
+    subject = say.rng.choice(subjects)
     what = wording()["cannot"]["what"][subject]
     return Turn(say.pick("cannot", subject), say.pick("cannot", "answers", what=what))
 
@@ -120,23 +130,24 @@ def facts(known: Knowledge, say: Say, _: Balance) -> Turn:
     question = say.pick("facts", topic)
     if say.rng.random() < 0.2:
         return Turn(question, say.pick("facts", "unknown", what=wording()["facts"]["what"][topic]))
-    text, is_sure = _random_value(topic, say)
-    question, is_sure = _measured(question, say, sure=is_sure, **{topic: text})
+    text, sure = random_value(topic, say)
     value = text.removesuffix(" BPM").removesuffix(" LUFS")
-    return Turn(question, say.pick("facts", f"{topic}_{'sure' if is_sure else 'unsure'}", value=value))
+    answer = say.pick("facts", f"{topic}_{'sure' if sure else 'unsure'}", value=value)
+    return Turn(_measured(question, **{topic: (text, sure)}), answer)
 
 
 def tempo_and_key(known: Knowledge, say: Say, _: Balance) -> Turn:
-    """Both at once."""
-    tempo, key = _random_value("tempo", say)[0], _random_value("key", say)[0]
+    """Both at once, each as sure as it is."""
+    tempo, key = random_value("tempo", say), random_value("key", say)
     question = say.rng.choice(
         ("What are the tempo and the key?", "What key and tempo is this in?", "Tempo and key, please.")
     )
-    question, _sure = _measured(question, say, sure=True, tempo=tempo, key=key)
-    return Turn(question, f"The tempo is about {tempo}, and the key is {key}.")
+    words = ["about" if tempo[1] else "probably", "is" if key[1] else "is probably"]
+    answer = f"The tempo is {words[0]} {tempo[0]}, and the key {words[1]} {key[0]}."
+    return Turn(_measured(question, tempo=tempo, key=key), answer)
 
 
-def _random_value(topic: str, say: Say) -> tuple[str, bool]:
+def random_value(topic: str, say: Say) -> tuple[str, bool]:
     """A value as the prompt carries it, and whether it is sure. Any will do: the answer is read, not heard."""
     rng = say.rng
     if topic == "tempo":
@@ -148,12 +159,14 @@ def _random_value(topic: str, say: Say) -> tuple[str, bool]:
     return f"{rng.randint(0, 12)}:{rng.randint(0, 59):02d} minutes", True
 
 
-def _measured(question: str, say: Say, *, sure: bool = True, **values: str) -> tuple[str, bool]:
-    return with_measured(question, {name: Measured(text, 1.0 if sure else 0.0) for name, text in values.items()}), sure
+def _measured(question: str, **values: tuple[str, bool]) -> str:
+    return with_measured(
+        question, {name: Measured(text, 1.0 if sure else 0.0) for name, (text, sure) in values.items()}
+    )
 
 
 TOPICS: Mapping[Topic, float] = {
     style: 2.2, style_presence: 1.2, mood: 1.0, energy: 1.8, valence: 1.2, production: 0.6, era: 0.3, uses: 0.5,
-    pace: 0.6, cannot: 0.8, facts: 1.2, tempo_and_key: 0.15,
+    pace: 0.5, cannot: 0.8, facts: 1.2, tempo_and_key: 0.15,
 }  # fmt: skip
 """Topics of character, with how often they come up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mu_llama.musicqa.dialogues.character import as_kind
 from mu_llama.musicqa.dialogues.knowledge import Knowledge
 from mu_llama.musicqa.dialogues.wording import Say, is_plural
 from mu_llama.musicqa.english import a, capital, listed
@@ -29,7 +30,7 @@ def caption(known: Knowledge, say: Say) -> Turn | None:
     parts += list(known.instruments[:4] or known.guessed("instrument")[:2])
     if known.is_solo and known.instruments:
         parts[-1] = f"solo {parts[-1]}"
-    if known.has_voice is not None:
+    if known.has_voice is not None and "choir" not in parts:
         parts.append(_sung(known) if known.has_voice else "instrumental")
     energy = next(iter(known.guessed("energy")), None)
     parts += [*moods, *([f"{energy} energy"] if energy else [])]
@@ -45,13 +46,15 @@ def _opening(known: Knowledge, say: Say) -> str | None:
         what = rng.choice(("A solo {0}", "{1} playing alone", "A piece for solo {0}")).format(
             names[0], capital(a(names[0]))
         )
-        tail = f", {genre}" if genre and rng.random() < 0.5 else f"; it sounds {mood}" if mood else ""
+        tail = f", {as_kind(genre)}" if genre and rng.random() < 0.5 else f"; it sounds {mood}" if mood else ""
         return f"{what}{tail}."
     if known.is_solo and known.has_voice:
         return rng.choice((f"{capital(_sung(known))} singing alone.", "Somebody sings alone, without instruments."))
     things = listed([a(name) for name in names[:3]])
     noun = rng.choice(("A piece of", "A track of", "Some"))
-    if genre:
+    if genre and as_kind(genre) != genre:
+        opening = capital(a(f"{feel}{genre}"))
+    elif genre:
         opening = f"{noun} {feel}{genre}" if rng.random() < 0.6 else capital(f"{feel}{genre}")
     elif known.one("ensemble") in ("choir", "orchestra") and not names:
         opening = capital(a(f"{feel}{known.one('ensemble')}"))
@@ -62,7 +65,7 @@ def _opening(known: Knowledge, say: Say) -> str | None:
     else:
         return None
     heard = [things] if names else []
-    if known.has_voice:
+    if known.has_voice and "choir" not in names:
         heard.insert(0, _sung(known))
     return f"{opening} with {listed(heard) if len(heard) == 1 else ' and '.join(heard)}." if heard else f"{opening}."
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mu_llama.measured import Measured, with_measured
 from mu_llama.musicqa.dialogues import character, describing, topics
 from mu_llama.musicqa.dialogues.balance import Balance
-from mu_llama.musicqa.dialogues.knowledge import Knowledge
-from mu_llama.musicqa.dialogues.wording import Say, wording
+from mu_llama.musicqa.dialogues.knowledge import ASKABLE, Knowledge
+from mu_llama.musicqa.dialogues.wording import Say, slots_of, wording
 from mu_llama.prompts import Turn
 from mu_llama.records import Track
 
 _TOPICS = {**topics.TOPICS, **character.TOPICS}
 # Topics of one or two turns that need no balancing, with how often they come up.
-_OTHERS = {"short": 1.0, "long": 0.8, "caption": 0.4, "louder": 0.3, "follow": 0.5, "music": 0.15}
+_OTHERS = {"short": 1.0, "long": 0.8, "caption": 0.4, "louder": 0.3, "follow": 0.5, "music": 0.06}
 _BRIEF = 0.06
 
 
@@ -77,31 +79,40 @@ def _turns_of(topic: Any, known: Knowledge, say: Say, balance: Balance) -> list[
     return [] if turn is None else [_briefly(turn, say)]
 
 
+_PLAIN = re.compile(r"(Yes|No)[.,]")
+_HEDGES = re.compile(r"probably|think|sounds|wouldn't|would", re.IGNORECASE)
+
+
 def _briefly(turn: Turn, say: Say) -> Turn:
-    """Now and then ask for a short answer where there is one."""
-    _answer, first = turn.answer or "", (turn.answer or "").split(",")[0].split(" ")[0].rstrip(".")
-    if first in ("Yes", "No") and say.rng.random() < _BRIEF * 2:
-        return Turn(turn.question + say.rng.choice(wording()["brief"]["suffixes"]), f"{first}.")
+    """Now and then ask for a short answer where there is one; a guess stays one."""
+    answer = turn.answer or ""
+    plain = _PLAIN.match(answer)
+    if plain and "\n" not in turn.question and say.rng.random() < _BRIEF * 2:
+        brief = "Probably." if plain[1] == "Yes" else "Probably not."
+        short = brief if _HEDGES.search(answer) else f"{plain[1]}."
+        return Turn(turn.question + say.rng.choice(wording()["brief"]["suffixes"]), short)
     return turn
+
+
+_ASKABLE_OF_NO_MUSIC = (
+    "instruments", "style", "mood", "energy", "valence", "voice", "drums", "short", "long", "lead", "uses", "ensemble",
+    "instrumental", "caption", "acoustic", "era", "voice_kind",
+)  # fmt: skip
 
 
 def _about_no_music(known: Knowledge, say: Say, num_turns: int) -> list[Turn]:
     """Whatever is asked: there is no music to speak of."""
-    kind = known.one("sound") or "noise"
-    asked = (
-        "instruments",
-        "style",
-        "mood",
-        "energy",
-        "voice",
-        "drums",
-        "short",
-        "long",
-        "lead",
-        "uses",
-        "instrumental",
-    )
-    questions = [say.pick(topic, "questions") for topic in say.rng.sample(asked, min(num_turns, len(asked)))]
-    if say.rng.random() < 0.4:
+    kind, rng = known.one("sound") or "noise", say.rng
+    topics_asked = rng.sample(_ASKABLE_OF_NO_MUSIC, min(num_turns, len(_ASKABLE_OF_NO_MUSIC)))
+    questions = [say.pick(topic, "questions") for topic in topics_asked]
+    if rng.random() < 0.7:
         questions[0] = say.pick("no_music", "is_music")
+    if rng.random() < 0.5:
+        topic = rng.choice(("tempo", "key"))
+        text, sure = character.random_value(topic, say)
+        asked = with_measured(say.pick("facts", topic), {topic: Measured(text, float(sure))})
+        questions[-1] = asked if rng.random() < 0.7 else say.pick("facts", topic)
+    if rng.random() < 0.4:
+        name = rng.choice(ASKABLE)
+        questions.append(say.pick("presence", "questions", **slots_of(name)))
     return [Turn(question, say.pick("no_music", kind)) for question in questions]

@@ -104,6 +104,33 @@ class Knowledge:
             return True
         return False if "drums" in self.track.absent.get("instrument", ()) else None
 
+    @property
+    def genres(self) -> tuple[str, ...]:
+        """Genres that may be affirmed: the label, else a tagger's."""
+        return self.sure("genre") or self.guessed("genre")
+
+    @property
+    def sings(self) -> bool | None:
+        """Whether somebody sings, by labels or else a tagger."""
+        if self.has_voice is not None:
+            return self.has_voice
+        return True if self.guessed("voice") else False if self.doubted("voice") else None
+
+    @property
+    def drums_heard(self) -> bool | None:
+        """Whether drums play, by labels or else a tagger."""
+        if self.has_drums is not None:
+            return self.has_drums
+        return (
+            True if "drums" in self.guessed("instrument") else False if "drums" in self.doubted("instrument") else None
+        )
+
+    @property
+    def yes_or_no(self) -> Mapping[str, tuple[bool, bool]]:
+        """Answers that are evened over a corpus, each with whether it is a guess."""
+        found = {"drums": (self.drums_heard, self.has_drums), "voice": (self.sings, self.has_voice)}
+        return {kind: (answer, label is None) for kind, (answer, label) in found.items() if answer is not None}
+
     @cached_property
     def present(self) -> tuple[str, ...]:
         """Askable instruments and families that are surely there."""

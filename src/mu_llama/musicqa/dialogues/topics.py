@@ -14,19 +14,17 @@ Topic = Callable[[Knowledge, Say, Balance], Turn | None]
 
 MOST_NAMED = 6
 """Instruments named in one answer."""
-GENRES: tuple[str, ...] = (
-    "rock", "pop", "jazz", "metal", "electronic", "folk", "punk", "blues", "ambient", "hip-hop", "country", "funk",
-    "classical", "techno", "opera", "orchestral", "choral", "reggae", "soul", "disco", "ragtime", "house", "trance",
-)  # fmt: skip
-"""Genres that choices draw from."""
 _ALIKE: tuple[frozenset[str], ...] = (
-    frozenset(("rock", "metal", "punk", "hard rock", "heavy metal", "death metal", "rock and roll", "pop", "blues")),
+    frozenset(("rock", "metal", "punk", "pop", "blues", "ska", "ballad")),
     frozenset(("electronic", "techno", "ambient", "house", "trance", "electro", "dance", "disco", "hip-hop", "chiptune",
-               "new age", "drum and bass", "experimental", "dance pop", "pop", "industrial")),
-    frozenset(("classical", "opera", "orchestral", "choral", "baroque", "new age", "ambient")),
-    frozenset(("jazz", "blues", "ragtime", "big band", "swing", "soul", "funk", "bossa nova", "boogie-woogie")),
-    frozenset(("folk", "country", "bluegrass", "blues", "celtic", "Irish")),
-    frozenset(("funk", "soul", "disco", "hip-hop", "rhythm and blues", "reggae", "pop")),
+               "new age", "drum and bass", "experimental", "pop", "industrial", "funk")),
+    frozenset(("classical", "opera", "orchestral", "choral", "chorale", "madrigal", "vocal music", "chamber", "baroque",
+               "renaissance", "new age", "ambient", "waltz", "march", "tango", "arpeggiated", "hymn")),
+    frozenset(("jazz", "blues", "ragtime", "big band", "swing", "soul", "funk", "bossa nova", "boogie-woogie",
+               "show tune", "foxtrot", "samba", "salsa", "cha-cha", "rhumba", "tango", "calypso", "dixieland")),
+    frozenset(("folk", "country", "bluegrass", "blues", "celtic", "irish", "traditional", "zydeco", "polka", "waltz",
+               "march", "indian", "hymn", "ballad", "calypso")),
+    frozenset(("funk", "soul", "disco", "hip-hop", "rhythm and blues", "reggae", "ska", "pop", "ballad")),
 )  # fmt: skip
 
 
@@ -37,15 +35,17 @@ def instruments(known: Knowledge, say: Say, _: Balance) -> Turn | None:
         kind = say.rng.choice(("questions", "one_questions"))
         return say.turn("instruments", "one", question=kind, **slots_of(names[0]))
     if names:
-        return _about_list(say, "many", names[:MOST_NAMED])
+        is_whole = known.lists_all_instruments and 1 < len(names) <= MOST_NAMED and not known.has_voice
+        return _about_list(say, "many", names[:MOST_NAMED], is_whole=is_whole)
     if known.has_voice and known.is_solo:
         return say.turn("instruments", "voice_only")
     return _about_list(say, "maybe", guesses) if guesses else None
 
 
-def _about_list(say: Say, answer: str, names: Sequence[str]) -> Turn:
+def _about_list(say: Say, answer: str, names: Sequence[str], *, is_whole: bool = False) -> Turn:
     things = listed([a(name) for name in names])
     are = "are" if is_plural(names[0]) else "is"
+    answer = say.rng.choice((answer, "all")) if is_whole else answer
     return say.turn("instruments", answer, things=things, Things=capital(things), are=are)
 
 
@@ -75,50 +75,51 @@ def guessed_presence(known: Knowledge, say: Say, balance: Balance) -> Turn | Non
     return say.turn("presence", "maybe_yes" if there else "maybe_no", **slots_of(name))
 
 
+def _evened(known: Knowledge, kind: str, say: Say, balance: Balance) -> tuple[bool, bool] | None:
+    """The answer, and whether it is a guess; None where nothing is known or the frequent answer is passed over."""
+    found = known.yes_or_no.get(kind)
+    return found if found is not None and balance.keeps(kind, found[0], say.rng) else None
+
+
 def drums(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     """Whether there are drums; both answers equally often."""
-    there = known.has_drums
-    if there is not None:
-        return say.turn("drums", "yes" if there else "no") if balance.keeps("drums", there, say.rng) else None
-    guess = "drums" in known.guessed("instrument")
-    if guess or "drums" in known.doubted("instrument"):
-        return say.turn("drums", "maybe_yes" if guess else "maybe_no")
-    return None
+    return _yes_or_no(known, "drums", say, balance)
 
 
 def voice(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
-    """Whether somebody sings; labels say yes, a tagger may say no."""
-    there = known.has_voice
-    if there is not None:
-        return say.turn("voice", "yes" if there else "no") if balance.keeps("voice", there, say.rng) else None
-    if known.guessed("voice"):
-        return say.turn("voice", "maybe_yes")
-    return say.turn("voice", "maybe_no") if "voice" in known.doubted("voice") else None
+    """Whether somebody sings; both answers equally often."""
+    return _yes_or_no(known, "voice", say, balance)
+
+
+def _yes_or_no(known: Knowledge, kind: str, say: Say, balance: Balance) -> Turn | None:
+    found = _evened(known, kind, say, balance)
+    if found is None:
+        return None
+    answer = "yes" if found[0] else "no"
+    return say.turn(kind, f"maybe_{answer}" if found[1] else answer)
 
 
 def instrumental(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     """Vocal or instrumental."""
-    there = known.has_voice
-    if there is None:
-        doubted = "voice" in known.doubted("voice") and not known.guessed("voice")
-        return say.turn("instrumental", "maybe_instrumental") if doubted else None
-    if not balance.keeps("voice", there, say.rng):
+    found = _evened(known, "voice", say, balance)
+    if found is None:
         return None
-    return say.turn("instrumental", "vocal" if there else "instrumental")
+    answer = "vocal" if found[0] else "instrumental"
+    return say.turn("instrumental", f"maybe_{answer}" if found[1] else answer)
 
 
 def voice_kind(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     """Who sings."""
-    there = known.has_voice
-    if there is None or not balance.keeps("voice", there, say.rng):
+    found = _evened(known, "voice", say, balance)
+    if found is None or found[1]:
         return None
-    return say.turn("voice_kind", (known.one("voice") or "unknown") if there else "none")
+    return say.turn("voice_kind", (known.one("voice") or "unknown") if found[0] else "none")
 
 
 def ensemble(known: Knowledge, say: Say, _: Balance) -> Turn | None:
     """Solo, duo, band, choir, orchestra, quartet."""
     name = known.one("ensemble")
-    if not name:
+    if not name or (name == "solo" and not known.instruments):
         return None
     if say.rng.random() < 0.3:
         return say.turn("ensemble", "solo_yes" if name == "solo" else "solo_no", question="solo_questions")
@@ -131,27 +132,36 @@ def choice(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     """Which of four instruments is there, listed in words or by letter."""
     if not known.present:
         return None
-    right = balance.draw("choice", known.present, (), say.rng)
-    assert right is not None
-    wrong = _apart(list(known.missing), right[0], say)
-    return None if wrong is None else _four(say, right[0], wrong, "questions")
+    right = say.rng.choice(known.present)
+    wrong = _apart(known.missing, right, say, balance)
+    return None if wrong is None else _four(say, right, wrong, "questions")
 
 
-def genre_choice(known: Knowledge, say: Say, _: Balance) -> Turn | None:
-    """Which of four genres fits."""
-    right = known.one("genre") or next(iter(known.guessed("genre")), None)
-    if right is None:
+def genre_choice(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
+    """Which of four genres fits; the wrong ones are as often right elsewhere."""
+    if not known.genres:
         return None
-    supported = {*known.sure("genre"), *known.guessed("genre"), *known.sure("broader genre")}
-    others = [name for name in GENRES if not any(alike(name, other) for other in supported)]
-    wrong = say.rng.sample(others, 3) if len(others) >= 3 else None
-    return None if wrong is None else _four(say, right, wrong, "genre_questions")
+    wrong: list[str] = []
+    while len(wrong) < 3:
+        others = [name for name in balance.genres if is_other(name, known) and not any(alike(name, w) for w in wrong)]
+        drawn = balance.draw_genre(others, say.rng)
+        if drawn is None:
+            return None
+        wrong.append(drawn)
+    return _four(say, say.rng.choice(known.genres[:2]), wrong, "genre_questions")
 
 
-def _apart(names: Sequence[str], right: str, say: Say) -> list[str] | None:
-    """Three names that aren't like each other."""
+def is_other(name: str, known: Knowledge) -> bool:
+    """Whether a genre is like nothing that labels or a tagger give a track."""
+    supported = (*known.sure("genre"), *known.guessed("genre"), *known.sure("broader genre"))
+    return not any(alike(name, other) for other in supported)
+
+
+def _apart(names: Sequence[str], right: str, say: Say, balance: Balance) -> list[str] | None:
+    """Three names that aren't like each other, those that are often right elsewhere first."""
+    keys = {name: say.rng.random() ** (1.0 / max(1e-6, balance.weight("presence", name))) for name in names}
     found: list[str] = []
-    for name in say.rng.sample(names, len(names)):
+    for name in sorted(names, key=lambda name: -keys[name]):
         if name != right and not any(are_near(name, other) for other in found):
             found.append(name)
         if len(found) == 3:
@@ -173,9 +183,10 @@ def alike(one: str, other: str) -> bool:
     """Whether two genres are so near that one isn't denied beside the other.
 
     Example:
-        >>> alike("techno", "ambient"), alike("techno", "folk"), alike("Irish jig", "folk")
+        >>> alike("techno", "ambient"), alike("techno", "folk"), alike("Baroque chorale", "classical")
         (True, False, True)
     """
+    one, other = one.casefold(), other.casefold()
     return one in other or other in one or any(_within(one, group) and _within(other, group) for group in _ALIKE)
 
 
@@ -199,14 +210,17 @@ def louder(known: Knowledge, say: Say) -> list[Turn]:
 
 def follow(known: Knowledge, say: Say, balance: Balance) -> list[Turn]:
     """Two turns: whether one instrument is there, and then only `And a violin?`."""
-    first = presence(known, say, balance)
-    drawn = balance.draw("presence", known.present, known.missing, say.rng)
-    if first is None or drawn is None:
+    first = balance.draw("presence", known.present, known.missing, say.rng)
+    if first is None:
         return []
-    name, there = drawn
-    slots = slots_of(name)
-    answer = say.pick("presence", "yes" if there else "no", **slots)
-    return [first, Turn(say.pick("follow", "questions", **slots), answer)]
+    there, missing = (tuple(name for name in names if name != first[0]) for names in (known.present, known.missing))
+    second = balance.draw("presence", there, missing, say.rng)
+    if second is None:
+        return []
+    slots = slots_of(second[0])
+    answer = say.pick("presence", "yes" if second[1] else "no", **slots)
+    opening = say.turn("presence", "yes" if first[1] else "no", **slots_of(first[0]))
+    return [opening, Turn(say.pick("follow", "questions", **slots), answer)]
 
 
 TOPICS: Mapping[Topic, float] = {
