@@ -78,6 +78,18 @@ def test_loudness_and_length(tmp_path: Path) -> None:
     assert facts.duration_s == pytest.approx(20.0)
 
 
+def test_channels_add_up_as_the_standard_says(tmp_path: Path) -> None:
+    """The same sine on two channels reads 3 dB more than on one."""
+    sine = 0.1 * np.sin(2 * np.pi * 997 * np.arange(10 * RATE_HZ) / RATE_HZ)
+    mono, stereo = (
+        measure_facts(write(tmp_path / f"{name}.wav", samples)).loudness_lufs
+        for name, samples in (("mono", sine), ("stereo", np.stack([sine, sine], axis=1)))
+    )
+    assert mono is not None
+    assert stereo is not None
+    assert float(stereo.value) - float(mono.value) == pytest.approx(3.0, abs=0.15)
+
+
 def test_little_or_no_sound_says_nothing(tmp_path: Path) -> None:
     for samples in (np.zeros(10 * RATE_HZ), clicks(120, seconds=2)):
         facts = measure_facts(write(tmp_path / "a.wav", samples))
