@@ -14,7 +14,6 @@ from benchmarks.mini.tasks import Ask, all_tasks
 from mu_llama.musicqa.dialogues.knowledge import Knowledge
 from mu_llama.records import Track, read_lines
 
-
 FIGURES = (
     "solo instrument", "drums", "vocal or instrumental", "choir, orchestra or solo", "genre, rendered", "genre, real",
     "tagger's genres", "energy", "valence", "four choices", "can't tell", "no music",
