@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mu_llama.audio.source import AudioSource
+from mu_llama.audio.source import AudioSource, display_name
 from mu_llama.audio.waveform import Waveform
 from mu_llama.audio.windows import Window, WindowPlan, stream_windows
 from mu_llama.encoders.feature_cache import FeatureCache, content_hash, feature_key
@@ -113,7 +113,7 @@ class Hearing:
         except AudioError as error:
             if Path(name).name in str(error):
                 raise
-            raise AudioError(f"{name}: {error}") from error
+            raise AudioError(f"{display_name(name)}: {error}") from error
 
 
 def _refuse_silence(windows: Iterator[Window], name: str) -> Iterator[Window]:
@@ -123,7 +123,9 @@ def _refuse_silence(windows: Iterator[Window], name: str) -> Iterator[Window]:
         loudest = max(loudest, float(np.abs(window.waveform.samples).max()))
         yield window
     if loudest < SILENCE_PEAK:
-        raise AudioError(f"{name}: silent (peak below -80 dBFS); expected something to hear: check the recording")
+        raise AudioError(
+            f"{display_name(name)}: silent (peak below -80 dBFS); expected something to hear: check the recording"
+        )
 
 
 def _seekable(audio: Audio) -> Audio:

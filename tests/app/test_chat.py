@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import json
-import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from mu_llama.app.batch import answer_files, write_rows
-from mu_llama.app.chat import Desk, Limits, Stopped, clock, turns_of
+from mu_llama.app.chat import Desk, Limits
 from mu_llama.app.pictures import mel_picture
+from mu_llama.app.visit import Visit
+from mu_llama.audio.waveform import Waveform
 from mu_llama.encoders.musicnn import build_musicnn
 from mu_llama.errors import AudioError, QuestionError
 from mu_llama.generation import GenerationOptions
 from mu_llama.listener import Listener
+from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
 from mu_llama.prompts import Turn
 
 SHORT = GenerationOptions(max_new_tokens=12)
@@ -33,70 +37,130 @@ def desk(tiny: Listener, tmp_path: Path) -> Desk:
     return Desk(tiny, limits=Limits(most_mb=1, most_minutes=1.0, most_tracks=3), likes=tmp_path / "likes.jsonl")
 
 
-def last(desk: Desk, token: str, *turns: Turn) -> str:
-    return list(desk.stream(token, turns, options=SHORT))[-1]
+def visiting(desk: Desk, path: Path) -> Visit:
+    visit = Visit()
+    visit.held = desk.take(path)
+    return visit
+
+
+def last(desk: Desk, visit: Visit, question: str, **more: Any) -> str:
+    *_, turns = desk.ask(visit, question, options=SHORT, **more)
+    return turns[-1].answer or ""
 
 
 def test_an_answer_grows_and_equals_ask(desk: Desk, tracks: list[Path]) -> None:
-    held = desk.take(tracks[0])
-    texts = list(desk.stream(held.token, [Turn("What is this?")], options=SHORT))
+    visit = visiting(desk, tracks[0])
+    steps = [list(turns) for turns in desk.ask(visit, "What is this?", options=SHORT)]
+    assert steps[0] == [Turn("What is this?")]  # the question is shown at once
+    texts = [turns[0].answer or "" for turns in steps[1:]]
     assert len(texts) > 1
-    assert all(later.startswith(earlier.rstrip("\ufffd")) for earlier, later in itertools.pairwise(texts))
+    assert all(later.startswith(earlier.rstrip("\ufffd")) for earlier, later in pairwise(texts))
     assert texts[-1] == desk.listener.ask(tracks[0], "What is this?", options=SHORT).text
+    assert visit.turns == [Turn("What is this?", texts[-1])]
 
 
 def test_what_was_said_before_is_in_the_prompt(desk: Desk, tracks: list[Path]) -> None:
-    held = desk.take(tracks[0])
-    chat = desk.listener.chat(tracks[0], options=SHORT)
-    first = chat.ask("What is this?").text
-    assert last(desk, held.token, Turn("What is this?", first), Turn("Why?")) == chat.ask("Why?").text
+    visit, chat = visiting(desk, tracks[0]), desk.listener.chat(tracks[0], options=SHORT)
+    assert last(desk, visit, "What is this?") == chat.ask("What is this?").text
+    assert last(desk, visit, "Why?") == chat.ask("Why?").text
+    assert last(desk, visit, "Who?", keep=0) == desk.listener.ask(tracks[0], "Who?", options=SHORT).text
+    assert len(visit.turns) == 1
 
 
 def test_sessions_do_not_mix(desk: Desk, tracks: list[Path]) -> None:
-    held = [desk.take(path) for path in tracks]
+    visits = [visiting(desk, path) for path in tracks]
     wanted = [desk.listener.ask(path, "What is this?", options=SHORT).text for path in tracks]
     with ThreadPoolExecutor(3) as pool:
-        answers = list(pool.map(lambda one: last(desk, one.token, Turn("What is this?")), held * 2))
-    assert answers == wanted * 2
+        answers = list(pool.map(lambda visit: last(desk, visit, "What is this?"), visits))
+    assert answers == wanted
     assert len(set(wanted)) > 1
-    assert len({one.token for one in held}) == 3
+    assert len({visit.token for visit in visits}) == 3
 
 
-def test_stopping_ends_the_computation(desk: Desk, tracks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    held, stopped = desk.take(tracks[0]), Stopped()
-    written: list[int] = []
+@pytest.fixture
+def forwards(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with each forward pass of the model."""
+    passes: list[int] = []
     model = desk.listener.opened.model
     forward = model.forward
 
-    def counting(*args: object, **kwargs: object) -> object:
-        written.append(1)
-        return forward(*args, **kwargs)  # type: ignore[arg-type]
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        passes.append(1)
+        return forward(*args, **kwargs)
 
     monkeypatch.setattr(model, "forward", counting)
-    stream = desk.stream(held.token, [Turn("What is this?")], options=SHORT, stopped=stopped)
+    return passes
+
+
+@pytest.mark.parametrize("overtake", ["stop", "forget", "begin"])
+def test_what_is_overtaken_computes_and_says_nothing_more(
+    desk: Desk, tracks: list[Path], forwards: list[int], overtake: str
+) -> None:
+    visit = visiting(desk, tracks[0])
+    stream = desk.ask(visit, "What is this?", options=SHORT)
     next(stream)
-    stopped.stop()
-    assert len(list(stream)) <= 1
-    after_stop = len(written)
-    assert after_stop < SHORT.max_new_tokens
-    assert deepcopy(stopped) is not stopped  # sessions don't stop each other
-    closed = desk.stream(held.token, [Turn("What is this?")], options=SHORT)
-    next(closed)
-    before = len(written)
-    closed.close()  # type: ignore[attr-defined]
-    assert len(written) == before
+    next(stream)
+    getattr(visit, overtake)()
+    said = list(visit.turns)
+    assert list(stream) == []
+    assert visit.turns == said
+    assert len(forwards) < SHORT.max_new_tokens
+    assert deepcopy(visit) is not visit  # sessions don't stop each other
+
+
+def test_closing_ends_the_computation(desk: Desk, tracks: list[Path], forwards: list[int]) -> None:
+    stream = desk.ask(visiting(desk, tracks[0]), "What is this?", options=SHORT)
+    next(stream)
+    next(stream)
+    before = len(forwards)
+    stream.close()  # type: ignore[attr-defined]
+    assert len(forwards) == before
+
+
+def test_a_newer_question_wins(desk: Desk, tracks: list[Path]) -> None:
+    visit = visiting(desk, tracks[0])
+    first = desk.ask(visit, "What is this?", options=SHORT)
+    next(first)
+    second = last(desk, visit, "Why?")
+    assert list(first) == []
+    assert visit.turns[-1] == Turn("Why?", second)
 
 
 def test_the_least_used_track_goes_first(desk: Desk, tracks: list[Path]) -> None:
-    first, second, _third = (desk.take(path) for path in tracks)
+    first, second, _third = (visiting(desk, path) for path in tracks)
     desk.held(first.token)
-    desk.take(tracks[0])
-    assert desk.held(first.token) is first
+    visiting(desk, tracks[0])
+    assert desk.held(first.token) is first.held
     with pytest.raises(AudioError, match="no longer held, others came after it; upload it again"):
-        desk.held(second.token)
+        last(desk, second, "What?")
     desk.drop(first.token)
     with pytest.raises(AudioError, match="upload it again"):
-        next(desk.stream(first.token, [Turn("What?")], options=SHORT))
+        last(desk, first, "What?")
+
+
+def test_another_window_hears_other_seconds(tiny: Listener, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "long.wav", rng.normal(0, 0.1, 16000 * 70), 16000)
+    desk = Desk(tiny)
+    assert desk.take(tmp_path / "long.wav").track.heard == ((0.0, 60.0),)
+    assert max(end for _, end in desk.take(tmp_path / "long.wav", window="full").track.heard) == 70.0
+
+
+def test_the_weight_of_neighbours_is_each_visitors_own(tiny: Listener, tracks: list[Path]) -> None:
+    size = tiny.listen(tracks[0]).features.shape[-1]  # type: ignore[union-attr]
+    vectors = torch.randn(16, size, generator=torch.Generator().manual_seed(0))
+    options = BlendOptions(weight=0.2, num_neighbours=4)
+    blended = Listener(tiny.opened, hearing=tiny.hearing, blend=NeighbourBlend(vectors, options))
+    desk = Desk(blended)
+    assert desk.blends
+    visit = visiting(desk, tracks[0])
+    assert visit.held is not None
+    plain = tiny.listen(tracks[0]).conditioning
+    own, none = desk._blended(visit.held.track, 0.2), desk._blended(visit.held.track, 0.0)
+    assert own is visit.held.track
+    torch.testing.assert_close(none.conditioning, plain)
+    assert not torch.allclose(own.conditioning, plain)
+    assert last(desk, visit, "What?", knn_weight=0.0) == tiny.ask(tracks[0], "What?", options=SHORT).text
 
 
 @pytest.mark.parametrize(
@@ -119,30 +183,52 @@ def test_bad_files_are_refused_in_one_sentence(desk: Desk, tmp_path: Path, write
 
 def test_asking_without_track_or_words(desk: Desk, tracks: list[Path]) -> None:
     with pytest.raises(AudioError, match="upload, record or pick one first"):
-        next(desk.stream("", [Turn("What?")], options=SHORT))
+        last(desk, Visit(), "What?")
     with pytest.raises(AudioError, match="upload, record or pick one first"):
         desk.take(None)
-    held = desk.take(tracks[0])
+    visit = visiting(desk, tracks[0])
+    last(desk, visit, "What?")
+    said = list(visit.turns)
     with pytest.raises(QuestionError, match="empty"):
-        next(desk.stream(held.token, [Turn("  ")], options=SHORT))
+        last(desk, visit, "  ")
+    assert visit.turns == said
     with pytest.raises(AudioError, match="gone"):
         desk.take(tracks[0].with_name("gone.wav"))
 
 
+def test_a_file_that_does_not_say_its_length_is_not_heard_to_its_end(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "a.flac", np.random.default_rng(0).normal(0, 0.1, 8000 * 90), 8000)
+    asked: list[object] = []
+    listen = Listener.listen
+
+    def counting(self: Listener, audio: Any, **more: Any) -> Any:
+        asked.append(more)
+        return listen(self, audio, **more)
+
+    monkeypatch.setattr(Listener, "listen", counting)
+    monkeypatch.setattr(desk, "_check", lambda path: None)
+    with pytest.raises(AudioError, match="cut it"):
+        desk.take(tmp_path / "a.flac", window="full")
+    assert asked == [{"duration_s": 61.0}]
+
+
 def test_likes_are_saved_on_request(desk: Desk, tiny: Listener, tracks: list[Path], tmp_path: Path) -> None:
-    held = desk.take(tracks[0])
-    desk.like(token=held.token, question="Q", answer="Ä", liked=True)
-    desk.like(token=held.token, question="Q", answer="Ä", liked=None)
+    visit = visiting(desk, tracks[0])
+    visit.turns = [Turn("Q", "\u00c4")]
+    desk.like(visit, 0, True)
+    desk.like(visit, 0, None)
+    desk.like(visit, 5, True)  # no such turn
     rows = [json.loads(line) for line in (tmp_path / "likes.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(row["answer"], row["liked"], row["audio"]) for row in rows] == [
-        ("Ä", True, tracks[0].name), ("Ä", None, tracks[0].name),
+        ("\u00c4", True, tracks[0].name), ("\u00c4", None, tracks[0].name),
     ]  # fmt: skip
     silent = Desk(tiny)
     assert not silent.keeps_likes
-    silent.like(token="", question="Q", answer="A", liked=True)
-    broken = Desk(tiny, likes=tmp_path / "no" / "such.jsonl")
+    silent.like(visit, 0, True)
     with pytest.raises(QuestionError, match="can't be written"):
-        broken.like(token=broken.take(tracks[0]).token, question="Q", answer="A", liked=False)
+        Desk(tiny, likes=tmp_path / "no" / "such.jsonl").like(visit, 0, False)
 
 
 def test_the_line_says_what_was_heard_and_who_answers(desk: Desk, tracks: list[Path]) -> None:
@@ -156,8 +242,6 @@ def test_tags_are_the_taggers_own(desk: Desk, tracks: list[Path]) -> None:
     assert held.tags == {}  # MERT has no tagger
     encoder = build_musicnn()
     wave = np.sin(np.arange(16000 * 4) / 9).astype(np.float32)
-    from mu_llama.audio.waveform import Waveform
-
     values = encoder.encode(Waveform(wave, 16000))
     tags = encoder.tag_probabilities(values)
     heard = encoder.listen(Waveform(wave, 16000)).averaged().tag_logits[0].sigmoid()
@@ -179,20 +263,11 @@ def test_the_picture_shows_pitch_upwards(tmp_path: Path) -> None:
     assert low > high
 
 
-def test_messages_become_turns() -> None:
-    messages = [
-        {"role": "user", "content": [{"type": "text", "text": "One?"}]}, {"role": "assistant", "content": "1."},
-        {"role": "user", "content": "Two?"},
-    ]  # fmt: skip
-    assert turns_of(messages) == [Turn("One?", "1."), Turn("Two?")]
-    assert turns_of(messages, upto=1) == [Turn("One?")]
-    assert clock(3600) == "60:00"
-
-
 def test_a_batch_answers_what_it_can(desk: Desk, tracks: list[Path], tmp_path: Path) -> None:
     bad = tmp_path / "=bad.wav"
     bad.write_text("nothing")
-    steps = list(answer_files(desk, [str(tracks[0]), str(bad), str(tracks[1])], ["One?", " ", "Two?"], options=SHORT))
+    paths = [str(tracks[0]), str(bad), str(tracks[1])]
+    steps = list(answer_files(desk, Visit(), paths, ["One?", " ", "Two?"], options=SHORT))
     assert [done for done, _ in steps] == [1, 2, 3]
     rows = steps[-1][1]
     assert [(name, bool(answer), bool(error)) for name, _, answer, error in rows] == [
@@ -200,6 +275,7 @@ def test_a_batch_answers_what_it_can(desk: Desk, tracks: list[Path], tmp_path: P
         ("=bad.wav", False, True), (tracks[1].name, True, False), (tracks[1].name, True, False),
     ]  # fmt: skip
     assert rows[0][2] == desk.listener.ask(tracks[0], "One?", options=SHORT).text
+    assert str(tmp_path) not in rows[2][3]
     with (write_rows(rows, tmp_path, "csv")).open(encoding="utf-8", newline="") as file:
         table = list(csv.reader(file))
     assert table[0] == ["file", "question", "answer", "error"]
@@ -208,9 +284,10 @@ def test_a_batch_answers_what_it_can(desk: Desk, tracks: list[Path], tmp_path: P
     assert json.loads(lines[0])["answer"] == rows[0][2]
     with zipfile.ZipFile(write_rows(rows, tmp_path, "zip")) as archive:
         assert sorted(archive.namelist()) == sorted(f"{path.stem}.txt" for path in tracks[:2])
+        assert archive.read(f"{tracks[0].stem}.txt").decode().startswith("One?\n")
 
 
-def test_tracks_of_one_name_keep_their_texts_apart(tmp_path: Path) -> None:
+def test_tracks_of_one_name_keep_their_texts_apart(desk: Desk, tracks: list[Path], tmp_path: Path) -> None:
     rows = [
         ("a.wav", "Q", "one", ""),
         ("a.mp3", "Q", "two", ""),
@@ -220,15 +297,25 @@ def test_tracks_of_one_name_keep_their_texts_apart(tmp_path: Path) -> None:
     with zipfile.ZipFile(write_rows(rows, tmp_path, "zip")) as archive:
         assert sorted(archive.namelist()) == ["a.mp3.txt", "a.wav.txt", "b.txt"]
         assert archive.read("a.wav.txt") == b"one\n"
+    copies = [tmp_path / folder / "01.wav" for folder in ("cd1", "cd2")]
+    for copy, track in zip(copies, tracks, strict=False):
+        copy.parent.mkdir()
+        copy.write_bytes(track.read_bytes())
+    *_, (_, found) = answer_files(desk, Visit(), [str(copy) for copy in copies], ["One?"], options=SHORT)
+    assert [row[0] for row in found] == ["01.wav", "01 (2).wav"]
 
 
-def test_a_batch_stops_between_files(desk: Desk, tracks: list[Path]) -> None:
-    stop = threading.Event()
-    steps = answer_files(desk, [str(path) for path in tracks], ["One?"], options=SHORT, stopped=stop.is_set)
+def test_a_batch_stops_between_answers(desk: Desk, tracks: list[Path]) -> None:
+    visit = Visit()
+    steps = answer_files(desk, visit, [str(path) for path in tracks], ["One?", "Two?"], options=SHORT)
     next(steps)
-    stop.set()
-    assert list(steps) == []
+    visit.stop()
+    *_, (done, rows) = steps
+    assert done == 1
+    assert len(rows) == 3
     with pytest.raises(AudioError, match="no files yet"):
-        next(answer_files(desk, [], ["One?"], options=SHORT))
+        next(answer_files(desk, visit, [], ["One?"], options=SHORT))
     with pytest.raises(QuestionError, match="no question yet"):
-        next(answer_files(desk, ["a.wav"], ["  "], options=SHORT))
+        next(answer_files(desk, visit, ["a.wav"], ["  "], options=SHORT))
+    with pytest.raises(QuestionError, match="the most is 2000; drop fewer"):
+        next(answer_files(desk, visit, ["a.wav"] * 1001, ["One?", "Two?"], options=SHORT))

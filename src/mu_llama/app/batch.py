@@ -7,11 +7,12 @@ import io
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mu_llama.answers import Answer
 from mu_llama.app.chat import Desk
+from mu_llama.app.visit import Visit
 from mu_llama.errors import AudioError, QuestionError
 from mu_llama.generation import GenerationOptions
 
@@ -21,51 +22,69 @@ Row = tuple[str, str, str, str]
 """As `HEADINGS`: answer or error is empty."""
 
 
+_BATCH = 4
+
+
 def answer_files(
-    desk: Desk,
-    paths: Sequence[str],
-    questions: Sequence[str],
-    *,
-    options: GenerationOptions,
-    stopped: Callable[[], bool] = lambda: False,
+    desk: Desk, visit: Visit, paths: Sequence[str], questions: Sequence[str], *, options: GenerationOptions
 ) -> Iterator[tuple[int, list[Row]]]:
-    """Ask every question about every file.
+    """Ask every question about every file, until the session stops it or starts another.
 
     Yields:
         How many files are done, and all rows so far.
 
     Raises:
         AudioError: if there are no files.
-        QuestionError: if there are no questions.
+        QuestionError: if there are no questions, or more than the limit allows.
     """
     questions = [question.strip() for question in questions if question.strip()]
     if not paths:
         raise AudioError("there are no files yet; drop some first")
     if not questions:
         raise QuestionError("there is no question yet; write one a line")
-    rows: list[Row] = []
-    for done, path in enumerate(paths, start=1):
-        rows += _about(desk, Path(path), questions, options)
+    if len(paths) * len(questions) > desk.limits.most_answers:
+        raise QuestionError(
+            f"{len(paths)} files and {len(questions)} questions are {len(paths) * len(questions)} answers, the most is "
+            f"{desk.limits.most_answers}; drop fewer"
+        )
+    run, rows = visit.begin(), list[Row]()
+    for done, (path, name) in enumerate(zip(paths, unique_names(paths), strict=True), start=1):
+        for row in _about(desk, Path(path), name, questions, options):
+            rows.append(row)
+            if not visit.is_current(run):
+                yield done - 1, list(rows)
+                return
         yield done, list(rows)
-        if stopped():
-            return
 
 
-def _about(desk: Desk, path: Path, questions: Sequence[str], options: GenerationOptions) -> list[Row]:
+def unique_names(paths: Sequence[str]) -> list[str]:
+    """Names of files, numbered where several have one.
+
+    Example:
+        >>> unique_names(["cd1/01.wav", "cd2/01.wav", "b.ogg"])
+        ['01.wav', '01 (2).wav', 'b.ogg']
+    """
+    names: list[str] = []
+    for path in map(Path, paths):
+        number, name = 1, path.name
+        while name in names:
+            number += 1
+            name = f"{path.stem} ({number}){path.suffix}"
+        names.append(name)
+    return names
+
+
+def _about(desk: Desk, path: Path, name: str, questions: Sequence[str], options: GenerationOptions) -> Iterator[Row]:
     try:
-        held = desk.take(path)
+        track = desk.hear(path)
     except AudioError as error:
-        return [(path.name, question, "", str(error)) for question in questions]
-    try:
-        results = desk.listener.ask_many([held.track], list(questions), options=options)
-    finally:
-        desk.drop(held.token)
-    return [
-        (path.name, result.question, result.text, "")
-        if isinstance(result, Answer)
-        else (path.name, result.question, "", str(result.error))
-        for result in results
-    ]
+        yield from ((name, question, "", str(error)) for question in questions)
+        return
+    for result in desk.listener.iterate_many([track], questions, options=options, batch_size=_BATCH):
+        if isinstance(result, Answer):
+            yield name, result.question, result.text, ""
+        else:
+            yield name, result.question, "", str(result.error)
 
 
 def write_rows(rows: Sequence[Row], folder: Path, form: str) -> Path:
@@ -82,7 +101,7 @@ def write_rows(rows: Sequence[Row], folder: Path, form: str) -> Path:
         writer = csv.writer(text)
         writer.writerow(HEADINGS)
         writer.writerows([[_not_a_formula(cell) for cell in row] for row in rows])
-        path.write_text(text.getvalue(), encoding="utf-8")
+        path.write_text(text.getvalue(), encoding="utf-8", newline="")
     elif form == "jsonl":
         lines = [json.dumps(dict(zip(HEADINGS, row, strict=True)), ensure_ascii=False) + "\n" for row in rows]
         path.write_text("".join(lines), encoding="utf-8")
@@ -92,18 +111,20 @@ def write_rows(rows: Sequence[Row], folder: Path, form: str) -> Path:
 
 
 def _write_sidecars(rows: Sequence[Row], path: Path) -> None:
-    """One text file for each track: its answers, a paragraph each."""
-    texts: dict[str, list[str]] = {}
-    for name, _, answer, _ in rows:
+    """One text file for each track; one of several answers says what each was asked."""
+    texts: dict[str, list[tuple[str, str]]] = {}
+    for name, question, answer, _ in rows:
         if answer:
-            texts.setdefault(name, []).append(answer)
+            texts.setdefault(name, []).append((question, answer))
     stems = Counter(Path(name).stem for name in texts)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, answers in texts.items():
-            stem = Path(name).stem
-            archive.writestr(f"{stem if stems[stem] == 1 else name}.txt", "\n\n".join(answers) + "\n")
+        for name, said in texts.items():
+            stem = Path(name).stem if stems[Path(name).stem] == 1 else name
+            single = said[0][1] + "\n"
+            text = single if len(said) == 1 else "".join(f"{question}\n{answer}\n\n" for question, answer in said)
+            archive.writestr(f"{stem}.txt", text)
 
 
 def _not_a_formula(cell: str) -> str:
     """Keep spreadsheets from running a cell as a formula."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t")) else cell
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -5,19 +5,31 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal, cast
 
+import torch
+
+from mu_llama.answers import HeardTrack
 from mu_llama.app.held import Held, HeldTracks
+from mu_llama.app.visit import Visit
 from mu_llama.audio.read import open_audio
 from mu_llama.audio.windows import merge_spans
+from mu_llama.checkpoints.open_model import PLANS
 from mu_llama.errors import AudioError, QuestionError
 from mu_llama.generation import GenerationOptions
+from mu_llama.hearing import Hearing
 from mu_llama.listener import Listener
+from mu_llama.model.retrieval import NeighbourBlend
 from mu_llama.prompts import Turn
+from mu_llama.writing import check_question
 
+if TYPE_CHECKING:
+    from mu_llama.encoders.musicnn import MusicnnEncoder
+
+Window = Literal["auto", "full", "published"]
 CAPTION_QUESTION = "Write a caption for text-to-music."
 _TOP_TAGS = 8
 
@@ -32,29 +44,8 @@ class Limits:
     """Length of a track."""
     most_tracks: int = 64
     """Tracks held at once, over all sessions."""
-
-
-class Stopped:
-    """Tells a running answer to stop; one for each session."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def __deepcopy__(self, _: Any) -> Stopped:
-        return Stopped()  # each session gets its own
-
-    def stop(self) -> None:
-        """End the answer that is being written."""
-        self._event.set()
-
-    def clear(self) -> None:
-        """Begin a new answer."""
-        self._event.clear()
-
-    @property
-    def is_set(self) -> bool:
-        """Whether to stop."""
-        return self._event.is_set()
+    most_answers: int = 2000
+    """Files times questions of a batch."""
 
 
 class Desk:
@@ -78,26 +69,48 @@ class Desk:
         """Whether judgements are saved."""
         return self._likes is not None
 
-    def take(self, path: str | Path | None) -> Held:
+    def take(self, path: str | Path | None, *, window: Window = "auto") -> Held:
         """Hear a file and hold it.
+
+        Args:
+            path: the file.
+            window: which seconds are heard, as `mu_llama.load` has it.
 
         Raises:
             AudioError: if there is none, it is too large or too long, or it can't be heard.
         """
+        track = self.hear(path, window=window)
+        encoder = self.listener.opened.parts.encoder.spec
+        if encoder.get("kind") != "musicnn" or track.features is None:
+            return self._held.add(Path(str(path)), track, {})  # MERT has no tagger
+        tagger = cast("MusicnnEncoder", self.listener.hearing.encoder)
+        return self._held.add(Path(str(path)), track, tagger.tag_probabilities(track.features))
+
+    def hear(self, path: str | Path | None, *, window: Window = "auto") -> HeardTrack:
+        """Hear a file without holding it; arguments and errors as for `take`."""
         if not path:
             raise AudioError("there is no track yet; upload, record or pick one first")
-        path = Path(path)
-        self._check(path)
-        track = self.listener.listen(path)
+        path, most_s = Path(path), 60 * self.limits.most_minutes
+        declared_s = self._check(path)
+        # A file that doesn't say how long it is isn't heard for hours to find out.
+        most = None if declared_s is not None else most_s + 1
+        track = self._listener(window).listen(path, duration_s=most)
         end_s = max(end for _, end in track.heard)
-        if end_s > 60 * self.limits.most_minutes:
+        if end_s > most_s:
             raise self._too_long(path, end_s)
-        encoder = self.listener.hearing.encoder
-        read_tags = getattr(encoder, "tag_probabilities", None)  # MERT has no tagger
-        tags = read_tags(track.features) if read_tags is not None and track.features is not None else {}
-        return self._held.add(path, track, tags)
+        return track
 
-    def _check(self, path: Path) -> None:
+    def _listener(self, window: Window) -> Listener:
+        own = self.listener
+        if window == "auto":
+            return own
+        hearing = Hearing(
+            own.opened.make_encoder, plan=PLANS[window], cache=own.hearing.cache, keep_encoder=own.hearing.keep_encoder
+        )
+        return Listener(own.opened, hearing=hearing, blend=own.blend)
+
+    def _check(self, path: Path) -> float | None:
+        """Refuse what is too large; gives the length that the file states."""
         try:
             size_mb = path.stat().st_size / 1e6
         except OSError as error:
@@ -107,6 +120,7 @@ class Desk:
         with open_audio(path) as stream:
             if stream.declared_s is not None and stream.declared_s > 60 * self.limits.most_minutes:
                 raise self._too_long(path, stream.declared_s)
+            return stream.declared_s
 
     def _too_long(self, path: Path, seconds: float) -> AudioError:
         most = self.limits.most_minutes
@@ -134,70 +148,85 @@ class Desk:
             words.setdefault(name.partition(":")[2].lower(), probability)
         return dict(list(words.items())[:_TOP_TAGS])
 
-    def stream(
-        self, token: str, turns: Sequence[Turn], *, options: GenerationOptions, stopped: Stopped | None = None
-    ) -> Iterator[str]:
-        """Answer the last turn, yielding the text so far; what was said before is in the prompt.
+    @property
+    def blends(self) -> bool:
+        """Whether an index of neighbours is loaded."""
+        return self.listener.blend is not None
 
-        Closing the iterator, or setting `stopped`, ends the computation.
+    def ask(
+        self,
+        visit: Visit,
+        question: str,
+        *,
+        options: GenerationOptions,
+        keep: int | None = None,
+        knn_weight: float | None = None,
+    ) -> Iterator[list[Turn]]:
+        """Answer a question of a session, yielding the conversation as it grows.
+
+        A newer question, another track, a new conversation or a stop ends it: then it yields nothing more, and the
+        computation ends. Closing the iterator does the same.
+
+        Args:
+            visit: the session.
+            question: what is asked.
+            options: how the answer is written.
+            keep: how many of the earlier turns stay; None keeps all.
+            knn_weight: share of an index's neighbours in the track's vector; None is the listener's own.
 
         Raises:
-            AudioError: if the track isn't held.
+            AudioError: if the track isn't held any more, or there is none.
             QuestionError: if the question is empty, or the conversation too long.
         """
-        held = self._held.get(token)
+        held = self._held.get(visit.token)
+        check_question(question)
+        before = [turn for turn in visit.turns[:keep] if turn.answer]
+        track = held.track if knn_weight is None else self._blended(held.track, knn_weight)
+        stream = self.listener.stream_turns(track, [*before, Turn(question)], options=options)
+        run = visit.begin()
+        visit.say(run, before)
+        yield [*before, Turn(question)]
         text = ""
-        for piece in self.listener.stream_turns(held.track, turns, options=options):
+        for piece in stream:
             text += piece
-            yield text.strip()
-            if stopped is not None and stopped.is_set:
+            if not visit.say(run, [*before, Turn(question, text.strip())]):
                 return
-        if not text.strip():
-            yield "(no answer)"
+            yield visit.turns
 
-    def like(self, *, token: str, question: str, answer: str, liked: bool | None) -> None:
-        """Append a judgement to the file; None takes one back.
+    def _blended(self, track: HeardTrack, weight: float) -> HeardTrack:
+        blend = self.listener.blend
+        if blend is None or track.features is None or weight == blend.options.weight:
+            return track
+        changed = NeighbourBlend(blend.vectors, replace(blend.options, weight=weight))
+        with torch.inference_mode():
+            conditioning = self.listener.opened.model.condition(track.features[None], blend=changed)[0]
+        return replace(track, conditioning=conditioning)
+
+    def like(self, visit: Visit, place: int, liked: bool | None) -> None:
+        """Append a judgement of an answer to the file; None takes one back.
+
+        Args:
+            visit: the session.
+            place: of the turn, from 0.
+            liked: or not.
 
         Raises:
             QuestionError: if the file can't be written.
         """
         if self._likes is None:
             return
+        if not 0 <= place < len(visit.turns) or visit.held is None:
+            return
+        turn, name = visit.turns[place], visit.held.path.name
         row = {
-            "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "audio": self._held.get(token).path.name,
-            "question": question, "answer": answer, "liked": liked, "model": self.listener.name,
+            "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "audio": name, "question": turn.question,
+            "answer": turn.answer, "liked": liked, "model": self.listener.name,
         }  # fmt: skip
         try:
             with self._writing, self._likes.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         except OSError as error:
             raise QuestionError(f"{self._likes} can't be written ({error.strerror}); the judgement is lost") from error
-
-
-def turns_of(messages: Sequence[dict[str, Any]], *, upto: int | None = None) -> list[Turn]:
-    """Read a chat's messages (role and content) as turns; the last has no answer where none was given.
-
-    Args:
-        messages: user and assistant by turns.
-        upto: take only so many messages.
-    """
-    turns: list[Turn] = []
-    for message in list(messages)[:upto]:
-        text = message_text(message["content"])
-        if message["role"] == "user":
-            turns.append(Turn(text))
-        elif turns and turns[-1].answer is None:
-            turns[-1] = Turn(turns[-1].question, text)
-    return turns
-
-
-def message_text(content: Any) -> str:
-    """The plain text of a message, which gradio may cut into parts."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, dict):
-        return str(content.get("text", ""))
-    return "".join(message_text(part) for part in content or ())
 
 
 def clock(seconds: float) -> str:

@@ -10,15 +10,13 @@ from typing import Any
 
 import gradio as gr
 
-from mu_llama.app.batch import FORMATS, HEADINGS, Row, answer_files, write_rows
-from mu_llama.app.chat import CAPTION_QUESTION, Desk, Stopped, message_text, turns_of
-from mu_llama.app.pictures import mel_picture
+from mu_llama.app.batch import FORMATS, HEADINGS, Row, write_rows
+from mu_llama.app.callbacks import Callbacks, Message, sentence
+from mu_llama.app.chat import CAPTION_QUESTION, Desk
+from mu_llama.app.visit import Visit
 from mu_llama.errors import MuLlamaError
-from mu_llama.generation import GenerationOptions
 from mu_llama.musicqa.reply import FIXED_QUESTIONS
-from mu_llama.prompts import Turn
 
-Message = dict[str, Any]
 _CSS = """
 .gradio-container {max-width: 1200px !important; margin: 0 auto !important}
 footer {display: none !important}
@@ -50,7 +48,7 @@ def _told(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*values)
         except MuLlamaError as error:
-            raise gr.Error(_sentence(error), duration=8, print_exception=False) from error
+            raise gr.Error(sentence(error), duration=8, print_exception=False) from error
 
     return run
 
@@ -62,142 +60,58 @@ def _told_on_the_way(function: Callable[..., Iterator[Any]]) -> Callable[..., It
         try:
             yield from function(*values)
         except MuLlamaError as error:
-            raise gr.Error(_sentence(error), duration=8, print_exception=False) from error
+            raise gr.Error(sentence(error), duration=8, print_exception=False) from error
 
     return run
 
 
-def _sentence(error: MuLlamaError) -> str:
-    text = " ".join(str(error).split())
-    first = text.split(" ", 1)[0]
-    if "." in first.rstrip("."):  # a file's name
-        return text + ("" if text.endswith(".") else ".")
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
-
-
-class Page:
-    """The callbacks of one page, between gradio's values and a `Desk`.
-
-    Args:
-        desk: answers.
-        examples: audio files to pick from.
-    """
-
-    def __init__(self, desk: Desk, examples: Sequence[Path]) -> None:
-        self.desk = desk
-        self.examples = examples
-
-    def hear(self, path: str | None, token: str) -> tuple[Any, ...]:
-        """Take a new track in; gives token, line of what was heard, tags, picture, facts, empty chat."""
-        if token:
-            self.desk.drop(token)
-        if not path:
-            return "", "", None, None, [], []
-        held = self.desk.take(path)
-        tags = self.desk.top_tags(held)
-        return held.token, self.desk.heard_in_words(held), tags or None, mel_picture(held.path), [], []
-
-    def measure(self, token: str) -> list[list[str]]:
-        """Measured facts, after the rest is there: name, value, how sure."""
-        if not token:
-            return []
-        measured = self.desk.held(token).track.measure()
-        return [[name, fact.text, f"{fact.confidence:.2f}"] for name, fact in measured.items()]
-
-    def ask(
-        self, question: str, messages: list[Message], token: str, stopped: Stopped, *settings: Any
-    ) -> Iterator[tuple[str, list[Message]]]:
-        """Put a question and stream its answer; the question stays in its box when it can't be asked."""
-        stopped.clear()
-        turns = [turn for turn in turns_of(messages) if turn.answer is not None]
-        said: list[Message] = [message for turn in turns for message in _messages(turn)]
-        asked: list[Message] = [*said, {"role": "user", "content": question}]
-        for text in self.desk.stream(token, [*turns, Turn(question)], options=_options(settings), stopped=stopped):
-            yield "", [*asked, {"role": "assistant", "content": text}]
-
-    def regenerate(
-        self, event: gr.RetryData, messages: list[Message], token: str, stopped: Stopped, *settings: Any
-    ) -> Iterator[tuple[str, list[Message]]]:
-        """Answer an earlier question anew; what came after it goes."""
-        question = message_text(messages[int(event.index)]["content"])  # type: ignore[arg-type]
-        return self.ask(question, messages[: int(event.index)], token, stopped, *settings)  # type: ignore[arg-type]
-
-    def edit(
-        self, event: gr.EditData, messages: list[Message], token: str, stopped: Stopped, *settings: Any
-    ) -> Iterator[tuple[str, list[Message]]]:
-        """Ask an earlier question in other words; what came after it goes."""
-        return self.ask(str(event.value), messages[: int(event.index)], token, stopped, *settings)  # type: ignore[arg-type]
-
-    def judge(self, event: gr.LikeData, messages: list[Message], token: str) -> None:
-        """Save whether an answer was liked."""
-        place = int(event.index)  # type: ignore[arg-type]
-        liked = event.liked if isinstance(event.liked, bool) else None
-        question = message_text(messages[place - 1]["content"])
-        self.desk.like(token=token, question=question, answer=message_text(messages[place]["content"]), liked=liked)
-
-    def batch(
-        self, paths: list[str] | None, questions: str, stopped: Stopped, *settings: Any
-    ) -> Iterator[tuple[list[Row], str]]:
-        """Fill the table file by file."""
-        stopped.clear()
-        files = paths or []
-        found = answer_files(
-            self.desk, files, questions.splitlines(), options=_options(settings), stopped=lambda: stopped.is_set
-        )
-        for done, rows in found:
-            yield rows, f"{done} of {len(files)} files"
-
-
-def _messages(turn: Turn) -> list[Message]:
-    return [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}]
-
-
-def _options(settings: Sequence[Any]) -> GenerationOptions:
-    temperature, top_p, most = settings
-    return GenerationOptions(max_new_tokens=int(most), temperature=float(temperature), top_p=float(top_p))
+def _place(event: Any) -> int:
+    """Which message an event is about."""
+    index = event.index
+    return int(index[0] if isinstance(index, (list, tuple)) else index)
 
 
 def build_page(desk: Desk, *, examples: Sequence[Path] = ()) -> gr.Blocks:
     """Lay the page out over a desk."""
-    page = Page(desk, examples)
-    blocks = gr.Blocks(title=_TITLE, analytics_enabled=False)
+    page = Callbacks(desk, lambda text: gr.Warning(text, duration=8))
+    blocks = gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(3600, 24 * 3600))
     with blocks:
         gr.Markdown(f"# {_TITLE}\nUpload, record or pick a track, then ask. It is heard on this machine.")
         with gr.Tab("One track"):
-            settings = _one_track(page)
+            settings = _one_track(page, examples)
         with gr.Tab("Many files"):
             _many_files(page, settings)
     blocks.queue(default_concurrency_limit=1, max_size=64, api_open=False)
     return blocks
 
 
-def _settings() -> list[gr.Slider]:
+def _settings(desk: Desk) -> tuple[gr.Radio, list[gr.Slider]]:
     with gr.Accordion("Settings", open=False):
-        return [
+        window = gr.Radio(
+            [("as the model was made", "auto"), ("the whole track", "full"), ("the first minute", "published")],
+            value="auto", label="Seconds heard", elem_id="window",
+        )  # fmt: skip
+        sliders = [
             gr.Slider(0, 1.5, value=0, step=0.05, label="Temperature", info="0 takes the likeliest word."),
             gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p", info="Sample among the likeliest words up to this."),
             gr.Slider(16, 512, value=256, step=16, label="Longest answer, in tokens"),
         ]
+        if desk.listener.blend is not None:
+            weight = desk.listener.blend.options.weight
+            sliders.append(gr.Slider(0, 1, value=weight, step=0.05, label="Share of the index's neighbours"))
+    return window, sliders
 
 
-def _one_track(page: Page) -> list[gr.Slider]:
-    token, stopped = gr.State("", time_to_live=6 * 3600), gr.State(Stopped())
+def _one_track(page: Callbacks, examples: Sequence[Path]) -> list[gr.Slider]:
+    visit = gr.State(Visit(), delete_callback=lambda visit: page.desk.drop(visit.token))
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             audio = gr.Audio(
                 sources=["upload", "microphone"], type="filepath", label="Track", elem_id="track", buttons=[]
             )
-            if page.examples:
-                gr.Examples([[str(path)] for path in page.examples], inputs=[audio], label="Examples")
-            heard = gr.Markdown("", elem_id="heard")
-            picture = gr.Image(
-                label="Mel spectrogram (time to the right, pitch upwards)", elem_id="picture", interactive=False,
-                buttons=[], height=200,
-            )  # fmt: skip
-            tags = gr.Label(label="What the encoder hears (its likeliest tags)", num_top_classes=8, show_heading=False)
-            facts = gr.Dataframe(
-                headers=["fact", "measured", "confidence"], label="Measured", interactive=False, elem_id="facts"
-            )
+            if examples:
+                gr.Examples([[str(path)] for path in examples], inputs=[audio], label="Examples")
+            shown = _what_was_heard()
         with gr.Column(scale=3, min_width=300):
             chat = gr.Chatbot(
                 label="Conversation", elem_id="chat", height=440, editable="user", buttons=["copy"], allow_tags=False,
@@ -214,51 +128,111 @@ def _one_track(page: Page) -> list[gr.Slider]:
             with gr.Row():
                 buttons = [(gr.Button(text, size="sm", min_width=140), text) for text in FIXED_QUESTIONS]
                 buttons.append((gr.Button("Caption for text-to-music", size="sm", min_width=140), CAPTION_QUESTION))
-            settings = _settings()
-    taken = [token, heard, tags, picture, facts, chat]
-    listening = audio.change(_told(page.hear), [audio, token], taken, show_progress_on=heard, concurrency_id="hear")
-    listening.success(_told(page.measure), [token], [facts], show_progress_on=facts, concurrency_id="facts")
-    given, spoken = [chat, token, stopped, *settings], [question, chat]
-    asking: list[Any] = [question.submit(_told_on_the_way(page.ask), [question, *given], spoken, concurrency_id="ask")]
+            window, sliders = _settings(page.desk)
+    asking = _asking(page, visit, question, chat, buttons, sliders)
+    _listening(page, visit, [audio, window], shown, chat, asking)
+    stop.click(lambda visit: visit.stop(), [visit], None, cancels=asking, queue=False)
+    for trigger in (clear.click, chat.clear):
+        # First the run is told, then the page: a word that is on its way changes nothing any more.
+        trigger(_forget, [visit], [question, chat], cancels=asking, queue=False)
+    return sliders
+
+
+def _what_was_heard() -> list[Any]:
+    heard = gr.Markdown("", elem_id="heard")
+    picture = gr.Image(
+        label="Mel spectrogram (time to the right, pitch upwards)", elem_id="picture", interactive=False, buttons=[],
+        height=200,
+    )  # fmt: skip
+    tags = gr.Label(label="What the encoder hears (its likeliest tags)", num_top_classes=8, show_heading=False)
+    facts = gr.Dataframe(
+        headers=["fact", "measured", "confidence"], label="Measured", interactive=False, elem_id="facts"
+    )
+    return [heard, tags, picture, facts]
+
+
+def _forget(visit: Visit) -> tuple[str, list[Message]]:
+    visit.forget()
+    return "", []
+
+
+def _listening(
+    page: Callbacks, visit: gr.State, inputs: list[Any], shown: list[Any], chat: gr.Chatbot, asking: list[Any]
+) -> None:
+    """What a new track, or another window, sets off: no old answer goes on, all is heard and measured anew."""
+    audio, window = inputs
+    heard, tags, picture, facts = shown
+    for trigger in (audio.change, window.change):
+        trigger(lambda visit: visit.stop(), [visit], None, cancels=asking, queue=False)
+        listening = trigger(
+            page.hear, [audio, visit, window], [heard, tags, picture, chat], show_progress_on=heard,
+            concurrency_id="hear", trigger_mode="always_last",
+        )  # fmt: skip
+        listening.then(
+            _or_skip(page.measure),
+            [visit],
+            [facts],
+            show_progress_on=facts,
+            concurrency_id="facts",
+            trigger_mode="always_last",
+        )
+
+
+def _or_skip(function: Callable[[Visit], Any]) -> Callable[[Visit], Any]:
+    def run(visit: Visit) -> Any:
+        found = function(visit)
+        return gr.skip() if found is None else found
+
+    return run
+
+
+def _asking(
+    page: Callbacks, visit: gr.State, question: gr.Textbox, chat: gr.Chatbot, buttons: list[tuple[gr.Button, str]],
+    sliders: list[gr.Slider],
+) -> list[Any]:  # fmt: skip
+    """Everything that asks; gives the events, so that they can be cancelled."""
+    given, spoken = [visit, *sliders], [question, chat]
+    ask = _told_on_the_way(page.ask)
+    asking: list[Any] = [question.submit(ask, [question, *given], spoken, concurrency_id="ask")]
     for button, text in buttons:
-        fixed = gr.State(text)
-        asking.append(button.click(_told_on_the_way(page.ask), [fixed, *given], spoken, concurrency_id="ask"))
-    asking.append(chat.retry(_with_event(page.regenerate, gr.RetryData), given, spoken, concurrency_id="ask"))
-    asking.append(chat.edit(_with_event(page.edit, gr.EditData), given, spoken, concurrency_id="ask"))
-    stop.click(lambda s: s.stop(), [stopped], None, cancels=asking, queue=False)
-    clear.click(lambda: ("", []), None, spoken, cancels=asking, queue=False)
+        asking.append(button.click(ask, [gr.State(text), *given], spoken, concurrency_id="ask"))
+    asking.append(chat.retry(_regenerating(page), given, spoken, concurrency_id="ask"))
+    asking.append(chat.edit(_editing(page), given, spoken, concurrency_id="ask"))
     if page.desk.keeps_likes:
-        chat.like(_with_like(page), [chat, token], None)
-    return settings
+        chat.like(_judging(page), [visit], None)
+    return asking
 
 
-def _with_event(function: Callable[..., Iterator[Any]], kind: type) -> Callable[..., Iterator[Any]]:
-    """Give gradio a function whose first parameter it recognises by its annotation."""
+def _regenerating(page: Callbacks) -> Callable[..., Iterator[Any]]:
+    def run(event: gr.RetryData, *values: Any) -> Iterator[Any]:
+        yield from _told_on_the_way(page.regenerate)(_place(event), *values)
 
-    def run(event: Any, *values: Any) -> Iterator[Any]:
-        try:
-            yield from function(event, *values)
-        except MuLlamaError as error:
-            raise gr.Error(_sentence(error), duration=8, print_exception=False) from error
+    return _known(run, gr.RetryData)
 
+
+def _editing(page: Callbacks) -> Callable[..., Iterator[Any]]:
+    def run(event: gr.EditData, *values: Any) -> Iterator[Any]:
+        yield from _told_on_the_way(page.edit)(_place(event), str(event.value), *values)
+
+    return _known(run, gr.EditData)
+
+
+def _judging(page: Callbacks) -> Callable[..., None]:
+    def run(event: gr.LikeData, visit: Visit) -> None:
+        _told(page.judge)(_place(event), event.liked if isinstance(event.liked, bool) else None, visit)
+
+    return _known(run, gr.LikeData)
+
+
+def _known(run: Callable[..., Any], kind: type) -> Callable[..., Any]:
+    """Let gradio see what the first parameter is; it doesn't read annotations that are text."""
     run.__annotations__ = {"event": kind}
     return run
 
 
-def _with_like(page: Page) -> Callable[..., None]:
-    def run(event: gr.LikeData, messages: list[Message], token: str) -> None:
-        try:
-            page.judge(event, messages, token)
-        except MuLlamaError as error:
-            raise gr.Error(_sentence(error), duration=8, print_exception=False) from error
-
-    run.__annotations__ = {"event": gr.LikeData}
-    return run
-
-
-def _many_files(page: Page, settings: list[gr.Slider]) -> None:
-    stopped, folder = gr.State(Stopped()), Path(tempfile.mkdtemp(prefix="mu-llama-demo-"))
-    files = gr.File(file_count="multiple", file_types=["audio", "video"], label="Files", elem_id="files")
+def _many_files(page: Callbacks, sliders: list[gr.Slider]) -> None:
+    visit, rows = gr.State(Visit()), gr.State([])
+    files = gr.File(file_count="multiple", label="Files", elem_id="files")
     questions = gr.Textbox(
         "Describe the audio", lines=3, label="Questions, one a line", max_length=4000, elem_id="questions"
     )
@@ -269,26 +243,35 @@ def _many_files(page: Page, settings: list[gr.Slider]) -> None:
     table = gr.Dataframe(
         headers=list(HEADINGS), type="array", label="Answers", wrap=True, interactive=False, elem_id="answers"
     )
-    rows = gr.State([])
-    given = [files, questions, stopped, *settings]
-    running = start.click(_told_on_the_way(page.batch), given, [table, progress], concurrency_id="ask")
-    stop.click(lambda s: s.stop(), [stopped], None, queue=False)
-    table.change(lambda values: values, [table], [rows], queue=False)
     with gr.Row():
-        for form in FORMATS:
-            label = {"csv": "CSV", "jsonl": "JSONL", "zip": "Zip of text files"}[form]
-            button = gr.DownloadButton(f"Download {label}", interactive=False, elem_id=f"download-{form}")
-            running.then(_downloader(folder, form), [table], [button])
+        names = {"csv": "CSV", "jsonl": "JSONL", "zip": "Zip of text files"}
+        downloads = [
+            gr.DownloadButton(f"Download {names[form]}", interactive=False, elem_id=f"download-{form}")
+            for form in FORMATS
+        ]
+    given, filled = [files, questions, visit, *sliders], [table, rows, progress]
+    started = start.click(lambda: [gr.DownloadButton(interactive=False)] * len(FORMATS), None, downloads)
+    running = started.then(_told_on_the_way(page.batch), given, filled, concurrency_id="batch")
+    running.then(_prepared, [rows], downloads)
+    stop.click(lambda visit: visit.stop(), [visit], None, queue=False)
 
 
-def _downloader(folder: Path, form: str) -> Callable[[list[Row]], Any]:
-    def prepare(rows: list[Row]) -> Any:
-        if not rows:
-            return gr.DownloadButton(interactive=False)
-        own = Path(tempfile.mkdtemp(dir=folder))
-        return gr.DownloadButton(value=str(write_rows([tuple(row) for row in rows], own, form)), interactive=True)  # type: ignore[misc]
+def _prepared(rows: list[Row]) -> list[Any]:
+    """The three files to download, where there are answers."""
+    if not rows:
+        return [gr.DownloadButton(interactive=False)] * len(FORMATS)
+    folder = Path(tempfile.mkdtemp(prefix="answers-", dir=_downloads()))
+    return [gr.DownloadButton(value=str(write_rows(rows, folder, form)), interactive=True) for form in FORMATS]
 
-    return prepare
+
+def _downloads() -> Path:
+    """A folder that goes when the process ends."""
+    if not _FOLDERS:
+        _FOLDERS.append(tempfile.TemporaryDirectory(prefix="mu-llama-demo-"))
+    return Path(_FOLDERS[0].name)
+
+
+_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def serve(blocks: gr.Blocks, serving: Serving, *, most_mb: int, examples: Sequence[Path] = ()) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,11 @@ def mel_picture(path: Path) -> npt.NDArray[np.uint8]:
     low, high = np.percentile(picture, (5, 99.5))
     level = np.clip((picture - low) / max(high - low, 1e-6), 0, 1)
     return _coloured(np.repeat(level, _PIXELS_A_BAND, axis=0))
+
+
+@cache
+def _log_mel() -> LogMel:
+    return LogMel(read_musicnn_weights().tensors["mel_filters"])
 
 
 def _coloured(level: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -46,15 +47,32 @@ def demo(model: opt.ModelOptions = opt.ModelOptions(), serving: ServeOptions = S
             raise ConfigError("the demo needs gradio; run: pip install 'mu-llama[demo]'") from error
         from mu_llama.app.chat import Desk, Limits
 
+        _check_likes(serving.likes)
         limits = Limits(most_mb=serving.most_mb, most_minutes=serving.most_minutes)
         desk = Desk(opt.load_listener(model), limits=limits, likes=serving.likes)
         examples = _examples()
-        where = Serving(serving.host, serving.port, serving.share, pair)
-        serve(build_page(desk, examples=examples), where, most_mb=limits.most_mb, examples=examples)
+        blocks = build_page(desk, examples=examples)
     except MuLlamaError as error:
         raise opt.fail(error) from None
+    if pair is None and (serving.share or serving.host not in ("127.0.0.1", "localhost", "::1")):
+        print(
+            "warning: everybody who reaches this address can use the demo; --auth asks for a password", file=sys.stderr
+        )
+    where = Serving(serving.host, serving.port, serving.share, pair)
+    try:
+        serve(blocks, where, most_mb=limits.most_mb, examples=examples)
+    except (OSError, ValueError) as error:
+        raise opt.fail(f"the page can't be served: {error}; choose another --port or --host") from None
+
+
+def _check_likes(path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        with path.open("a", encoding="utf-8"):
+            pass
     except OSError as error:
-        raise opt.fail(f"the page can't be served: {error}; choose another --port") from None
+        raise ConfigError(f"--likes {path}: can't be written ({error.strerror}); make its folder first") from error
 
 
 def _name_and_password(text: str | None) -> tuple[str, str] | None:

@@ -1,0 +1,126 @@
+"""What the page's controls do: values of a page in, values out; knows nothing of gradio."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mu_llama.app.batch import Row, answer_files
+from mu_llama.app.chat import Desk, Window
+from mu_llama.app.pictures import mel_picture
+from mu_llama.app.visit import Visit
+from mu_llama.errors import MuLlamaError
+from mu_llama.generation import GenerationOptions
+from mu_llama.prompts import Turn
+
+Message = dict[str, Any]
+_EMPTY: tuple[Any, ...] = ("", None, None, [])
+
+
+class Callbacks:
+    """What the page's controls call.
+
+    Args:
+        desk: answers.
+        toast: shows a sentence.
+    """
+
+    def __init__(self, desk: Desk, toast: Callable[[str], None]) -> None:
+        self.desk = desk
+        self._toast = toast
+
+    def hear(self, path: str | None, visit: Visit, window: Window) -> tuple[Any, ...]:
+        """Take a new track in; gives the line of what was heard, tags, picture, an empty chat.
+
+        What can't be heard is a toast, and the page is as without a track.
+        """
+        visit.forget()
+        self.desk.drop(visit.token)
+        visit.held = None
+        if not path:
+            return _EMPTY
+        try:
+            picture = mel_picture(Path(path))
+            held = self.desk.take(path, window=window)
+        except MuLlamaError as error:
+            self._toast(sentence(error))
+            return _EMPTY
+        visit.held = held
+        return _plain(self.desk.heard_in_words(held)), self.desk.top_tags(held) or None, picture, []
+
+    def measure(self, visit: Visit) -> list[list[str]] | None:
+        """Measured facts, after the rest is there: name, value, how sure; None if another track came meanwhile."""
+        held = visit.held
+        if held is None:
+            return []
+        measured = held.track.measure()
+        if visit.held is not held:
+            return None
+        return [[name, fact.text, f"{fact.confidence:.2f}"] for name, fact in measured.items()]
+
+    def ask(
+        self, question: str, visit: Visit, *settings: Any, keep: int | None = None
+    ) -> Iterator[tuple[str, list[Message]]]:
+        """Put a question and stream its answer; the question stays in its box when it can't be asked."""
+        options, knn_weight = _options(settings)
+        for turns in self.desk.ask(visit, question, options=options, keep=keep, knn_weight=knn_weight):
+            yield "", _messages(turns)
+
+    def regenerate(self, message: int, visit: Visit, *settings: Any) -> Iterator[tuple[str, list[Message]]]:
+        """Answer an earlier question anew; what came after it goes."""
+        place = message // 2
+        return self.ask(visit.turns[place].question, visit, *settings, keep=place)
+
+    def edit(self, message: int, text: str, visit: Visit, *settings: Any) -> Iterator[tuple[str, list[Message]]]:
+        """Ask an earlier question in other words; what came after it goes. What can't be asked stays as it was."""
+        before = list(visit.turns)
+        try:
+            yield from self.ask(text, visit, *settings, keep=message // 2)
+        except MuLlamaError as error:
+            self._toast(sentence(error))
+            yield "", _messages(before)
+
+    def judge(self, message: int, liked: bool | None, visit: Visit) -> None:
+        """Save whether an answer was liked."""
+        self.desk.like(visit, message // 2, liked)
+
+    def batch(
+        self, paths: list[str] | None, questions: str, visit: Visit, *settings: Any
+    ) -> Iterator[tuple[list[Row], list[Row], str]]:
+        """Fill the table file by file; gives the table, the rows to download, how far it is."""
+        files, (options, _) = paths or [], _options(settings)
+        for done, rows in answer_files(self.desk, visit, files, questions.splitlines(), options=options):
+            yield rows, rows, f"{done} of {len(files)} files"
+
+
+def _messages(turns: Sequence[Turn]) -> list[Message]:
+    said: list[Message] = []
+    for turn in turns:
+        said.append({"role": "user", "content": turn.question})
+        if turn.answer is not None:
+            said.append({"role": "assistant", "content": turn.answer})
+    return said
+
+
+def _plain(text: str) -> str:
+    """Keep Markdown from reading a file's name as its own."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)
+
+
+def _options(settings: Sequence[Any]) -> tuple[GenerationOptions, float | None]:
+    temperature, top_p, most, *knn = settings
+    options = GenerationOptions(max_new_tokens=int(most), temperature=float(temperature), top_p=float(top_p))
+    return options, float(knn[0]) if knn else None
+
+
+_BEGINNINGS = ("the ", "there ", "this ", "no ", "nothing ")
+
+
+def sentence(error: MuLlamaError) -> str:
+    """An error as a toast: one sentence; names of files stay as they are."""
+    text = " ".join(str(error).split())
+    if text.startswith(_BEGINNINGS):
+        text = text[0].upper() + text[1:]
+    return text if text.endswith(".") else f"{text}."

@@ -1,0 +1,54 @@
+"""One session of the demo: its track, what was said about it, and which run of an answer is the current one."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from mu_llama.app.held import Held
+from mu_llama.prompts import Turn
+
+
+class Visit:
+    """What belongs to one session; runs that a newer one or a stop has overtaken may not change it any more."""
+
+    def __init__(self) -> None:
+        self.held: Held | None = None
+        self.turns: list[Turn] = []
+        self._run = 0
+        self._lock = threading.Lock()
+
+    def __deepcopy__(self, _: Any) -> Visit:
+        return Visit()  # gradio copies the first value for each session
+
+    @property
+    def token(self) -> str:
+        """Names the track; empty where there is none."""
+        return "" if self.held is None else self.held.token
+
+    def begin(self) -> int:
+        """Start a run, which ends all others; gives its number."""
+        with self._lock:
+            self._run += 1
+            return self._run
+
+    def stop(self) -> None:
+        """End the run that is going on."""
+        self.begin()
+
+    def is_current(self, run: int) -> bool:
+        """Whether a run hasn't been overtaken."""
+        return run == self._run
+
+    def say(self, run: int, turns: list[Turn]) -> bool:
+        """Set what was said, if the run is the current one; gives whether it was."""
+        with self._lock:
+            if run == self._run:
+                self.turns = turns
+            return run == self._run
+
+    def forget(self) -> None:
+        """Begin a new conversation."""
+        with self._lock:
+            self._run += 1
+            self.turns = []
