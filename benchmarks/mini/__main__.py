@@ -191,8 +191,8 @@ def score_descriptions(listener: Listener, tracks: Sequence[HeardTrack], known: 
     }
 
 
-def run(model: str, *, data: Path = DATA, quick: bool = False) -> dict[str, Any]:
-    """Ask everything and score it; `quick` asks a third of the questions."""
+def run(model: str, *, data: Path = DATA, quick: bool = False, only: Sequence[str] = ()) -> dict[str, Any]:
+    """Ask everything and score it; `quick` asks a third of the questions, `only` names tasks."""
     rows = list(read_lines(data / "mini_test.jsonl"))
     features = load_file(data / "mini_test.safetensors")["features"].float()
     listener = mu_llama.load(model, use_cache=False)
@@ -205,11 +205,15 @@ def run(model: str, *, data: Path = DATA, quick: bool = False) -> dict[str, Any]
     labels = [Track.from_dict(row) for row in rows]
     result: dict[str, Any] = {"model": listener.name, "tracks": len(rows), "tasks": {}}
     for name, asks in all_tasks(labels).items():
+        if only and name not in only:
+            continue
         if quick:
             asks = random.Random(SEED).sample(asks, max(min(len(asks), 30), len(asks) // 3))
         result["tasks"][name] = score = score_task(listener, asks, tracks, labels, blind)
         values = " ".join(f"{kind} {score[kind]}" for kind in ("questions", *_KINDS, "tagger"))
         print(f"{name:26} {values}", flush=True)
+    if only:
+        return result
     unanswerable = ("can't tell", "no music")
     answerable = [score for name, score in result["tasks"].items() if name not in unanswerable]
     asked = sum(score["questions"] for score in answerable)
@@ -232,6 +236,11 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="mini")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with mini_test.jsonl and mini_test.safetensors")
     parser.add_argument("--quick", action="store_true", help="a third of the questions, for a look")
+    parser.add_argument("--only", nargs="*", default=(), help='tasks, e.g. "solo instrument" drums; no descriptions')
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/mini.json")
     arguments = parser.parse_args()
-    write_result("mini", run(arguments.model, data=arguments.data, quick=arguments.quick), path=arguments.out)
+    write_result(
+        "mini",
+        run(arguments.model, data=arguments.data, quick=arguments.quick, only=arguments.only),
+        path=arguments.out,
+    )

@@ -123,7 +123,7 @@ def track_of(work: Path, clip: Mapping[str, Any], tags: Mapping[str, float], fee
         facts={} if tempo is None else {"tempo_bpm": float(tempo)},
         artist=clip["work"],
         licence=clip["licence"],
-        source=f"mini {clip['group']}",
+        source="mini F" if "-over-" in clip["id"] else f"mini {clip['group']}",
     )
 
 

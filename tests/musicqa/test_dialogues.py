@@ -167,9 +167,9 @@ def test_balance_evens_a_lopsided_corpus() -> None:
         for number in range(10)
     ]
     balance, rng = Balance([*with_drums, *without]), random.Random(0)
-    kept = sum(balance.keeps("drums", True, rng) for _ in range(9000)) / 9000
+    kept = sum(balance.keeps("", "drums", True, rng) for _ in range(9000)) / 9000
     assert kept == pytest.approx(10 / 90, abs=0.02)
-    assert balance.keeps("drums", False, rng)
+    assert balance.keeps("", "drums", False, rng)
 
 
 def test_missing_leaves_out_what_is_alike() -> None:

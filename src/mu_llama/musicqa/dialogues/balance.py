@@ -9,44 +9,50 @@ from collections.abc import Iterable, Sequence
 from mu_llama.musicqa.dialogues.knowledge import Knowledge
 from mu_llama.records import Track
 
+_ONLY_ANSWER = 0.1
+
 
 class Balance:
     """How often each name could be a yes or a no over a corpus, and how often each level or answer comes up.
+
+    Everything is evened within each source (`Track.source`), so that what kind of music it is doesn't tell the answer
+    either: bands that mostly have drums and solos that never do would teach that bands have drums.
 
     Args:
         tracks: the corpus; where it is empty, nothing is evened out.
     """
 
     def __init__(self, tracks: Iterable[Track] = ()) -> None:
-        self._yes: Counter[tuple[str, str]] = Counter()
-        self._no: Counter[tuple[str, str]] = Counter()
-        self._answers: Counter[tuple[str, str]] = Counter()
+        self._yes: Counter[tuple[str, str, str]] = Counter()
+        self._no: Counter[tuple[str, str, str]] = Counter()
+        self._answers: Counter[tuple[str, str, str]] = Counter()
         self.genres: Counter[str] = Counter()
         """Genres of the corpus, labels and guesses, by how often each is a track's."""
         for track in tracks:
             self._count(Knowledge(track))
 
     def _count(self, known: Knowledge) -> None:
+        source = known.track.source
         for kind, there, missing in (
             ("presence", known.present, known.missing),
             ("guessed", known.guessed("instrument"), known.doubted("instrument")),
         ):
             for name in there:
-                self._yes[kind, name] += 1 / len(there)  # type: ignore[assignment]
-            self._no.update((kind, name) for name in missing)
+                self._yes[source, kind, name] += 1 / len(there)  # type: ignore[assignment]
+            self._no.update((source, kind, name) for name in missing)
         for name in known.genres:
             self.genres[name] += 1 / len(known.genres)  # type: ignore[assignment]
         for kind, (answer, _) in known.yes_or_no.items():
-            self._answers[kind, str(answer)] += 1
+            self._answers[source, kind, str(answer)] += 1
         for kind in ("energy", "valence"):
-            self._answers.update((kind, level) for level in known.guessed(kind))
+            self._answers.update((source, kind, level) for level in known.guessed(kind))
 
-    def weight(self, kind: str, name: str) -> float:
-        """How readily a name is denied, so that over the corpus it is denied as often as it is affirmed."""
-        return float(self._yes[kind, name]) / max(1, self._no[kind, name]) or 1e-9
+    def weight(self, source: str, kind: str, name: str) -> float:
+        """How readily a name is denied, so that in a source it is denied as often as it is affirmed."""
+        return float(self._yes[source, kind, name]) / max(1, self._no[source, kind, name]) or 1e-9
 
     def draw(
-        self, kind: str, there: Sequence[str], missing: Sequence[str], rng: random.Random
+        self, source: str, kind: str, there: Sequence[str], missing: Sequence[str], rng: random.Random
     ) -> tuple[str, bool] | None:
         """Choose a name to ask about, a yes or a no with even chances where both can be."""
         if not there and not missing:
@@ -55,14 +61,21 @@ class Balance:
             return rng.choice(there), True
         if not there and rng.random() < 0.5:
             return None  # tracks without a yes would add too many noes
-        return rng.choices(missing, [self.weight(kind, name) for name in missing])[0], False
+        return rng.choices(missing, [self.weight(source, kind, name) for name in missing])[0], False
 
     def draw_genre(self, names: Sequence[str], rng: random.Random) -> str | None:
         """Choose among genres by how often the corpus has them; None if it has none of them."""
         weights = [float(self.genres[name]) for name in names]
         return rng.choices(names, weights)[0] if sum(weights) else None
 
-    def keeps(self, kind: str, answer: object, rng: random.Random) -> bool:
-        """Whether a question with this answer is asked: the rarest answer always, others as often."""
-        rarest = min((count for (of, _), count in self._answers.items() if of == kind), default=1)
-        return rng.random() < rarest / max(rarest, self._answers[kind, str(answer)])
+    def keeps(self, source: str, kind: str, answer: object, rng: random.Random) -> bool:
+        """Whether a question with this answer is asked of a source: its rarest answer always, others as often.
+
+        A source that has only one answer is asked now and then: a tenth of the time.
+        """
+        counts = [count for (where, of, _), count in self._answers.items() if (where, of) == (source, kind)]
+        if not counts:
+            return True
+        if len(counts) == 1:
+            return rng.random() < _ONLY_ANSWER
+        return rng.random() < min(counts) / max(min(counts), self._answers[source, kind, str(answer)])

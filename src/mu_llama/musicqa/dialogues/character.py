@@ -58,7 +58,7 @@ def mood(known: Knowledge, say: Say, _: Balance) -> Turn | None:
 def energy(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     """Low, medium or high energy."""
     level = next(iter(known.guessed("energy")), None)
-    if level is None or not balance.keeps("energy", level, say.rng):
+    if level is None or not balance.keeps(known.track.source, "energy", level, say.rng):
         return None
     if level == "medium" or say.rng.random() < 0.5:
         return say.turn("energy", level)
@@ -70,7 +70,9 @@ def energy(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
 def valence(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     """Dark, neutral or bright."""
     level = next(iter(known.guessed("valence")), None)
-    return say.turn("valence", level) if level and balance.keeps("valence", level, say.rng) else None
+    return (
+        say.turn("valence", level) if level and balance.keeps(known.track.source, "valence", level, say.rng) else None
+    )
 
 
 def production(known: Knowledge, say: Say, _: Balance) -> Turn | None:

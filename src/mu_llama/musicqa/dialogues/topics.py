@@ -57,7 +57,7 @@ def lead(known: Knowledge, say: Say, _: Balance) -> Turn | None:
 
 def presence(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     """Whether one instrument or family is there."""
-    drawn = balance.draw("presence", known.present, known.missing, say.rng)
+    drawn = balance.draw(known.track.source, "presence", known.present, known.missing, say.rng)
     if drawn is None:
         return None
     name, there = drawn
@@ -68,7 +68,9 @@ def guessed_presence(known: Knowledge, say: Say, balance: Balance) -> Turn | Non
     """Whether a tagger hears an instrument."""
     if known.instruments:
         return None
-    drawn = balance.draw("guessed", known.guessed("instrument"), known.doubted("instrument"), say.rng)
+    drawn = balance.draw(
+        known.track.source, "guessed", known.guessed("instrument"), known.doubted("instrument"), say.rng
+    )
     if drawn is None:
         return None
     name, there = drawn
@@ -78,7 +80,7 @@ def guessed_presence(known: Knowledge, say: Say, balance: Balance) -> Turn | Non
 def _evened(known: Knowledge, kind: str, say: Say, balance: Balance) -> tuple[bool, bool] | None:
     """The answer, and whether it is a guess; None where nothing is known or the frequent answer is passed over."""
     found = known.yes_or_no.get(kind)
-    return found if found is not None and balance.keeps(kind, found[0], say.rng) else None
+    return found if found is not None and balance.keeps(known.track.source, kind, found[0], say.rng) else None
 
 
 def drums(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
@@ -133,7 +135,7 @@ def choice(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     if not known.present:
         return None
     right = say.rng.choice(known.present)
-    wrong = _apart(known.missing, right, say, balance)
+    wrong = _apart(known, right, say, balance)
     return None if wrong is None else _four(say, right, wrong, "questions")
 
 
@@ -157,9 +159,10 @@ def is_other(name: str, known: Knowledge) -> bool:
     return not any(alike(name, other) for other in supported)
 
 
-def _apart(names: Sequence[str], right: str, say: Say, balance: Balance) -> list[str] | None:
+def _apart(known: Knowledge, right: str, say: Say, balance: Balance) -> list[str] | None:
     """Three names that aren't like each other, those that are often right elsewhere first."""
-    keys = {name: say.rng.random() ** (1.0 / max(1e-6, balance.weight("presence", name))) for name in names}
+    source, names = known.track.source, known.missing
+    keys = {name: say.rng.random() ** (1.0 / max(1e-6, balance.weight(source, "presence", name))) for name in names}
     found: list[str] = []
     for name in sorted(names, key=lambda name: -keys[name]):
         if name != right and not any(are_near(name, other) for other in found):
@@ -210,11 +213,11 @@ def louder(known: Knowledge, say: Say) -> list[Turn]:
 
 def follow(known: Knowledge, say: Say, balance: Balance) -> list[Turn]:
     """Two turns: whether one instrument is there, and then only `And a violin?`."""
-    first = balance.draw("presence", known.present, known.missing, say.rng)
+    first = balance.draw(known.track.source, "presence", known.present, known.missing, say.rng)
     if first is None:
         return []
     there, missing = (tuple(name for name in names if name != first[0]) for names in (known.present, known.missing))
-    second = balance.draw("presence", there, missing, say.rng)
+    second = balance.draw(known.track.source, "presence", there, missing, say.rng)
     if second is None:
         return []
     slots = slots_of(second[0])
