@@ -165,7 +165,7 @@ def _listening(
     for trigger in (audio.change, window.change):
         trigger(lambda visit: visit.stop(), [visit], None, cancels=asking, queue=False)
         listening = trigger(
-            page.hear, [audio, visit, window], [heard, tags, picture, chat], show_progress_on=heard,
+            _or_cleared(page), [audio, visit, window], [heard, tags, picture, chat, audio], show_progress_on=heard,
             concurrency_id="hear", trigger_mode="always_last",
         )  # fmt: skip
         listening.then(
@@ -176,6 +176,16 @@ def _listening(
             concurrency_id="facts",
             trigger_mode="always_last",
         )
+
+
+def _or_cleared(page: Callbacks) -> Callable[[str | None, Visit, Any], tuple[Any, ...]]:
+    """Hear a file, and take one that can't be heard away, so that another can be dropped in its place."""
+
+    def run(path: str | None, visit: Visit, window: Any) -> tuple[Any, ...]:
+        shown = page.hear(path, visit, window)
+        return (*shown, None if path and visit.held is None else gr.skip())
+
+    return run
 
 
 def _or_skip(function: Callable[[Visit], Any]) -> Callable[[Visit], Any]:
