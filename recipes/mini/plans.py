@@ -19,7 +19,7 @@ CLIP_S = 12.0
 RATE_HZ = 16_000
 LABEL_KEYS: tuple[str, ...] = (
     "instruments", "instruments_complete", "faint", "lead", "solo", "drums", "ensemble", "vocals", "style",
-    "tempo_bpm", "meter", "key", "mode", "density", "title", "composer", "acoustic", "voice", "sound", "suits",
+    "tempo_bpm", "meter", "key", "mode", "density", "title", "composer", "acoustic", "voice", "sound",
 )  # fmt: skip
 """Every clip has all of these; null where it is not known."""
 TRAIN_FONTS: tuple[str, ...] = ("TimGM6mb", "FluidR3_GM")

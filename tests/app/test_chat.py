@@ -152,7 +152,6 @@ def test_the_weight_of_neighbours_is_each_visitors_own(tiny: Listener, tracks: l
     options = BlendOptions(weight=0.2, num_neighbours=4)
     blended = Listener(tiny.opened, hearing=tiny.hearing, blend=NeighbourBlend(vectors, options))
     desk = Desk(blended)
-    assert desk.blends
     visit = visiting(desk, tracks[0])
     assert visit.held is not None
     plain = tiny.listen(tracks[0]).conditioning

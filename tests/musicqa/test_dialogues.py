@@ -12,10 +12,10 @@ import pytest
 from benchmarks.mini.reading import named, refuses, says_voice, yes_or_no
 from benchmarks.mini.tables import UNSEEN
 from mu_llama.musicqa.dialogues.balance import Balance
-from mu_llama.musicqa.dialogues.character import pace_of
 from mu_llama.musicqa.dialogues.dialogue import compose, rows_of
 from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, Knowledge
 from mu_llama.musicqa.dialogues.wording import wording
+from mu_llama.musicqa.writers.facts_in_words import pace_of
 from mu_llama.prompts import Turn
 from mu_llama.records import Track
 

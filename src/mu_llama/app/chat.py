@@ -148,11 +148,6 @@ class Desk:
             words.setdefault(name.partition(":")[2].lower(), probability)
         return dict(list(words.items())[:_TOP_TAGS])
 
-    @property
-    def blends(self) -> bool:
-        """Whether an index of neighbours is loaded."""
-        return self.listener.blend is not None
-
     def ask(
         self,
         visit: Visit,

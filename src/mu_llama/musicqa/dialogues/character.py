@@ -10,9 +10,9 @@ from mu_llama.musicqa.dialogues.knowledge import Knowledge
 from mu_llama.musicqa.dialogues.topics import Topic, is_other
 from mu_llama.musicqa.dialogues.wording import Say, wording
 from mu_llama.musicqa.english import a, capital, listed
+from mu_llama.musicqa.writers.facts_in_words import pace_of
 from mu_llama.prompts import Turn
 
-SLOW_BELOW_BPM, FAST_ABOVE_BPM = 90.0, 130.0
 _KEYS = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 _ENERGY_WORDS = {"low": "calm", "medium": "moderate", "high": "energetic"}
 
@@ -106,16 +106,6 @@ def pace(known: Knowledge, say: Say, _: Balance) -> Turn:
         return Turn(question, say.pick("pace", name if sure else "maybe", pace=name, bpm=str(bpm)))
     yes = "yes" if kind.startswith(name) else "no"
     return Turn(question, say.pick("pace", yes if sure else f"maybe_{yes}", pace=name, bpm=str(bpm)))
-
-
-def pace_of(bpm: float) -> str:
-    """Slow, medium or fast.
-
-    Example:
-        >>> pace_of(60), pace_of(100), pace_of(150)
-        ('slow', 'medium', 'fast')
-    """
-    return "slow" if bpm < SLOW_BELOW_BPM else "fast" if bpm > FAST_ABOVE_BPM else "medium"
 
 
 def cannot(known: Knowledge, say: Say, _: Balance) -> Turn:

@@ -96,11 +96,20 @@ def _narrowest(labels: Labels, rng: random.Random) -> dict[str, tuple[str, ...]]
     return {category: tuple(found) for category, found in by_category.items()}
 
 
+def pace_of(bpm: float) -> str:
+    """Slow, medium or fast.
+
+    Example:
+        >>> pace_of(60), pace_of(100), pace_of(150)
+        ('slow', 'medium', 'fast')
+    """
+    return "slow" if bpm < _SLOW_BELOW_BPM else "fast" if bpm > _FAST_ABOVE_BPM else "medium"
+
+
 def _pace(labels: Labels, names: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     bpm = labels.tempo_bpm
     if bpm is not None:
-        pace = "slow" if bpm < _SLOW_BELOW_BPM else "fast" if bpm > _FAST_ABOVE_BPM else "medium"
-        return {"pace": pace, "bpm": f"{bpm:.0f}"}
+        return {"pace": pace_of(bpm), "bpm": f"{bpm:.0f}"}
     paces = names.get("tempo", ())
     # Labels that name two tempi say nothing sure.
     return {"pace": paces[0].removesuffix(" tempo")} if len(paces) == 1 else {}
