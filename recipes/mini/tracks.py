@@ -168,6 +168,12 @@ def read_tracks(work: Path) -> dict[str, list[Track]]:
     return splits
 
 
+def changed_track(work: Path, track: Track) -> Track | None:
+    """The changed version of a training clip; None if it has none."""
+    path = changed_path(work, {"group": track.id[0], "id": track.id}).resolve()
+    return replace(track, audio=path) if path.exists() else None
+
+
 def write_rows(work: Path) -> None:
     """Write the tracks, and conversations about them as rows for training and validation."""
     splits = read_tracks(work)
@@ -178,9 +184,7 @@ def write_rows(work: Path) -> None:
     rows: list[dict[str, Any]] = []
     for track in splits["train"]:
         group = track.source[-1]
-        clip = {"group": group, "id": track.id}
-        changed = changed_path(work, clip).resolve()
-        for version in [track, *([replace(track, audio=changed)] if changed.exists() else [])]:
+        for version in filter(None, (track, changed_track(work, track))):
             count = int(SHARES[group] + rng.random())
             rows += rows_of(version, count=count, rng=rng, balance=balance, most_turns=MOST_TURNS)
     rng.shuffle(rows)

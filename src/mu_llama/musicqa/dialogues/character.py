@@ -158,7 +158,7 @@ def _measured(question: str, **values: tuple[str, bool]) -> str:
 
 
 TOPICS: Mapping[Topic, float] = {
-    style: 2.2, style_presence: 1.2, mood: 1.0, energy: 1.8, valence: 1.2, production: 0.6, era: 0.3, uses: 0.5,
-    pace: 0.5, cannot: 0.8, facts: 1.2, tempo_and_key: 0.15,
+    style: 2.2, style_presence: 1.6, mood: 0.7, energy: 1.5, valence: 1.0, production: 0.5, era: 0.2, uses: 0.3,
+    pace: 0.4, cannot: 0.6, facts: 0.8, tempo_and_key: 0.15,
 }  # fmt: skip
 """Topics of character, with how often they come up."""

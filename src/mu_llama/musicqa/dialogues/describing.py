@@ -8,6 +8,9 @@ from mu_llama.musicqa.dialogues.wording import Say, is_plural
 from mu_llama.musicqa.english import a, capital, listed
 from mu_llama.prompts import Turn
 
+_NAMES_MORE = 0.3
+"""How often a long description goes on to instruments that are heard less."""
+
 
 def short(known: Knowledge, say: Say) -> Turn | None:
     """One sentence."""
@@ -50,7 +53,7 @@ def _opening(known: Knowledge, say: Say) -> str | None:
         return f"{what}{tail}."
     if known.is_solo and known.has_voice:
         return rng.choice((f"{capital(_sung(known))} singing alone.", "Somebody sings alone, without instruments."))
-    things = listed([a(name) for name in names[:3]])
+    things = listed([a(name) for name in names[: rng.randint(2, 3)]])
     noun = rng.choice(("A piece of", "A track of", "Some"))
     if genre and as_kind(genre) != genre:
         opening = capital(a(f"{feel}{genre}"))
@@ -77,7 +80,7 @@ def _sung(known: Knowledge) -> str:
 def _details(known: Knowledge, say: Say) -> list[str]:
     """Further sentences in an order that varies a little."""
     rng, names, sentences = say.rng, known.instruments, list[str]()
-    if len(names) > 3:
+    if len(names) > 3 and rng.random() < _NAMES_MORE:
         things = listed([a(name) for name in names[3:6]])
         verb = "are" if is_plural(names[3]) else "is"
         sentences.append(rng.choice((f"I also hear {things}.", f"There {verb} also {things}.")))

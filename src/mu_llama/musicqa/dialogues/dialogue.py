@@ -17,8 +17,9 @@ from mu_llama.records import Track
 
 _TOPICS = {**topics.TOPICS, **character.TOPICS}
 # Topics of one or two turns that need no balancing, with how often they come up.
-_OTHERS = {"short": 1.0, "long": 0.8, "caption": 0.4, "louder": 0.3, "follow": 0.5, "music": 0.06}
-_BRIEF = 0.06
+_OTHERS = {"short": 1.0, "long": 0.7, "caption": 0.4, "louder": 0.3, "follow": 0.5, "music": 0.06}
+_BRIEF = 0.25
+"""Share of plain yes/no answers that are asked for in one word."""
 
 
 def compose(track: Track, *, num_turns: int, rng: random.Random, balance: Balance | None = None) -> list[Turn]:
@@ -75,8 +76,9 @@ def _turns_of(topic: Any, known: Knowledge, say: Say, balance: Balance) -> list[
         return topics.louder(known, say)
     if topic == "music":
         return [say.turn("no_music", "yes", question="is_music")]
-    turn = getattr(describing, topic)(known, say) if isinstance(topic, str) else topic(known, say, balance)
-    return [] if turn is None else [_briefly(turn, say)]
+    found = getattr(describing, topic)(known, say) if isinstance(topic, str) else topic(known, say, balance)
+    turns = found if isinstance(found, list) else [found]
+    return [_briefly(turn, say) for turn in turns if turn is not None]
 
 
 _PLAIN = re.compile(r"(Yes|No)[.,]")
@@ -87,7 +89,7 @@ def _briefly(turn: Turn, say: Say) -> Turn:
     """Now and then ask for a short answer where there is one; a guess stays one."""
     answer = turn.answer or ""
     plain = _PLAIN.match(answer)
-    if plain and "\n" not in turn.question and say.rng.random() < _BRIEF * 2:
+    if plain and "\n" not in turn.question and say.rng.random() < _BRIEF:
         brief = "Probably." if plain[1] == "Yes" else "Probably not."
         short = brief if _HEDGES.search(answer) else f"{plain[1]}."
         return Turn(turn.question + say.rng.choice(wording()["brief"]["suffixes"]), short)

@@ -10,10 +10,12 @@ from mu_llama.musicqa.dialogues.wording import Say, is_plural, slots_of
 from mu_llama.musicqa.english import a, capital, listed
 from mu_llama.prompts import Turn
 
-Topic = Callable[[Knowledge, Say, Balance], Turn | None]
+Topic = Callable[[Knowledge, Say, Balance], Turn | list[Turn] | None]
 
 MOST_NAMED = 6
 """Instruments named in one answer."""
+MOST_PRESENCES = 3
+"""Instruments asked about one after the other."""
 _ALIKE: tuple[frozenset[str], ...] = (
     frozenset(("rock", "metal", "punk", "pop", "blues", "ska", "ballad")),
     frozenset(("electronic", "techno", "ambient", "house", "trance", "electro", "dance", "disco", "hip-hop", "chiptune",
@@ -55,13 +57,18 @@ def lead(known: Knowledge, say: Say, _: Balance) -> Turn | None:
     return say.turn("lead", "answers", **slots_of(name)) if name else None
 
 
-def presence(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
-    """Whether one instrument or family is there."""
-    drawn = balance.draw(known.track.source, "presence", known.present, known.missing, say.rng)
-    if drawn is None:
-        return None
-    name, there = drawn
-    return say.turn("presence", "yes" if there else "no", **slots_of(name))
+def presence(known: Knowledge, say: Say, balance: Balance) -> list[Turn]:
+    """Whether one instrument or family is there, and now and then another."""
+    turns: list[Turn] = []
+    present, missing = known.present, known.missing
+    for _ in range(say.rng.randint(1, MOST_PRESENCES)):
+        drawn = balance.draw(known.track.source, "presence", present, missing, say.rng)
+        if drawn is None:
+            break
+        name, there = drawn
+        present, missing = (tuple(other for other in names if other != name) for names in (present, missing))
+        turns.append(say.turn("presence", "yes" if there else "no", **slots_of(name)))
+    return turns
 
 
 def guessed_presence(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
@@ -179,7 +186,7 @@ def _four(say: Say, right: str, wrong: Sequence[str], kind: str) -> Turn:
         return say.turn("choice", "answers", options=words, Options=capital(words), **slots_of(right))
     letters = " ".join(f"({letter}) {option}" for letter, option in zip("ABCD", options, strict=True))
     letter = "ABCD"[options.index(right)]
-    return say.turn("letters", "answers", question=kind, options=letters, letter=letter, thing=right)
+    return say.turn("letters", "answers", question=kind, options=letters, letter=letter, Thing=capital(right))
 
 
 def alike(one: str, other: str) -> bool:
@@ -227,7 +234,7 @@ def follow(known: Knowledge, say: Say, balance: Balance) -> list[Turn]:
 
 
 TOPICS: Mapping[Topic, float] = {
-    instruments: 2.5, presence: 3.0, guessed_presence: 1.2, drums: 1.2, voice: 1.2, instrumental: 0.5,
-    voice_kind: 0.5, lead: 0.8, ensemble: 1.0, choice: 1.5, genre_choice: 1.0,
+    instruments: 2.5, presence: 4.0, guessed_presence: 1.2, drums: 2.2, voice: 1.8, instrumental: 0.7,
+    voice_kind: 0.6, lead: 0.8, ensemble: 1.5, choice: 2.2, genre_choice: 1.2,
 }  # fmt: skip
 """Topics of what sounds, with how often they come up."""

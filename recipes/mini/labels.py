@@ -1,0 +1,84 @@
+"""What is known of a track as words that are there (true) or not (false); unknown ones are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tag_words import GENRES
+
+from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, Knowledge, are_near
+from mu_llama.musicqa.dialogues.topics import is_other
+from mu_llama.records import Track
+
+INSTRUMENTS = tuple(dict.fromkeys((
+    *ASKABLE, *FAMILIES, *(name for members in FAMILIES.values() for name in sorted(members)),
+    "hand percussion", "harmonica", "marimba or xylophone", "bells", "koto", "clavinet", "whistle", "pan flute",
+)))  # fmt: skip
+ENSEMBLES = ("solo", "duo", "band", "choir", "orchestra", "string orchestra", "string quartet")
+STYLES = tuple(dict.fromkeys((
+    *GENRES.values(), "death metal", "orchestral music", "electronic music", "ragtime", "Baroque chorale", "madrigal",
+    "big band swing", "bossa nova", "salsa", "reggae", "ska", "disco", "techno", "waltz", "polka", "march",
+    "chamber music",
+)))  # fmt: skip
+ENERGY, VALENCE = ("low", "medium", "high"), ("dark", "neutral", "bright")
+_ENERGY_WORDS = {"low": "calm", "medium": "medium", "high": "energetic"}
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "drums": ("drums",), "voice": ("singing", "woman"), "instrument": INSTRUMENTS, "ensemble": ENSEMBLES,
+    "genre": STYLES, "energy": tuple(_ENERGY_WORDS.values()), "valence": VALENCE,
+    "sound": ("music", "speech", "noise"), "production": ("acoustic", "electric"),
+}  # fmt: skip
+"""Kinds of labels; a word belongs to the first that has it."""
+_SAID = {name for group in GROUPS.values() for name in group}
+
+
+def labels_of(track: Track) -> dict[str, bool]:
+    """Say of each word whether it holds.
+
+    Example:
+        >>> labels = {"instrument": ("violin",), "ensemble": ("solo",)}
+        >>> found = labels_of(Track("a", tags=labels, absent={"instrument": ("others",)}))
+        >>> found["violin"], found["trumpet"], found["solo"], found["band"], "calm" in found
+        (True, False, True, False, False)
+    """
+    known = Knowledge(track)
+    sound = known.one("sound") or "music"
+    found = {word: word == sound for word in GROUPS["sound"]}
+    if known.is_music:
+        found |= _instruments(known) | _one_of(known.one("ensemble"), ENSEMBLES) | _voice(known) | _character(known)
+    return found
+
+
+def _instruments(known: Knowledge) -> dict[str, bool]:
+    found = dict.fromkeys(known.guessed("instrument"), True) | dict.fromkeys(known.doubted("instrument"), False)
+    if known.instruments:
+        found = {}
+    there = {*known.instruments, *known.present}
+    if known.lists_all_instruments:
+        unsure = {*known.sure("faint")}
+        for name in INSTRUMENTS:
+            members = FAMILIES.get(name, frozenset((name,)))
+            alike = any(are_near(name, other) for other in there) and not known.is_solo
+            if name not in there and not members & {*there, *unsure} and not alike:
+                found[name] = False
+    return {name: there for name, there in (found | dict.fromkeys(there, True)).items() if name in _SAID}
+
+
+def _voice(known: Knowledge) -> dict[str, bool]:
+    """Drums and voices, by labels or else a tagger."""
+    heard = {"drums": known.drums_heard, "singing": known.sings}
+    if known.has_voice is not None and known.one("voice") != "unknown":
+        heard["woman"] = known.one("voice") == "female"
+    return {name: there for name, there in heard.items() if there is not None}
+
+
+def _one_of(value: str | None, names: Iterable[str]) -> dict[str, bool]:
+    """A yes for one of several names and a no for the others; nothing where it is none of them."""
+    return {name: name == value for name in names} if value in names else {}
+
+
+def _character(known: Knowledge) -> dict[str, bool]:
+    found = {name: False for name in STYLES if known.genres and is_other(name, known)}
+    found |= {name: True for name in known.genres if name in _SAID}
+    energy, valence = (next(iter(known.guessed(kind)), None) for kind in ("energy", "valence"))
+    found |= _one_of(_ENERGY_WORDS.get(energy or ""), _ENERGY_WORDS.values()) | _one_of(valence, VALENCE)
+    return found | _one_of(known.one("production"), ("acoustic", "electric"))

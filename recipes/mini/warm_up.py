@@ -1,0 +1,227 @@
+"""Teach a fresh adapter the labels before any language model is asked: minutes instead of hours.
+
+Each label is a word, and is read off the audio vector along that word's own embedding in the language model (as DeViSE
+does it: Frome et al., 2013), so that what the vector says of a track already lies in directions that the model
+knows. Yes and no weigh the same within each kind of music, as in the questions. Writes a model folder, whose LLaMA is
+untuned, for `model.base` of train.yaml, and prints how well the labels of the validation split are read.
+
+Run: python recipes/mini/warm_up.py --work DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from labels import GROUPS, labels_of
+from torch import Tensor, nn
+from tqdm import tqdm
+from tracks import changed_track
+
+from mu_llama.audio.windows import FULL
+from mu_llama.checkpoints.llama_source import open_tokenizer, read_llama
+from mu_llama.checkpoints.native import ModelConfig, write_model_files
+from mu_llama.checkpoints.parts import LlamaParts
+from mu_llama.checkpoints.provision import PACKAGED, provide_llama
+from mu_llama.checkpoints.stored import in_memory
+from mu_llama.encoders.feature_cache import FeatureCache
+from mu_llama.encoders.musicnn import build_musicnn
+from mu_llama.hearing import Hearing
+from mu_llama.model.adapter import AudioAdapter
+from mu_llama.model.config import AdapterConfig
+from mu_llama.prompts import template_by_name
+from mu_llama.records import Track, read_lines
+from mu_llama.runtime import home_folder
+from mu_llama.training.fresh import feature_statistics, fresh_adapter
+
+LLAMA, TEMPLATE = "smollm2-135m-instruct", "chatml-measured"
+FEWEST_TRACKS = 15
+"""A label that fewer training tracks have isn't taught here."""
+MOST_WEIGHT = 8.0
+ONE_SIDED = 0.05
+"""Weight of a label in a kind of music where it has one answer only."""
+BATCH, EPOCHS, RATE, DECAY = 256, 24, 1e-3, 0.1
+STRENGTH = 0.1
+"""Gate times the root mean square of the audio vector, as training starts."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Tracks with what is known of them."""
+
+    features: Tensor
+    """(N, L, D)."""
+    answers: Tensor
+    """(N, labels): 1 yes, 0 no, NaN unknown."""
+    sources: Sequence[str]
+    """The kind of music of each track."""
+
+
+def read_examples(work: Path, split: str, words: Sequence[str], *, with_changed: bool) -> Examples:
+    """Read tracks and their features, those of changed versions too."""
+    encoder = build_musicnn()
+    hearing = Hearing(lambda: encoder, plan=FULL, cache=FeatureCache(home_folder() / "features"))
+    features, answers, sources = list[Tensor](), list[list[float]](), list[str]()
+    rows = list(read_lines(work / f"tracks.{split}.jsonl"))
+    for row in tqdm(rows, desc=f"{split} features", mininterval=5):
+        track = Track.from_dict(row)
+        known = labels_of(track)
+        own = [known.get(word, torch.nan) for word in words]
+        changed = changed_track(work, track) if with_changed else None
+        for version in filter(None, (track, changed)):
+            assert version.audio is not None
+            features.append(hearing.hear(version.audio).values)
+            answers.append(own)
+            sources.append(track.source)
+    return Examples(torch.stack(features), torch.tensor(answers), sources)
+
+
+def words_of(work: Path) -> list[str]:
+    """The labels that enough training tracks have."""
+    counts = Counter[str]()
+    for row in read_lines(work / "tracks.train.jsonl"):
+        counts.update(word for word, there in labels_of(Track.from_dict(row)).items() if there)
+    return sorted(word for word, count in counts.items() if count >= FEWEST_TRACKS)
+
+
+def directions(llama: LlamaParts, words: Sequence[str]) -> Tensor:
+    """Unit vectors (labels, H): mean embedding of each word's tokens, less the mean over all labels."""
+    tokenizer = open_tokenizer(llama, template_by_name(TEMPLATE))
+    table = llama.tensors["model.embed_tokens.weight"].read().float()
+    means = torch.stack([table[tokenizer.encode_prompt(f" {word}")].mean(0) for word in words])
+    return nn.functional.normalize(means - means.mean(0), dim=-1)
+
+
+def weights_of(examples: Examples) -> Tensor:
+    """Weights (N, labels) with which yes and no count the same within each source; 0 where nothing is known."""
+    weights = torch.zeros_like(examples.answers)
+    rows = defaultdict[str, list[int]](list)
+    for number, source in enumerate(examples.sources):
+        rows[source].append(number)
+    for own in map(torch.tensor, rows.values()):
+        answers = examples.answers[own]
+        yes, no = (answers == 1).float(), (answers == 0).float()
+        known = (yes + no).sum(0)
+        for side in (yes, no):
+            even = (known / (2 * side.sum(0)).clamp_min(1)).clamp_max(MOST_WEIGHT)
+            both = (yes.sum(0) > 0) & (no.sum(0) > 0)
+            weights[own] += side * torch.where(both, even, torch.tensor(ONE_SIDED))
+    return weights
+
+
+class Reader(nn.Module):
+    """An adapter whose vector is read along fixed directions: (B, L, D) to (B, labels)."""
+
+    along: Tensor
+
+    def __init__(self, adapter: AudioAdapter, along: Tensor) -> None:
+        super().__init__()
+        self.adapter = adapter
+        self.register_buffer("along", along)
+        self.scale = nn.Parameter(torch.ones(along.shape[0]))
+        self.bias = nn.Parameter(torch.zeros(along.shape[0]))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits of the labels."""
+        logits: Tensor = self.adapter(features) @ self.along.T * self.scale + self.bias
+        return logits
+
+
+def teach(reader: Reader, train: Examples, *, seed: int = 0) -> None:
+    """Fit the adapter to the labels."""
+    weights, answers = weights_of(train), train.answers.nan_to_num()
+    rows = len(answers)
+    steps = EPOCHS * (rows // BATCH + 1)
+    optimiser = torch.optim.AdamW(reader.parameters(), lr=RATE, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
+    generator = torch.Generator().manual_seed(seed)
+    bar = tqdm(total=steps, desc="warming up", mininterval=5)
+    for _ in range(EPOCHS):
+        for own in torch.randperm(rows, generator=generator).split(BATCH):
+            logits = reader(train.features[own])
+            losses = nn.functional.binary_cross_entropy_with_logits(logits, answers[own], reduction="none")
+            loss = (losses * weights[own]).sum() / weights[own].sum()
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            bar.update()
+        bar.set_postfix(loss=f"{float(loss.detach()):.3f}")
+    bar.close()
+
+
+@torch.no_grad()
+def scores(reader: Reader, held: Examples, words: Sequence[str]) -> dict[str, float]:
+    """Balanced accuracy of each label within each source that has three yes and three no, averaged by group, in %."""
+    said = reader(held.features) > 0
+    found = defaultdict[str, list[float]](list)
+    for source in sorted(set(held.sources)):
+        own = torch.tensor([source == other for other in held.sources])
+        for column, word in enumerate(words):
+            yes, no = (own & (held.answers[:, column] == answer) for answer in (1, 0))
+            if min(int(yes.sum()), int(no.sum())) >= 3:
+                right = (said[yes, column].float().mean() + (~said[no, column]).float().mean()) / 2
+                found[next(name for name, group in GROUPS.items() if word in group)].append(100 * float(right))
+    return {name: round(sum(values) / len(values), 1) for name, values in found.items()}
+
+
+def _sizes(llama: LlamaParts, features: Tensor, num_conditioned_layers: int) -> AdapterConfig:
+    return AdapterConfig(
+        num_encoder_layers=features.shape[1], encoder_width=features.shape[2], hidden_size=llama.config.hidden_size,
+        num_conditioned_layers=num_conditioned_layers, num_heads=llama.config.num_attention_heads,
+        bridge_width=2 * llama.config.hidden_size, num_blocks=3, input_scaling="standardise",
+    )  # fmt: skip
+
+
+def fresh_reader(sizes: AdapterConfig, train: Examples, along: Tensor, *, seed: int = 0) -> Reader:
+    """An untrained adapter that standardises by the training tracks."""
+    drawn = fresh_adapter(sizes, seed=seed, statistics=feature_statistics(train.features))
+    adapter = AudioAdapter(sizes)
+    named = {name.removeprefix("adapter."): stored.read() for name, stored in drawn.items()}
+    adapter.load_state_dict({name: value for name, value in named.items() if not name.startswith("conditioner.")})
+    return Reader(adapter, along)
+
+
+@torch.no_grad()
+def write(folder: Path, reader: Reader, train: Examples) -> None:
+    """Write the adapter as a model folder; gates open so far that `STRENGTH` holds."""
+    sizes = reader.adapter.config
+    size = reader.adapter(train.features).square().mean().sqrt()
+    tensors = {f"adapter.{name}": value for name, value in reader.adapter.state_dict().items()}
+    tensors["conditioner.prefix"] = torch.zeros(sizes.num_conditioned_layers, sizes.hidden_size)
+    tensors["conditioner.gate"] = torch.full((sizes.num_conditioned_layers, sizes.num_heads), float(STRENGTH / size))
+    config = ModelConfig(
+        "mini-warm", TEMPLATE, sizes, {"kind": "musicnn"}, {"packaged": LLAMA}, {"adapter": "Apache-2.0"}
+    )
+    write_model_files(folder, config, adapter={n: in_memory(t) for n, t in tensors.items()}, tuning={})
+    print(f"{folder}: audio vectors have a root mean square of {size:.2f}")
+
+
+def warm_up(work: Path, out: Path, *, num_conditioned_layers: int = 24) -> Mapping[str, float]:
+    """Do it all; returns the validation scores by group of labels."""
+    llama = read_llama(provide_llama(PACKAGED[LLAMA], home_folder(), report=print))
+    words = words_of(work)
+    train = read_examples(work, "train", words, with_changed=True)
+    held = read_examples(work, "val", words, with_changed=False)
+    sizes = _sizes(llama, train.features, num_conditioned_layers)
+    reader = fresh_reader(sizes, train, directions(llama, words))
+    teach(reader, train)
+    found = scores(reader, held, words)
+    print(f"{len(words)} labels, {len(train.sources)} examples; right in validation, %: {json.dumps(found)}")
+    write(out, reader, train)
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("work/mini"))
+    parser.add_argument("--out", type=Path, help="default: WORK/warm")
+    parser.add_argument("--layers", type=int, default=24, help="how many of the LLaMA's last layers are conditioned")
+    arguments = parser.parse_args()
+    warm_up(arguments.work, arguments.out or arguments.work / "warm", num_conditioned_layers=arguments.layers)
