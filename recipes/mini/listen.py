@@ -31,6 +31,8 @@ SHORTEST_S = 4.0
 CODEC_BITS_A_SECOND = 64_000
 _CHANGE = chain(["level", "equaliser", "noise", "phone"])
 _FLUSH_EVERY = 100
+CHANGED_SHARE = 0.5
+"""Of the training clips; the others are heard as they are alone."""
 
 
 def through_codec(sound: Waveform) -> Waveform:
@@ -61,6 +63,11 @@ def changed_path(work: Path, clip: dict[str, object]) -> Path:
     return work / "changed" / str(clip["group"]) / f"{clip['id']}.flac"
 
 
+def is_changed(clip: dict[str, object]) -> bool:
+    """Whether a clip has a changed version: half of those to train on have."""
+    return clip["split"] == "train" and random.Random(f"is changed {clip['id']}").random() < CHANGED_SHARE
+
+
 def _write_changed(work: Path, clip: dict[str, object]) -> Path:
     path = changed_path(work, clip)
     if not path.exists():
@@ -73,7 +80,7 @@ def _write_changed(work: Path, clip: dict[str, object]) -> Path:
 
 
 def listen(work: Path, cache: FeatureCache, *, part: int, of: int) -> None:
-    """Hear this process's share of the clips; tag probabilities go to `tags.<part>.jsonl`."""
+    """Hear this process's share of the clips; tag probabilities go to `tags.<part>-of-<of>.jsonl`."""
     encoder = build_musicnn()
     hearing = Hearing(lambda: encoder, plan=FULL, cache=cache)
     out = work / f"tags.{part}-of-{of}.jsonl"
@@ -85,7 +92,7 @@ def listen(work: Path, cache: FeatureCache, *, part: int, of: int) -> None:
     with out.open("a") as file:
         for number, clip in enumerate(todo, start=1):
             values = hearing.hear(work / clip["path"]).values[0]
-            if clip["split"] == "train":
+            if is_changed(clip):
                 hearing.hear(_write_changed(work, clip))
             probabilities = torch.sigmoid(values[-len(encoder.tag_names) :])
             tags = {

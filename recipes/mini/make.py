@@ -85,10 +85,17 @@ def questions(settings: Settings) -> None:
     _run(sys.executable, HERE / "tracks.py", "--work", settings.work)
 
 
+def warm(settings: Settings) -> None:
+    """Teach the adapter the labels."""
+    if not (settings.work / "warm" / "config.json").exists():
+        _run(sys.executable, HERE / "warm_up.py", "--work", settings.work)
+
+
 def train(settings: Settings) -> None:
     """Train adapter and LoRA with the project's own command."""
     steps = max(2, round(_recipe_steps() * settings.fraction))
     overrides = {
+        "model.base": str(settings.work / "warm"),
         "data.train": json.dumps([{"path": str(settings.work / "train.jsonl")}]),
         "data.validation": json.dumps([{"path": str(settings.work / "val.jsonl")}]),
         "run.out": str(settings.work / "run"),
@@ -117,7 +124,7 @@ def score(settings: Settings) -> None:
 
 STEPS: dict[str, Callable[[Settings], None]] = {
     "environment": environment, "clips": clips, "feel": feel, "listen": listen, "questions": questions,
-    "train": train, "score": score,
+    "warm": warm, "train": train, "score": score,
 }  # fmt: skip
 
 

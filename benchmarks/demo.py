@@ -1,0 +1,190 @@
+"""The demo in a browser: how soon a first word comes, and whether eight visitors get the answers that `ask` gives.
+
+Needs chromium (Debian: apt-get install chromium) and the package playwright, which `make test` installs.
+Run: python -m benchmarks.demo
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import soundfile
+from playwright.sync_api import Browser, Page, sync_playwright
+
+import mu_llama
+from benchmarks.measure import CLIP, COMMAND, ROOT, alternate, medians, write_result
+
+QUESTION = "Describe the audio in detail"
+ASKED = ("What instruments do you hear?", "Are there drums?", "And a piano?")
+RUNS, SESSIONS = 7, 8
+_PATIENCE_MS = 300_000
+_BOTS = "#chat .bot.message, #chat .message.bot"
+# Resolves to the milliseconds from pressing Enter to the first word of the answer, seen at each frame.
+_FIRST_WORD = """
+(selector) => new Promise(done => {
+  const before = document.querySelectorAll(selector).length;
+  document.querySelector('#question textarea').addEventListener('keydown', () => {
+    const start = performance.now();
+    const look = () => {
+      const all = document.querySelectorAll(selector);
+      if (all.length > before && all[all.length - 1].innerText.trim()) done(performance.now() - start);
+      else requestAnimationFrame(look);
+    };
+    look();
+  }, {once: true});
+  window.armed = true;
+})
+"""
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The demo on a free port, until the block ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    process = subprocess.Popen(
+        [str(COMMAND), "demo", "--port", address.rpartition(":")[2]], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    try:
+        while True:
+            if process.poll() is not None:
+                raise RuntimeError(f"the demo ended: {process.stderr.read().decode() if process.stderr else ''}")
+            try:
+                urllib.request.urlopen(address, timeout=5)
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def opened(browser: Browser, address: str, clip: Path) -> Page:
+    """A visitor of its own, whose track was heard and measured."""
+    page = browser.new_context().new_page()
+    page.set_default_timeout(_PATIENCE_MS)
+    page.goto(address)
+    page.wait_for_selector("#question textarea")
+    page.set_input_files("#track input[type=file]", str(clip))
+    page.wait_for_function("name => document.querySelector('#heard')?.innerText.includes(name)", arg=clip.name)
+    page.wait_for_function("document.querySelector('#facts')?.innerText.includes('BPM')")
+    return page
+
+
+def _type(page: Page, question: str) -> None:
+    page.fill("#question textarea", question)
+    page.focus("#question textarea")
+
+
+def first_word_on_page(page: Page) -> float:
+    """Seconds from Enter to the first word, in a new conversation about a track that was heard."""
+    page.click("#clear")
+    page.wait_for_function("s => document.querySelectorAll(s).length === 0", arg=_BOTS)
+    _type(page, QUESTION)
+    page.evaluate(f"window.firstWord = ({_FIRST_WORD})({_BOTS!r}); null")
+    page.keyboard.press("Enter")
+    seconds = float(page.evaluate("window.firstWord")) / 1000
+    _finished(page, 1)
+    return seconds
+
+
+def first_word_of_ask() -> float:
+    """Seconds from the end of a first answer of one process to the first word of its second."""
+    command = [str(COMMAND), "ask", str(CLIP), "-q", "Are there drums?", "-q", QUESTION]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0)
+    assert process.stdout is not None
+    lines, start = 0, 0.0
+    while lines < 3:  # heading, answer, heading; the second question is asked as soon as its heading stands
+        if process.stdout.read(1) == b"\n":
+            lines, start = lines + 1, time.perf_counter()
+    process.stdout.read(1)
+    seconds = time.perf_counter() - start
+    process.stdout.read()
+    process.wait()
+    return seconds
+
+
+def _finished(page: Page, count: int) -> str:
+    """The last answer, once nothing was added to it for two seconds."""
+    page.wait_for_function("([s, n]) => document.querySelectorAll(s).length >= n", arg=[_BOTS, count])
+    text, still = "", 0
+    while still < 8:
+        page.wait_for_timeout(250)
+        now = page.locator(_BOTS).all_inner_texts()[-1].strip()
+        still, text = (still + 1, text) if now == text and now else (0, now)
+    return text
+
+
+def clips_in(folder: Path) -> list[Path]:
+    """As many different clips as there are sessions: the examples, and halves of them."""
+    clips = sorted((ROOT / "examples" / "audio").glob("*.ogg"))
+    for clip in list(clips):
+        samples, rate = soundfile.read(clip)
+        half = folder / f"{clip.stem}-half.wav"
+        soundfile.write(half, samples[len(samples) // 2 :], rate)
+        clips.append(half)
+    return clips[:SESSIONS]
+
+
+def sessions_at_once(browser: Browser, address: str, clips: Sequence[Path]) -> list[list[str]]:
+    """Every visitor asks its three questions, all at the same time."""
+    pages = [opened(browser, address, clip) for clip in clips]
+    found: list[list[str]] = [[] for _ in pages]
+    for number, question in enumerate(ASKED, start=1):
+        for page in pages:
+            _type(page, question)
+            page.keyboard.press("Enter")
+        for answers, page in zip(found, pages, strict=True):
+            answers.append(_finished(page, number))
+    for page in pages:
+        page.context.close()
+    return found
+
+
+def answers_of_ask(clip: Path) -> list[str]:
+    """The same conversation without a page."""
+    conversation = mu_llama.load("mini").chat(clip)
+    return [conversation.ask(question).text for question in ASKED]
+
+
+def measure() -> dict[str, Any]:
+    """Both figures."""
+    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser_path is None:
+        raise SystemExit("no chromium here; run: apt-get install chromium")
+    with tempfile.TemporaryDirectory() as folder, served() as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        page = opened(browser, address, CLIP)
+        values = alternate(RUNS, page=lambda: first_word_on_page(page), ask=first_word_of_ask)
+        page.context.close()
+        clips = clips_in(Path(folder))
+        on_page = sessions_at_once(browser, address, clips)
+        browser.close()
+        expected = [answers_of_ask(clip) for clip in clips]
+    middle = medians(values)
+    pairs = [pair for rows in zip(on_page, expected, strict=True) for pair in zip(*rows, strict=True)]
+    return {
+        "what": "seconds to the first word, warm: from Enter on the page, and of the second question of one `ask`",
+        "median_s": middle,
+        "ratio_to_ask": round(middle["page"] / middle["ask"], 3),
+        "runs_s": values,
+        "sessions": len(clips),
+        "answers": len(pairs),
+        "answers_equal": sum(one == other for one, other in pairs),
+        "different": [pair for pair in pairs if pair[0] != pair[1]],
+    }
+
+
+if __name__ == "__main__":
+    write_result("demo", measure())
