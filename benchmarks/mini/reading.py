@@ -41,7 +41,7 @@ def yes_or_no(text: str) -> bool | None:
         >>> yes_or_no("Yes, I hear drums."), yes_or_no("Probably not."), yes_or_no("A piano.")
         (True, False, None)
     """
-    if re.match(r"\W*(yes|sure|there (is|are) (a|drums|singing|some))\b", text, re.IGNORECASE):
+    if re.match(r"\W*(yes|sure|probably(?! not)|there (is|are) (a|drums|singing|some))\b", text, re.IGNORECASE):
         return True
     if re.match(r"\W*(no\b|not\b|probably not|nobody|I don't|there (is|are) no\b)", text, re.IGNORECASE):
         return False
@@ -93,7 +93,8 @@ def contradictions(text: str, known: Knowledge) -> list[str]:
         there = set(known.instruments) | set(known.sure("faint"))
         for name in named(_without_denials(text)):
             member = there & FAMILIES.get(name, frozenset((name,)))
-            if not member and not any(are_near(name, other) for other in there):
+            alike = not known.is_solo and any(are_near(name, other) for other in there)
+            if not member and not alike:
                 wrong.append(name)
     claimed = _without_denials(text)
     if known.has_voice is False and re.search(r"\b(voices?|sings|vocals|choir)\b", claimed, re.IGNORECASE):

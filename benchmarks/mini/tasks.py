@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def families(tracks: Sequence[Track], rng: random.Random) -> dict[str, list[Ask]
 def voice(tracks: Sequence[Track], rng: random.Random, *, real: bool) -> list[Ask]:
     """Sung mixes and the same without the voice: rendered twins, or recordings with and without one mixed in."""
     by_id = {track.id: row for row, track in enumerate(tracks)}
-    grounds = [row for row, track in enumerate(tracks) if track.source == "mini F" and not track.tags.get("voice")]
+    grounds = [row for row, track in enumerate(tracks) if track.source == "mini F" and Knowledge(track).sings is False]
     asks = []
     for row, track in enumerate(tracks):
         if not track.id.endswith("-sung") or ("-over-" in track.id) != real:
@@ -216,7 +217,7 @@ def tags(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
 
 
 _LEVELS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "energy": {"low": ("low;", "low.", "low:", "is low", "calm"), "medium": ("medium",), "high": ("high",)},
+    "energy": {"low": ("low;", "low.", "low:", "is low"), "medium": ("medium",), "high": ("high",)},
     "valence": {"dark": ("dark",), "neutral": ("neutral",), "bright": ("bright",)},
 }
 
@@ -235,18 +236,41 @@ def level(tracks: Sequence[Track], rng: random.Random, *, kind: str) -> list[Ask
 
 def choice(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
     """One instrument among four."""
+    often: dict[str, Counter[str]] = {}
+    for track in tracks:
+        often.setdefault(track.source, Counter()).update(Knowledge(track).present)
     asks = []
     for row, track in enumerate(tracks):
         known = Knowledge(track)
         if not known.present or len(known.missing) < 3 or rng.random() < 0.5:
             continue
-        right, wrong = rng.choice(known.present), rng.sample(known.missing, 3)
+        right = rng.choice(known.present)
+        wrong = _drawn(known.missing, often[track.source], rng)
         options = rng.sample([right, *wrong], 4)
         letters = " ".join(f"({letter}) {option}" for letter, option in zip("ABCD", options, strict=True))
         question = _asked("letters", "questions", rng, options=letters)
         asks.append(Ask(row, question, _unseen("choice", rng, options=letters), "ABCD"[options.index(right)],
-                        lambda text, right=right, options=tuple(options): named(text, options) == {right}))  # fmt: skip
+                        lambda text, right=right, options=tuple(options): chooses(text, options, right)))  # fmt: skip
     return _evened(asks, rng)
+
+
+def _drawn(names: Sequence[str], often: Mapping[str, int], rng: random.Random) -> list[str]:
+    """Three names, by how often each is there elsewhere, so that the question alone doesn't rule one out."""
+    order = sorted(names, key=lambda name: -(rng.random() ** (1.0 / (often.get(name, 0) + 0.1))))
+    return order[:3]
+
+
+def chooses(text: str, options: Sequence[str], right: str) -> bool:
+    """Whether an answer takes the right one of four by name, letter or both, and no other.
+
+    Example:
+        >>> four = ("piano", "violin", "flute", "harp")
+        >>> [chooses(text, four, "violin") for text in ("Violin, so (B).", "(B)", "Violin, so (C).", "A flute.")]
+        [True, True, False, False]
+    """
+    letters = set(re.findall(r"\(([A-D])\)", text))
+    names = named(text, options)
+    return bool(letters | names) and letters <= {"ABCD"[options.index(right)]} and names <= {right}
 
 
 def refusals(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:

@@ -44,7 +44,7 @@ def labels_of(track: Track) -> dict[str, bool]:
     sound = known.one("sound") or "music"
     found = {word: word == sound for word in GROUPS["sound"]}
     if known.is_music:
-        found |= _instruments(known) | _one_of(known.one("ensemble"), ENSEMBLES) | _voice(known) | _character(known)
+        found |= _ensemble(known) | _instruments(known) | _voice(known) | _character(known)
     return found
 
 
@@ -63,10 +63,18 @@ def _instruments(known: Knowledge) -> dict[str, bool]:
     return {name: there for name, there in (found | dict.fromkeys(there, True)).items() if name in _SAID}
 
 
+def _ensemble(known: Knowledge) -> dict[str, bool]:
+    """A choir can sing in a band, and a string orchestra is an orchestra."""
+    found = _one_of(known.one("ensemble"), ENSEMBLES)
+    if found and not found["choir"]:
+        del found["choir"]
+    return found | {"orchestra": True} if found.get("string orchestra") else found
+
+
 def _voice(known: Knowledge) -> dict[str, bool]:
     """Drums and voices, by labels or else a tagger."""
     heard = {"drums": known.drums_heard, "singing": known.sings}
-    if known.has_voice is not None and known.one("voice") != "unknown":
+    if known.has_voice is not None and known.one("voice") not in ("unknown", "choir"):
         heard["woman"] = known.one("voice") == "female"
     return {name: there for name, there in heard.items() if there is not None}
 

@@ -27,7 +27,7 @@ from mu_llama.hearing import Hearing
 from mu_llama.records import drop_cut_line, read_lines
 from mu_llama.runtime import home_folder
 
-SHORTEST_S = 4.0
+SHORTEST_S = 8.0
 CODEC_BITS_A_SECOND = 64_000
 _CHANGE = chain(["level", "equaliser", "noise", "phone"])
 _FLUSH_EVERY = 100

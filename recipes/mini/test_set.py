@@ -1,6 +1,6 @@
 """Write the held-out clips' features, labels and measured facts as a fixture that benchmarks/mini scores anywhere.
 
-Run: python recipes/mini/test_set.py --work DIR --out benchmarks/data
+Run: python recipes/mini/test_set.py --work DIR --out benchmarks/data [--split val]
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def _with_tops(track: Track, tags: Mapping[str, float]) -> Track:
     return replace(track, guesses={**track.guesses, **tops}, facts=facts, audio=None, licence=None)
 
 
-def write_test_set(work: Path, out: Path) -> None:
+def write_test_set(work: Path, out: Path, *, split: str = "test") -> None:
     """Write mini_test.safetensors (N, L, D in fp16) and mini_test.jsonl, a track a row with `measured` beside it."""
     encoder = build_musicnn()
     hearing = Hearing(lambda: encoder, plan=FULL, cache=FeatureCache(home_folder() / "features"))
     features, rows = list[torch.Tensor](), list[dict[str, Any]]()
-    for number, track in enumerate(read_tracks(work)["test"]):
+    for number, track in enumerate(read_tracks(work)[split]):
         assert track.audio is not None
         values = hearing.hear(track.audio).values
         tags = dict(zip(encoder.tag_names, torch.sigmoid(values[0, -100:]).tolist(), strict=True))
@@ -72,6 +72,7 @@ def write_test_set(work: Path, out: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("work/mini"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/data"))
+    parser.add_argument("--out", type=Path, required=True, help="benchmarks/data holds what is in the repository")
+    parser.add_argument("--split", choices=("test", "val"), default="test", help="val: to choose between designs")
     arguments = parser.parse_args()
-    write_test_set(arguments.work, arguments.out)
+    write_test_set(arguments.work, arguments.out, split=arguments.split)

@@ -78,13 +78,13 @@ def track_of(work: Path, clip: Mapping[str, Any], tags: Mapping[str, float], fee
         "lead": (labels.get("lead"),),
         "ensemble": (_ensemble(labels),),
         "genre": (style,),
-        "broader genre": BROADER.get(style or "", ()),
+        "broader genre": ("folk",) if clip["group"] == "C" else BROADER.get(style or "", ()),
         "voice": (_voice(labels),),
         "sound": (labels.get("sound"),),
         "rendered style": (labels.get("style"),) if clip["group"] == "A" else (),
         "production": (
             None
-            if labels.get("acoustic") is None or not instruments
+            if labels.get("acoustic") is None or (labels["acoustic"] and not instruments)
             else "acoustic"
             if labels["acoustic"]
             else "electric",

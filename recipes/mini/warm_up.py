@@ -14,7 +14,7 @@ import argparse
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -60,6 +60,8 @@ class Examples:
     """(N, labels): 1 yes, 0 no, NaN unknown."""
     sources: Sequence[str]
     """The kind of music of each track."""
+    words: Sequence[str]
+    """The labels."""
 
 
 def read_examples(work: Path, split: str, words: Sequence[str], *, with_changed: bool) -> Examples:
@@ -78,7 +80,7 @@ def read_examples(work: Path, split: str, words: Sequence[str], *, with_changed:
             features.append(hearing.hear(version.audio).values)
             answers.append(own)
             sources.append(track.source)
-    return Examples(torch.stack(features), torch.tensor(answers), sources)
+    return Examples(torch.stack(features), torch.tensor(answers), sources, words)
 
 
 def words_of(work: Path) -> list[str]:
@@ -99,19 +101,23 @@ def directions(llama: LlamaParts, words: Sequence[str]) -> Tensor:
 
 def weights_of(examples: Examples) -> Tensor:
     """Weights (N, labels) with which yes and no count the same within each source; 0 where nothing is known."""
-    weights = torch.zeros_like(examples.answers)
     rows = defaultdict[str, list[int]](list)
     for number, source in enumerate(examples.sources):
         rows[source].append(number)
+    weights = torch.zeros_like(examples.answers)
     for own in map(torch.tensor, rows.values()):
-        answers = examples.answers[own]
-        yes, no = (answers == 1).float(), (answers == 0).float()
-        known = (yes + no).sum(0)
-        for side in (yes, no):
-            even = (known / (2 * side.sum(0)).clamp_min(1)).clamp_max(MOST_WEIGHT)
-            both = (yes.sum(0) > 0) & (no.sum(0) > 0)
-            weights[own] += side * torch.where(both, even, torch.tensor(ONE_SIDED))
+        weights[own] = _even(examples.answers[own])
+    sounds = torch.tensor([word in GROUPS["sound"] for word in examples.words])
+    weights[:, sounds] = _even(examples.answers[:, sounds])  # no kind of music has noise beside it
     return weights
+
+
+def _even(answers: Tensor) -> Tensor:
+    """Weights by which each column's yes and no count the same: (N, labels) to (N, labels)."""
+    yes, no = (answers == 1).float(), (answers == 0).float()
+    known, both = (yes + no).sum(0), (yes.sum(0) > 0) & (no.sum(0) > 0)
+    even = [side * (known / (2 * side.sum(0)).clamp_min(1)).clamp_max(MOST_WEIGHT) for side in (yes, no)]
+    return torch.where(both, even[0] + even[1], ONE_SIDED * (yes + no))
 
 
 class Reader(nn.Module):
@@ -157,13 +163,15 @@ def teach(reader: Reader, train: Examples, *, seed: int = 0) -> None:
 
 
 @torch.no_grad()
-def scores(reader: Reader, held: Examples, words: Sequence[str]) -> dict[str, float]:
+def scores(reader: Reader, held: Examples) -> dict[str, float]:
     """Balanced accuracy of each label within each source that has three yes and three no, averaged by group, in %."""
     said = reader(held.features) > 0
     found = defaultdict[str, list[float]](list)
-    for source in sorted(set(held.sources)):
-        own = torch.tensor([source == other for other in held.sources])
-        for column, word in enumerate(words):
+    for source in [*sorted(set(held.sources)), None]:
+        own = torch.tensor([source in (None, other) for other in held.sources])
+        for column, word in enumerate(held.words):
+            if (source is None) != (word in GROUPS["sound"]):
+                continue
             yes, no = (own & (held.answers[:, column] == answer) for answer in (1, 0))
             if min(int(yes.sum()), int(no.sum())) >= 3:
                 right = (said[yes, column].float().mean() + (~said[no, column]).float().mean()) / 2
@@ -203,18 +211,34 @@ def write(folder: Path, reader: Reader, train: Examples) -> None:
     print(f"{folder}: audio vectors have a root mean square of {size:.2f}")
 
 
-def warm_up(work: Path, out: Path, *, num_conditioned_layers: int = 24) -> Mapping[str, float]:
+FEATURES = {"MSD hidden": slice(0, 200), "MTT hidden": slice(200, 400), "MSD tags": slice(400, 450),
+            "MTT tags": slice(450, 500)}  # fmt: skip
+"""Where the encoder's variants stand in its features."""
+
+
+def without(examples: Examples, names: Sequence[str]) -> Examples:
+    """The same with parts of the features silenced, to see what they are worth."""
+    features = examples.features.clone()
+    for name in names:
+        features[..., FEATURES[name]] = 0
+    return replace(examples, features=features)
+
+
+def warm_up(
+    work: Path, out: Path, *, num_conditioned_layers: int = 24, leave_out: Sequence[str] = ()
+) -> Mapping[str, float]:
     """Do it all; returns the validation scores by group of labels."""
     llama = read_llama(provide_llama(PACKAGED[LLAMA], home_folder(), report=print))
     words = words_of(work)
-    train = read_examples(work, "train", words, with_changed=True)
-    held = read_examples(work, "val", words, with_changed=False)
+    train = without(read_examples(work, "train", words, with_changed=True), leave_out)
+    held = without(read_examples(work, "val", words, with_changed=False), leave_out)
     sizes = _sizes(llama, train.features, num_conditioned_layers)
     reader = fresh_reader(sizes, train, directions(llama, words))
     teach(reader, train)
-    found = scores(reader, held, words)
+    found = scores(reader, held)
     print(f"{len(words)} labels, {len(train.sources)} examples; right in validation, %: {json.dumps(found)}")
-    write(out, reader, train)
+    if not leave_out:
+        write(out, reader, train)
     return found
 
 
@@ -223,5 +247,9 @@ if __name__ == "__main__":
     parser.add_argument("--work", type=Path, default=Path("work/mini"))
     parser.add_argument("--out", type=Path, help="default: WORK/warm")
     parser.add_argument("--layers", type=int, default=24, help="how many of the LLaMA's last layers are conditioned")
+    parser.add_argument(
+        "--leave-out", nargs="*", choices=list(FEATURES), default=(), help="features to silence; writes nothing"
+    )
     arguments = parser.parse_args()
-    warm_up(arguments.work, arguments.out or arguments.work / "warm", num_conditioned_layers=arguments.layers)
+    folder = arguments.out or arguments.work / "warm"
+    warm_up(arguments.work, folder, num_conditioned_layers=arguments.layers, leave_out=arguments.leave_out)

@@ -70,19 +70,32 @@ def test_every_topic_comes_up() -> None:
         "valence",
         "uses",
         "era",
+        "presence",
+        "follow",
+        "style_presence",
+        "acoustic",
+        "caption",
+        "long",
+        "louder",
+        "letters",
     ):
-        assert any(question in said for question in wording()[topic]["questions"]), topic
+        stems = [re.split(r"\{", question)[0] for question in wording()[topic]["questions"]]
+        assert any(len(stem) > 3 and stem in said for stem in stems), topic
 
 
 @pytest.mark.parametrize("name", ASKABLE)
 def test_yes_and_no_follow_the_labels(name: str) -> None:
     there = name in RICH.tags["instrument"] or bool(FAMILIES.get(name, frozenset()) & set(RICH.tags["instrument"]))
-    for turn in many(RICH, 60):
+    checked = 0
+    for turn in many(RICH, 300):
         said = yes_or_no(turn.answer or "")
         asked = re.search(rf"\b{name}\b", turn.question) and "(A)" not in turn.question and " or " not in turn.question
         longer = any(name in other and name != other and other in turn.question for other in ASKABLE)
         if asked and not longer and said is not None and "louder" not in turn.question:
             assert said is there, turn
+            checked += 1
+    known = Knowledge(RICH)
+    assert bool(checked) is (name in (*known.present, *known.missing))
 
 
 def test_voices_follow_the_labels() -> None:
@@ -114,7 +127,7 @@ def test_guesses_are_hedged() -> None:
             continue
         if "(A)" in question or refuses(turn.answer or ""):
             continue
-        assert hedge.search(turn.answer or "") or turn.answer in ("Yes.", "No."), turn
+        assert hedge.search(turn.answer or ""), turn
 
 
 def test_no_music_is_never_described() -> None:
@@ -170,6 +183,20 @@ def test_balance_evens_a_lopsided_corpus() -> None:
     kept = sum(balance.keeps("", "drums", True, rng) for _ in range(9000)) / 9000
     assert kept == pytest.approx(10 / 90, abs=0.02)
     assert balance.keeps("", "drums", False, rng)
+
+
+def test_balance_evens_within_each_source() -> None:
+    drum = [replace(RICH, id=f"d{number}", source="bands") for number in range(50)]
+    drum += [replace(RICH, id="n", source="bands", tags={}, absent={"instrument": ("drums",)})]
+    drum += [
+        replace(RICH, id=f"s{number}", source="solos", tags={}, absent={"instrument": ("drums",)})
+        for number in range(50)
+    ]
+    balance, rng = Balance(drum), random.Random(0)
+    kept = sum(balance.keeps("bands", "drums", True, rng) for _ in range(9000)) / 9000
+    assert kept == pytest.approx(1 / 50, abs=0.01)
+    alone = sum(balance.keeps("solos", "drums", False, rng) for _ in range(9000)) / 9000
+    assert alone == pytest.approx(0.1, abs=0.02)
 
 
 def test_missing_leaves_out_what_is_alike() -> None:

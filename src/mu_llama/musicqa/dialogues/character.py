@@ -75,10 +75,12 @@ def valence(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     )
 
 
-def production(known: Knowledge, say: Say, _: Balance) -> Turn | None:
+def production(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     """Acoustic, or electric and electronic."""
     kind = known.one("production")
-    return say.turn("acoustic", kind) if kind else None
+    if kind is None or not balance.keeps(known.track.source, "acoustic", kind == "acoustic", say.rng):
+        return None
+    return say.turn("acoustic", kind)
 
 
 def era(known: Knowledge, say: Say, _: Balance) -> Turn | None:

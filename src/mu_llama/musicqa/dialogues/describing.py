@@ -44,33 +44,33 @@ def _opening(known: Knowledge, say: Say) -> str | None:
     names, genre = known.instruments, known.one("genre")
     guess, mood = next(iter(known.guessed("genre")), None), next(iter(known.guessed("mood")), None)
     rng = say.rng
-    feel = f"{mood} " if mood and rng.random() < 0.5 else ""
+    feel = f"; it sounds {mood}" if mood and rng.random() < 0.5 else ""
     if known.is_solo and names:
         what = rng.choice(("A solo {0}", "{1} playing alone", "A piece for solo {0}")).format(
             names[0], capital(a(names[0]))
         )
-        tail = f", {as_kind(genre)}" if genre and rng.random() < 0.5 else f"; it sounds {mood}" if mood else ""
+        tail = f", {as_kind(genre)}" if genre and rng.random() < 0.5 else feel
         return f"{what}{tail}."
     if known.is_solo and known.has_voice:
         return rng.choice((f"{capital(_sung(known))} singing alone.", "Somebody sings alone, without instruments."))
     things = listed([a(name) for name in names[: rng.randint(2, 3)]])
     noun = rng.choice(("A piece of", "A track of", "Some"))
     if genre and as_kind(genre) != genre:
-        opening = capital(a(f"{feel}{genre}"))
+        opening = capital(a(genre))
     elif genre:
-        opening = f"{noun} {feel}{genre}" if rng.random() < 0.6 else capital(f"{feel}{genre}")
+        opening = f"{noun} {genre}" if rng.random() < 0.6 else capital(genre)
     elif known.one("ensemble") in ("choir", "orchestra") and not names:
-        opening = capital(a(f"{feel}{known.one('ensemble')}"))
+        opening = capital(a(str(known.one("ensemble"))))
     elif names:
-        opening = capital(a(f"{feel}{rng.choice(('piece', 'track'))}"))
+        opening = capital(a(rng.choice(("piece", "track"))))
     elif guess:
-        opening = capital(a(f"{feel}track")) + f" that sounds like {guess}"
+        opening = f"A track that sounds like {guess}"
     else:
         return None
     heard = [things] if names else []
     if known.has_voice and "choir" not in names:
         heard.insert(0, _sung(known))
-    return f"{opening} with {listed(heard) if len(heard) == 1 else ' and '.join(heard)}." if heard else f"{opening}."
+    return f"{opening} with {' and '.join(heard)}{feel}." if heard else f"{opening}{feel}."
 
 
 def _sung(known: Knowledge) -> str:

@@ -82,7 +82,7 @@ def _turns_of(topic: Any, known: Knowledge, say: Say, balance: Balance) -> list[
 
 
 _PLAIN = re.compile(r"(Yes|No)[.,]")
-_HEDGES = re.compile(r"probably|think|sounds|wouldn't|would", re.IGNORECASE)
+_HEDGES = re.compile(r"probably|think|sounds?\b|wouldn't|would", re.IGNORECASE)
 
 
 def _briefly(turn: Turn, say: Say) -> Turn:

@@ -129,6 +129,9 @@ class Knowledge:
     def yes_or_no(self) -> Mapping[str, tuple[bool, bool]]:
         """Answers that are evened over a corpus, each with whether it is a guess."""
         found = {"drums": (self.drums_heard, self.has_drums), "voice": (self.sings, self.has_voice)}
+        for kind, category, name in (("solo", "ensemble", "solo"), ("acoustic", "production", "acoustic")):
+            label = None if self.one(category) is None else self.one(category) == name
+            found[kind] = (label, label)
         return {kind: (answer, label is None) for kind, (answer, label) in found.items() if answer is not None}
 
     @cached_property

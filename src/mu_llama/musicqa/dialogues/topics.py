@@ -33,22 +33,24 @@ _ALIKE: tuple[frozenset[str], ...] = (
 def instruments(known: Knowledge, say: Say, _: Balance) -> Turn | None:
     """Which instruments are there."""
     names, guesses = known.instruments, known.guessed("instrument")[:3]
+    kind = "one_questions" if say.rng.random() < (0.5 if known.is_solo else 0.2) else "questions"
     if known.is_solo and names:
-        kind = say.rng.choice(("questions", "one_questions"))
         return say.turn("instruments", "one", question=kind, **slots_of(names[0]))
     if names:
         is_whole = known.lists_all_instruments and 1 < len(names) <= MOST_NAMED and not known.has_voice
-        return _about_list(say, "many", names[:MOST_NAMED], is_whole=is_whole)
+        return _about_list(say, "many", names[:MOST_NAMED], is_whole=is_whole, question=kind)
     if known.has_voice and known.is_solo:
         return say.turn("instruments", "voice_only")
     return _about_list(say, "maybe", guesses) if guesses else None
 
 
-def _about_list(say: Say, answer: str, names: Sequence[str], *, is_whole: bool = False) -> Turn:
+def _about_list(
+    say: Say, answer: str, names: Sequence[str], *, is_whole: bool = False, question: str = "questions"
+) -> Turn:
     things = listed([a(name) for name in names])
     are = "are" if is_plural(names[0]) else "is"
     answer = say.rng.choice((answer, "all")) if is_whole else answer
-    return say.turn("instruments", answer, things=things, Things=capital(things), are=are)
+    return say.turn("instruments", answer, question=question, things=things, Things=capital(things), are=are)
 
 
 def lead(known: Knowledge, say: Say, _: Balance) -> Turn | None:
@@ -125,12 +127,12 @@ def voice_kind(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     return say.turn("voice_kind", (known.one("voice") or "unknown") if found[0] else "none")
 
 
-def ensemble(known: Knowledge, say: Say, _: Balance) -> Turn | None:
+def ensemble(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     """Solo, duo, band, choir, orchestra, quartet."""
     name = known.one("ensemble")
     if not name or (name == "solo" and not known.instruments):
         return None
-    if say.rng.random() < 0.3:
+    if say.rng.random() < 0.3 and balance.keeps(known.track.source, "solo", name == "solo", say.rng):
         return say.turn("ensemble", "solo_yes" if name == "solo" else "solo_no", question="solo_questions")
     if name == "solo" and known.instruments and say.rng.random() < 0.6:
         return say.turn("ensemble", "alone", **slots_of(known.instruments[0]))
@@ -161,9 +163,12 @@ def genre_choice(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
 
 
 def is_other(name: str, known: Knowledge) -> bool:
-    """Whether a genre is like nothing that labels or a tagger give a track."""
-    supported = (*known.sure("genre"), *known.guessed("genre"), *known.sure("broader genre"))
-    return not any(alike(name, other) for other in supported)
+    """Whether a genre is like nothing that labels or a tagger give a track, and where no label speaks, doubted."""
+    categories = ("genre", "broader genre", "rendered style")
+    supported = (*known.guessed("genre"), *(said for category in categories for said in known.sure(category)))
+    if any(alike(name, other) for other in supported):
+        return False
+    return bool(known.sure("genre")) or name in known.doubted("genre")
 
 
 def _apart(known: Knowledge, right: str, say: Say, balance: Balance) -> list[str] | None:

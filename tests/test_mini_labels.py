@@ -1,0 +1,70 @@
+"""What recipes/mini teaches the adapter: words that hold, that don't, and weights that even them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mu_llama.records import Track
+
+sys.path.append(str(Path(__file__).parents[1] / "recipes" / "mini"))
+
+from labels import GROUPS, labels_of
+from warm_up import Examples, weights_of
+
+WHOLE = {"instrument": ("others",)}
+
+
+def test_a_solo_denies_what_is_like_it_and_a_band_does_not() -> None:
+    solo = labels_of(Track("a", tags={"instrument": ("violin",), "ensemble": ("solo",)}, absent=WHOLE))
+    band = labels_of(Track("a", tags={"instrument": ("violin", "piano"), "ensemble": ("band",)}, absent=WHOLE))
+    assert solo["violin"]
+    assert solo["strings"]
+    assert not solo["cello"]
+    assert solo["solo"]
+    assert not solo["band"]
+    assert "cello" not in band
+    assert not band["trumpet"]
+    assert band["piano"]
+
+
+def test_a_choir_in_a_band_is_there_and_a_string_orchestra_is_an_orchestra() -> None:
+    assert labels_of(Track("a", tags={"instrument": ("choir", "piano"), "ensemble": ("band",)}))["choir"]
+    strings = labels_of(Track("a", tags={"ensemble": ("string orchestra",)}))
+    assert strings["orchestra"]
+    assert strings["string orchestra"]
+    assert not strings["solo"]
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    found = labels_of(Track("a", guesses={"genre": ("jazz",)}, doubts={"genre": ("metal",)}))
+    assert found["jazz"]
+    assert not found["metal"]
+    assert not {"folk", "drums", "piano", "calm", "singing"} & found.keys()
+
+
+def test_speech_has_no_labels_of_music() -> None:
+    assert labels_of(Track("a", tags={"sound": ("speech",)})) == {"music": False, "speech": True, "noise": False}
+
+
+def test_yes_and_no_weigh_the_same_within_each_source() -> None:
+    answers = torch.tensor([[1.0], [0.0], [0.0], [0.0], [1.0], [torch.nan]])
+    sources = ["a", "a", "a", "a", "b", "b"]
+    weights = weights_of(Examples(torch.zeros(6, 1, 1), answers, sources, ["drums"]))[:, 0]
+    assert float(weights[0]) == pytest.approx(float(weights[1:4].sum()))
+    assert 0 < float(weights[4]) < 0.1
+    assert float(weights[5]) == 0
+
+
+def test_music_and_noise_are_evened_over_all() -> None:
+    answers = torch.tensor([[1.0], [1.0], [1.0], [0.0]])
+    weights = weights_of(Examples(torch.zeros(4, 1, 1), answers, ["a", "b", "c", "n"], ["music"]))[:, 0]
+    assert float(weights[:3].sum()) == pytest.approx(float(weights[3]))
+
+
+def test_no_word_stands_for_two_things() -> None:
+    words = [word for name, group in GROUPS.items() if name != "ensemble" for word in group]
+    assert len(words) == len(set(words))
