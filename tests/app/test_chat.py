@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
@@ -17,7 +18,7 @@ import pytest
 import soundfile
 import torch
 
-from mu_llama.app.batch import answer_files, write_rows
+from mu_llama.app.batch import Asked, Row, answer_files, write_rows
 from mu_llama.app.chat import Desk, Limits
 from mu_llama.app.pictures import mel_picture
 from mu_llama.app.visit import Visit
@@ -126,6 +127,35 @@ def test_a_newer_question_wins(desk: Desk, tracks: list[Path]) -> None:
     assert visit.turns[-1] == Turn("Why?", second)
 
 
+def test_a_question_while_the_track_is_being_heard_says_so(desk: Desk, tracks: list[Path]) -> None:
+    visit = visiting(desk, tracks[0])
+    visit.is_hearing = True
+    with pytest.raises(AudioError, match="still being heard; ask again in a moment"):
+        next(desk.ask(visit, "What?", options=SHORT))
+
+
+def test_a_new_conversation_while_an_answer_begins_stays_new(
+    desk: Desk, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visit = visiting(desk, tracks[0])
+    last(desk, visit, "What is this?")
+    stream = desk.listener.stream_turns
+
+    def slowly(*values: object, **named: object) -> object:
+        visit.forget()
+        return stream(*values, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(desk.listener, "stream_turns", slowly)
+    assert list(desk.ask(visit, "Why?", options=SHORT)) == []
+    assert visit.turns == []
+
+
+def test_a_window_has_one_listener_and_all_share_the_encoder(desk: Desk) -> None:
+    full = desk._listener("full")
+    assert desk._listener("full") is full
+    assert full.hearing.encoder is desk.listener.hearing.encoder
+
+
 def test_the_least_used_track_goes_first(desk: Desk, tracks: list[Path]) -> None:
     first, second, _third = (visiting(desk, path) for path in tracks)
     desk.held(first.token)
@@ -155,7 +185,7 @@ def test_the_weight_of_neighbours_is_each_visitors_own(tiny: Listener, tracks: l
     visit = visiting(desk, tracks[0])
     assert visit.held is not None
     plain = tiny.listen(tracks[0]).conditioning
-    own, none = desk._blended(visit.held.track, 0.2), desk._blended(visit.held.track, 0.0)
+    own, none = desk.blended(visit.held.track, 0.2), desk.blended(visit.held.track, 0.0)
     assert own is visit.held.track
     torch.testing.assert_close(none.conditioning, plain)
     assert not torch.allclose(own.conditioning, plain)
@@ -262,11 +292,15 @@ def test_the_picture_shows_pitch_upwards(tmp_path: Path) -> None:
     assert low > high
 
 
+def batch(desk: Desk, visit: Visit, paths: list[str], questions: list[str]) -> Iterator[tuple[int, list[Row]]]:
+    return answer_files(desk, visit, paths, Asked(questions, SHORT), run=visit.begin())
+
+
 def test_a_batch_answers_what_it_can(desk: Desk, tracks: list[Path], tmp_path: Path) -> None:
     bad = tmp_path / "=bad.wav"
     bad.write_text("nothing")
     paths = [str(tracks[0]), str(bad), str(tracks[1])]
-    steps = list(answer_files(desk, Visit(), paths, ["One?", " ", "Two?"], options=SHORT))
+    steps = list(batch(desk, Visit(), paths, ["One?", " ", "Two?"]))
     assert [done for done, _ in steps] == [1, 2, 3]
     rows = steps[-1][1]
     assert [(name, bool(answer), bool(error)) for name, _, answer, error in rows] == [
@@ -300,21 +334,60 @@ def test_tracks_of_one_name_keep_their_texts_apart(desk: Desk, tracks: list[Path
     for copy, track in zip(copies, tracks, strict=False):
         copy.parent.mkdir()
         copy.write_bytes(track.read_bytes())
-    *_, (_, found) = answer_files(desk, Visit(), [str(copy) for copy in copies], ["One?"], options=SHORT)
+    *_, (_, found) = batch(desk, Visit(), [str(copy) for copy in copies], ["One?"])
     assert [row[0] for row in found] == ["01.wav", "01 (2).wav"]
 
 
-def test_a_batch_stops_between_answers(desk: Desk, tracks: list[Path]) -> None:
+def test_a_batch_stops_at_the_next_word(desk: Desk, tracks: list[Path], forwards: list[int]) -> None:
     visit = Visit()
-    steps = answer_files(desk, visit, [str(path) for path in tracks], ["One?", "Two?"], options=SHORT)
+    steps = batch(desk, visit, [str(path) for path in tracks], ["One?", "Two?"])
     next(steps)
     visit.stop()
-    *_, (done, rows) = steps
-    assert done == 1
-    assert len(rows) == 3
+    before = len(forwards)
+    assert list(steps) == []
+    assert len(forwards) == before
+    run = visit.begin()
+    waiting = answer_files(desk, visit, [str(tracks[0])], Asked(["One?"], SHORT), run=run)
+    visit.stop()  # pressed while it waits in the queue
+    assert list(waiting) == []
+    assert len(forwards) == before
+
+
+def test_a_stop_within_an_answer_of_a_batch_gives_the_rows_before_it(desk: Desk, tracks: list[Path]) -> None:
+    visit = Visit()
+
+    stream = desk.listener.stream
+
+    def spied(track: object, question: str, **options: object) -> object:
+        if question == "Two?":
+            visit.stop()
+        return stream(track, question, **options)  # type: ignore[arg-type]
+
+    desk.listener.stream = spied  # type: ignore[method-assign, assignment]
+    try:
+        steps = list(batch(desk, visit, [str(path) for path in tracks], ["One?", "Two?"]))
+    finally:
+        del desk.listener.stream
+    assert [(done, [row[1] for row in rows]) for done, rows in steps] == [(0, ["One?"])]
+
+
+def test_the_batch_hears_the_seconds_that_are_set(
+    desk: Desk, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows = []
+    monkeypatch.setattr(
+        desk, "hear", lambda path, window: windows.append(window) or Desk.hear(desk, path, window=window)
+    )
+    visit = Visit()
+    list(answer_files(desk, visit, [str(tracks[0])], Asked(["One?"], SHORT, "published"), run=visit.begin()))
+    assert windows == ["published"]
+
+
+def test_a_batch_says_what_is_missing(desk: Desk) -> None:
+    visit = Visit()
     with pytest.raises(AudioError, match="no files yet"):
-        next(answer_files(desk, visit, [], ["One?"], options=SHORT))
+        next(batch(desk, visit, [], ["One?"]))
     with pytest.raises(QuestionError, match="no question yet"):
-        next(answer_files(desk, visit, ["a.wav"], ["  "], options=SHORT))
+        next(batch(desk, visit, ["a.wav"], ["  "]))
     with pytest.raises(QuestionError, match="the most is 2000; drop fewer"):
-        next(answer_files(desk, visit, ["a.wav"] * 1001, ["One?", "Two?"], options=SHORT))
+        next(batch(desk, visit, ["a.wav"] * 1001, ["One?", "Two?"]))

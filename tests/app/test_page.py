@@ -45,7 +45,7 @@ def asked(steps: Iterator[tuple[str, Messages]]) -> Messages:
 
 def test_a_whole_visit(page: Callbacks, tracks: list[Path]) -> None:
     visit = Visit()
-    line, tags, picture, chat = page.hear(str(tracks[0]), visit, "auto")
+    line, tags, picture, chat, _ = page.hear(str(tracks[0]), visit, "auto")
     assert line.startswith("Heard 0:00-0:01")
     assert tags is None
     assert picture.shape[2] == 3
@@ -82,7 +82,8 @@ def test_facts_of_a_track_that_is_gone_are_not_shown(page: Callbacks, tracks: li
         page.hear(str(tracks[1]), visit, "auto")
         return {"tempo": Measured("60 BPM")}
 
-    visit.held = replace(visit.held, track=replace(visit.held.track, measure=measure))
+    slow = replace(visit.held, track=replace(visit.held.track, measure=measure))
+    visit.held = slow
     assert page.measure(visit) is None
     page.hear(None, visit, "auto")
     assert page.measure(visit) == []
@@ -92,7 +93,7 @@ def test_a_bad_file_is_a_toast_and_leaves_no_track(page: Callbacks, toasts: list
     visit = Visit()
     page.hear(str(tracks[0]), visit, "auto")
     tracks[1].write_text("no sound")
-    assert page.hear(str(tracks[1]), visit, "auto") == ("", None, None, [])
+    assert page.hear(str(tracks[1]), visit, "auto") == ("", None, None, [], [])
     assert len(toasts) == 1
     assert toasts[0].startswith(tracks[1].name)
     assert str(tracks[1].parent) not in toasts[0]

@@ -7,11 +7,11 @@ import io
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mu_llama.answers import Answer
-from mu_llama.app.chat import Desk
+from mu_llama.app.chat import Desk, Window
 from mu_llama.app.visit import Visit
 from mu_llama.errors import AudioError, QuestionError
 from mu_llama.generation import GenerationOptions
@@ -22,13 +22,31 @@ Row = tuple[str, str, str, str]
 """As `HEADINGS`: answer or error is empty."""
 
 
-_BATCH = 4
+@dataclass(frozen=True)
+class Asked:
+    """What is asked about every file, and how."""
+
+    questions: Sequence[str]
+    """Empty ones are left out."""
+    options: GenerationOptions
+    """How answers are written."""
+    window: Window = "auto"
+    """Which seconds are heard."""
+    knn_weight: float | None = None
+    """Share of an index's neighbours; None is the listener's own."""
 
 
 def answer_files(
-    desk: Desk, visit: Visit, paths: Sequence[str], questions: Sequence[str], *, options: GenerationOptions
+    desk: Desk, visit: Visit, paths: Sequence[str], asked: Asked, *, run: int
 ) -> Iterator[tuple[int, list[Row]]]:
     """Ask every question about every file, until the session stops it or starts another.
+
+    Args:
+        desk: answers.
+        visit: the session.
+        paths: the files.
+        asked: about each.
+        run: of the visit; once it is overtaken, the computation ends at the next word.
 
     Yields:
         How many files are done, and all rows so far.
@@ -37,7 +55,7 @@ def answer_files(
         AudioError: if there are no files.
         QuestionError: if there are no questions, or more than the limit allows.
     """
-    questions = [question.strip() for question in questions if question.strip()]
+    questions = [question.strip() for question in asked.questions if question.strip()]
     if not paths:
         raise AudioError("there are no files yet; drop some first")
     if not questions:
@@ -47,14 +65,12 @@ def answer_files(
             f"{len(paths)} files and {len(questions)} questions are {len(paths) * len(questions)} answers, the most is "
             f"{desk.limits.most_answers}; drop fewer"
         )
-    run, rows = visit.begin(), list[Row]()
+    rows = list[Row]()
     for done, (path, name) in enumerate(zip(paths, unique_names(paths), strict=True), start=1):
-        for row in _about(desk, Path(path), name, questions, options):
-            rows.append(row)
-            if not visit.is_current(run):
-                yield done - 1, list(rows)
-                return
-        yield done, list(rows)
+        if not visit.is_current(run):
+            return
+        rows += _about(desk, Path(path), name, replace(asked, questions=questions), lambda: visit.is_current(run))
+        yield done - (not visit.is_current(run)), list(rows)
 
 
 def unique_names(paths: Sequence[str]) -> list[str]:
@@ -74,17 +90,22 @@ def unique_names(paths: Sequence[str]) -> list[str]:
     return names
 
 
-def _about(desk: Desk, path: Path, name: str, questions: Sequence[str], options: GenerationOptions) -> Iterator[Row]:
+def _about(desk: Desk, path: Path, name: str, asked: Asked, goes_on: Callable[[], bool]) -> Iterator[Row]:
+    """The rows of one file; an answer that a stop cuts short isn't given."""
     try:
-        track = desk.hear(path)
+        track = desk.blended(desk.hear(path, window=asked.window), asked.knn_weight)
     except AudioError as error:
-        yield from ((name, question, "", str(error)) for question in questions)
+        yield from ((name, question, "", str(error)) for question in asked.questions)
         return
-    for result in desk.listener.iterate_many([track], questions, options=options, batch_size=_BATCH):
-        if isinstance(result, Answer):
-            yield name, result.question, result.text, ""
-        else:
-            yield name, result.question, "", str(result.error)
+    for question in asked.questions:
+        try:
+            stream = desk.listener.stream(track, question, options=asked.options)
+            for _ in stream:
+                if not goes_on():
+                    return
+            yield name, question, stream.answer.text, ""
+        except QuestionError as error:
+            yield name, question, "", str(error)
 
 
 def write_rows(rows: Sequence[Row], folder: Path, form: str) -> Path:

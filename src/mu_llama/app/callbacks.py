@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mu_llama.app.batch import Row, answer_files
+from mu_llama.app.batch import Asked, Row, answer_files
 from mu_llama.app.chat import Desk, Window
 from mu_llama.app.pictures import mel_picture
 from mu_llama.app.visit import Visit
-from mu_llama.errors import MuLlamaError
+from mu_llama.errors import MuLlamaError, QuestionError
 from mu_llama.generation import GenerationOptions
 from mu_llama.prompts import Turn
 
 Message = dict[str, Any]
-_EMPTY: tuple[Any, ...] = ("", None, None, [])
+_EMPTY: tuple[Any, ...] = ("", None, None, [], [])
 
 
 class Callbacks:
@@ -32,7 +32,7 @@ class Callbacks:
         self._toast = toast
 
     def hear(self, path: str | None, visit: Visit, window: Window) -> tuple[Any, ...]:
-        """Take a new track in; gives the line of what was heard, tags, picture, an empty chat.
+        """Take a new track in; gives the line of what was heard, tags, picture, an empty chat, and no facts yet.
 
         What can't be heard is a toast, and the page is as without a track.
         """
@@ -41,14 +41,17 @@ class Callbacks:
         visit.held = None
         if not path:
             return _EMPTY
+        visit.is_hearing = True
         try:
-            picture = mel_picture(Path(path))
             held = self.desk.take(path, window=window)
+            picture = mel_picture(Path(path))
+            visit.held = held
         except MuLlamaError as error:
             self._toast(sentence(error))
             return _EMPTY
-        visit.held = held
-        return _plain(self.desk.heard_in_words(held)), self.desk.top_tags(held) or None, picture, []
+        finally:
+            visit.is_hearing = False
+        return _plain(self.desk.heard_in_words(held)), self.desk.top_tags(held) or None, picture, [], []
 
     def measure(self, visit: Visit) -> list[list[str]] | None:
         """Measured facts, after the rest is there: name, value, how sure; None if another track came meanwhile."""
@@ -71,6 +74,8 @@ class Callbacks:
     def regenerate(self, message: int, visit: Visit, *settings: Any) -> Iterator[tuple[str, list[Message]]]:
         """Answer an earlier question anew; what came after it goes."""
         place = message // 2
+        if place >= len(visit.turns):
+            raise QuestionError("this conversation is no longer held; ask again")
         return self.ask(visit.turns[place].question, visit, *settings, keep=place)
 
     def edit(self, message: int, text: str, visit: Visit, *settings: Any) -> Iterator[tuple[str, list[Message]]]:
@@ -87,11 +92,21 @@ class Callbacks:
         self.desk.like(visit, message // 2, liked)
 
     def batch(
-        self, paths: list[str] | None, questions: str, visit: Visit, *settings: Any
+        self, run: int, paths: list[str] | None, questions: str, visit: Visit, window: Window, *settings: Any
     ) -> Iterator[tuple[list[Row], list[Row], str]]:
-        """Fill the table file by file; gives the table, the rows to download, how far it is."""
-        files, (options, _) = paths or [], _options(settings)
-        for done, rows in answer_files(self.desk, visit, files, questions.splitlines(), options=options):
+        """Fill the table file by file; gives the table, the rows to download, how far it is.
+
+        Args:
+            run: of the visit, begun when the button was pressed: a stop ends it even while it waits in the queue.
+            paths: the files.
+            questions: one a line.
+            visit: the session.
+            window: which seconds are heard.
+            settings: as for `ask`.
+        """
+        files, (options, knn_weight) = paths or [], _options(settings)
+        asked = Asked(questions.splitlines(), options, window, knn_weight)
+        for done, rows in answer_files(self.desk, visit, files, asked, run=run):
             yield rows, rows, f"{done} of {len(files)} files"
 
 

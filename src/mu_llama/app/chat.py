@@ -63,6 +63,7 @@ class Desk:
         self._likes = likes
         self._held = HeldTracks(limits.most_tracks)
         self._writing = threading.Lock()
+        self._listeners: dict[Window, Listener] = {"auto": listener}
 
     @property
     def keeps_likes(self) -> bool:
@@ -101,13 +102,14 @@ class Desk:
         return track
 
     def _listener(self, window: Window) -> Listener:
-        own = self.listener
-        if window == "auto":
-            return own
-        hearing = Hearing(
-            own.opened.make_encoder, plan=PLANS[window], cache=own.hearing.cache, keep_encoder=own.hearing.keep_encoder
-        )
-        return Listener(own.opened, hearing=hearing, blend=own.blend)
+        """The listener of a window; all share one encoder, unless it is dropped after each track."""
+        if window not in self._listeners:
+            own = self.listener
+            keep = own.hearing.keep_encoder
+            encoder = (lambda: own.hearing.encoder) if keep else own.opened.make_encoder
+            hearing = Hearing(encoder, plan=PLANS[window], cache=own.hearing.cache, keep_encoder=keep)
+            self._listeners[window] = Listener(own.opened, hearing=hearing, blend=own.blend)
+        return self._listeners[window]
 
     def _check(self, path: Path) -> float | None:
         """Refuse what is too large; gives the length that the file states."""
@@ -173,13 +175,16 @@ class Desk:
             AudioError: if the track isn't held any more, or there is none.
             QuestionError: if the question is empty, or the conversation too long.
         """
+        if visit.is_hearing:
+            raise AudioError("the track is still being heard; ask again in a moment")
         held = self._held.get(visit.token)
         check_question(question)
+        run = visit.begin()  # before anything of the visit is read: a new conversation overtakes this one from here on
         before = [turn for turn in visit.turns[:keep] if turn.answer]
-        track = held.track if knn_weight is None else self._blended(held.track, knn_weight)
+        track = self.blended(held.track, knn_weight)
         stream = self.listener.stream_turns(track, [*before, Turn(question)], options=options)
-        run = visit.begin()
-        visit.say(run, before)
+        if not visit.say(run, before):
+            return
         yield [*before, Turn(question)]
         text = ""
         for piece in stream:
@@ -188,9 +193,10 @@ class Desk:
                 return
             yield visit.turns
 
-    def _blended(self, track: HeardTrack, weight: float) -> HeardTrack:
+    def blended(self, track: HeardTrack, weight: float | None) -> HeardTrack:
+        """A track with another share of the index's neighbours; None is the listener's own."""
         blend = self.listener.blend
-        if blend is None or track.features is None or weight == blend.options.weight:
+        if weight is None or blend is None or track.features is None or weight == blend.options.weight:
             return track
         changed = NeighbourBlend(blend.vectors, replace(blend.options, weight=weight))
         with torch.inference_mode():

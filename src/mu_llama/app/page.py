@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -76,11 +77,12 @@ def build_page(desk: Desk, *, examples: Sequence[Path] = ()) -> gr.Blocks:
     page = Callbacks(desk, lambda text: gr.Warning(text, duration=8))
     blocks = gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(3600, 24 * 3600))
     with blocks:
-        gr.Markdown(f"# {_TITLE}\nUpload, record or pick a track, then ask. It is heard on this machine.")
+        gr.Markdown(f"# {_TITLE}\nUpload, record or pick a track, then ask. No other server hears it.")
+        settings = _settings(desk)
         with gr.Tab("One track"):
-            settings = _one_track(page, examples)
+            _one_track(page, examples, *settings)
         with gr.Tab("Many files"):
-            _many_files(page, settings)
+            _many_files(page, *settings)
     blocks.queue(default_concurrency_limit=1, max_size=64, api_open=False)
     return blocks
 
@@ -102,13 +104,14 @@ def _settings(desk: Desk) -> tuple[gr.Radio, list[gr.Slider]]:
     return window, sliders
 
 
-def _one_track(page: Callbacks, examples: Sequence[Path]) -> list[gr.Slider]:
+def _one_track(page: Callbacks, examples: Sequence[Path], window: gr.Radio, sliders: list[gr.Slider]) -> None:
     visit = gr.State(Visit(), delete_callback=lambda visit: page.desk.drop(visit.token))
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             audio = gr.Audio(
-                sources=["upload", "microphone"], type="filepath", label="Track", elem_id="track", buttons=[]
-            )
+                sources=["upload", "microphone"], type="filepath", label=_track_label(page.desk), elem_id="track",
+                buttons=[],
+            )  # fmt: skip
             if examples:
                 gr.Examples([[str(path)] for path in examples], inputs=[audio], label="Examples")
             shown = _what_was_heard()
@@ -128,14 +131,16 @@ def _one_track(page: Callbacks, examples: Sequence[Path]) -> list[gr.Slider]:
             with gr.Row():
                 buttons = [(gr.Button(text, size="sm", min_width=140), text) for text in FIXED_QUESTIONS]
                 buttons.append((gr.Button("Caption for text-to-music", size="sm", min_width=140), CAPTION_QUESTION))
-            window, sliders = _settings(page.desk)
     asking = _asking(page, visit, question, chat, buttons, sliders)
     _listening(page, visit, [audio, window], shown, chat, asking)
     stop.click(lambda visit: visit.stop(), [visit], None, cancels=asking, queue=False)
     for trigger in (clear.click, chat.clear):
         # First the run is told, then the page: a word that is on its way changes nothing any more.
         trigger(_forget, [visit], [question, chat], cancels=asking, queue=False)
-    return sliders
+
+
+def _track_label(desk: Desk) -> str:
+    return f"Track (up to {desk.limits.most_mb} MB and {desk.limits.most_minutes:g} minutes)"
 
 
 def _what_was_heard() -> list[Any]:
@@ -165,7 +170,8 @@ def _listening(
     for trigger in (audio.change, window.change):
         trigger(lambda visit: visit.stop(), [visit], None, cancels=asking, queue=False)
         listening = trigger(
-            _or_cleared(page), [audio, visit, window], [heard, tags, picture, chat, audio], show_progress_on=heard,
+            _or_cleared(page), [audio, visit, window], [heard, tags, picture, chat, facts, audio, visit],
+            show_progress_on=heard,
             concurrency_id="hear", trigger_mode="always_last",
         )  # fmt: skip
         listening.then(
@@ -183,7 +189,8 @@ def _or_cleared(page: Callbacks) -> Callable[[str | None, Visit, Any], tuple[Any
 
     def run(path: str | None, visit: Visit, window: Any) -> tuple[Any, ...]:
         shown = page.hear(path, visit, window)
-        return (*shown, None if path and visit.held is None else gr.skip())
+        # The visit is given back, though it is the same: gradio deletes, and so drops, only what it was handed.
+        return (*shown, None if path and visit.held is None else gr.skip(), visit)
 
     return run
 
@@ -203,9 +210,13 @@ def _asking(
     """Everything that asks; gives the events, so that they can be cancelled."""
     given, spoken = [visit, *sliders], [question, chat]
     ask = _told_on_the_way(page.ask)
-    asking: list[Any] = [question.submit(ask, [question, *given], spoken, concurrency_id="ask")]
+    # Asked while an answer is being written, a question waits its turn.
+    asking: list[Any] = [
+        question.submit(ask, [question, *given], spoken, concurrency_id="ask", trigger_mode="multiple")
+    ]
     for button, text in buttons:
-        asking.append(button.click(ask, [gr.State(text), *given], spoken, concurrency_id="ask"))
+        asked = [gr.State(text), *given]
+        asking.append(button.click(ask, asked, spoken, concurrency_id="ask", trigger_mode="multiple"))
     asking.append(chat.retry(_regenerating(page), given, spoken, concurrency_id="ask"))
     asking.append(chat.edit(_editing(page), given, spoken, concurrency_id="ask"))
     if page.desk.keeps_likes:
@@ -240,8 +251,8 @@ def _known(run: Callable[..., Any], kind: type) -> Callable[..., Any]:
     return run
 
 
-def _many_files(page: Callbacks, sliders: list[gr.Slider]) -> None:
-    visit, rows = gr.State(Visit()), gr.State([])
+def _many_files(page: Callbacks, window: gr.Radio, sliders: list[gr.Slider]) -> None:
+    visit, rows, run = gr.State(Visit()), gr.State([]), gr.State(0)
     files = gr.File(file_count="multiple", label="Files", elem_id="files")
     questions = gr.Textbox(
         "Describe the audio", lines=3, label="Questions, one a line", max_length=4000, elem_id="questions"
@@ -259,8 +270,11 @@ def _many_files(page: Callbacks, sliders: list[gr.Slider]) -> None:
             gr.DownloadButton(f"Download {names[form]}", interactive=False, elem_id=f"download-{form}")
             for form in FORMATS
         ]
-    given, filled = [files, questions, visit, *sliders], [table, rows, progress]
-    started = start.click(lambda: [gr.DownloadButton(interactive=False)] * len(FORMATS), None, downloads)
+    given, filled = [run, files, questions, visit, window, *sliders], [table, rows, progress]
+    started = start.click(
+        lambda visit: [visit.begin(), *[gr.DownloadButton(interactive=False)] * len(FORMATS)], [visit],
+        [run, *downloads], queue=False,
+    )  # fmt: skip
     running = started.then(_told_on_the_way(page.batch), given, filled, concurrency_id="batch")
     running.then(_prepared, [rows], downloads)
     stop.click(lambda visit: visit.stop(), [visit], None, queue=False)
@@ -285,9 +299,11 @@ _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def serve(blocks: gr.Blocks, serving: Serving, *, most_mb: int, examples: Sequence[Path] = ()) -> None:
-    """Serve a page until it is interrupted."""
+    """Serve a page until it is interrupted or terminated; then uploads are deleted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What is somewhat too large comes in and is refused by the desk, which says what to do; gradio refuses the rest.
     blocks.launch(
         server_name=serving.host, server_port=serving.port, share=serving.share, auth=serving.auth, css=_CSS,
-        max_file_size=f"{most_mb}mb", allowed_paths=[str(path.parent) for path in examples], show_error=True,
-        footer_links=[], quiet=False, theme=gr.themes.Soft(),
+        max_file_size=f"{2 * most_mb}mb", allowed_paths=[str(path.parent) for path in examples], show_error=True,
+        run_history=False, footer_links=[], quiet=False, theme=gr.themes.Soft(),
     )  # fmt: skip

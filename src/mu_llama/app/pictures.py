@@ -30,9 +30,7 @@ def mel_picture(path: Path) -> npt.NDArray[np.uint8]:
     """
     samples = read_audio(path, rate_hz=RATE_HZ, duration_s=_MOST_S).samples
     with torch.inference_mode():
-        mel = LogMel(read_musicnn_weights().tensors["mel_filters"])(
-            torch.from_numpy(samples)
-        ).numpy()  # (frames, bands)
+        mel = _log_mel()(torch.from_numpy(samples)).numpy()  # (frames, bands)
     columns = min(_WIDTH, len(mel))
     parts = np.array_split(mel, columns)
     picture = np.stack([part.mean(axis=0) for part in parts], axis=1)[::-1]  # (bands, columns), high ones on top

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import Any
 
 from mu_llama.app.held import Held
@@ -13,8 +14,11 @@ class Visit:
     """What belongs to one session; runs that a newer one or a stop has overtaken may not change it any more."""
 
     def __init__(self) -> None:
-        self.held: Held | None = None
         self.turns: list[Turn] = []
+        self.is_hearing = False
+        """Whether a new track is on its way."""
+        self._token = ""
+        self._held: weakref.ref[Held] | None = None  # `HeldTracks` decides how long it lives
         self._run = 0
         self._lock = threading.Lock()
 
@@ -23,8 +27,18 @@ class Visit:
 
     @property
     def token(self) -> str:
-        """Names the track; empty where there is none."""
-        return "" if self.held is None else self.held.token
+        """Names the track, even one that was given up; empty where there is none."""
+        return self._token
+
+    @property
+    def held(self) -> Held | None:
+        """The track; None where there is none, or it was given up."""
+        return None if self._held is None else self._held()
+
+    @held.setter
+    def held(self, held: Held | None) -> None:
+        self._token = "" if held is None else held.token
+        self._held = None if held is None else weakref.ref(held)
 
     def begin(self) -> int:
         """Start a run, which ends all others; gives its number."""
