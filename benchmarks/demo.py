@@ -121,10 +121,10 @@ def first_word_of_ask() -> float:
 
 
 def _finished(page: Page, count: int) -> str:
-    """The last answer, once nothing was added to it for two seconds."""
+    """The last answer, once nothing was added to it for five seconds."""
     page.wait_for_function("([s, n]) => document.querySelectorAll(s).length >= n", arg=[_BOTS, count])
     text, still = "", 0
-    while still < 8:
+    while still < 20:
         page.wait_for_timeout(250)
         now = page.locator(_BOTS).all_inner_texts()[-1].strip()
         still, text = (still + 1, text) if now == text and now else (0, now)

@@ -28,7 +28,7 @@ ENERGY_CUTS, VALENCE_CUTS = (0.20, 0.42), (0.25, 0.50)
 _NO_MARGIN = 0.04
 MOST_TURNS = 7
 # Conversations a clip version, by group: no group may drown the others.
-SHARES = {"A": 2.0, "B": 2.4, "C": 1.7, "D": 2.4, "E": 1.6, "F": 2.6, "N": 0.7}
+SHARES = {"A": 2.0, "B": 2.4, "C": 1.5, "D": 2.4, "E": 2.4, "F": 2.4, "N": 0.7}
 
 
 def _level(value: float | None, cuts: tuple[float, float], names: Sequence[str]) -> tuple[str, ...]:

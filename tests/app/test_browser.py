@@ -107,7 +107,7 @@ def ask(page: Page, question: str) -> str:
     page.keyboard.press("Enter")
     page.wait_for_function(f"document.querySelectorAll('{BOTS}').length > {before}", timeout=120_000)
     text, still = "", 0
-    while still < 8:  # two seconds without a new word
+    while still < 20:  # five seconds without a new word
         page.wait_for_timeout(250)
         now = answers(page)[-1]
         still, text = (still + 1, text) if now == text and now else (0, now)
@@ -135,14 +135,14 @@ def conversation(path: Path, *questions: str) -> list[str]:
 
 
 def seen_texts(page: Page) -> list[str]:
-    """All states that the last answer was seen in, frame by frame, until it stays for two seconds."""
+    """All states that the last answer was seen in, frame by frame, until it stays for eight seconds."""
     script = """(selector) => new Promise(done => {
       const seen = []; let last = performance.now();
       const look = () => {
         const all = document.querySelectorAll(selector);
         const text = all.length ? all[all.length - 1].innerText.trim() : '';
         if (text && text !== seen[seen.length - 1]) { seen.push(text); last = performance.now(); }
-        if (seen.length && performance.now() - last > 2000) done(seen); else requestAnimationFrame(look);
+        if (seen.length && performance.now() - last > 8000) done(seen); else requestAnimationFrame(look);
       };
       look();
     })"""

@@ -10,6 +10,7 @@ from mu_llama.musicqa.dialogues.knowledge import Knowledge
 from mu_llama.records import Track
 
 _ONLY_ANSWER = 0.1
+_CONTESTED = 0.2
 
 
 class Balance:
@@ -67,6 +68,11 @@ class Balance:
         """Choose among genres by how often the corpus has them; None if it has none of them."""
         weights = [float(self.genres[name]) for name in names]
         return rng.choices(names, weights)[0] if sum(weights) else None
+
+    def is_open(self, source: str, kind: str) -> bool:
+        """Whether listening is what decides in a source: its rarer answer is a fifth at least."""
+        counts = [count for (where, of, _), count in self._answers.items() if (where, of) == (source, kind)]
+        return len(counts) > 1 and min(counts) >= _CONTESTED * sum(counts)
 
     def keeps(self, source: str, kind: str, answer: object, rng: random.Random) -> bool:
         """Whether a question with this answer is asked of a source: its rarest answer always, others as often.

@@ -42,7 +42,7 @@ def compose(track: Track, *, num_turns: int, rng: random.Random, balance: Balanc
     if not known.is_music:
         return _about_no_music(known, say, num_turns)
     turns: list[Turn] = []
-    for name in _order({**_TOPICS, **_OTHERS}, rng):
+    for name in _order(_weights(known, balance), rng):
         if len(turns) >= num_turns:
             break
         turns += _turns_of(name, known, say, balance)
@@ -62,6 +62,20 @@ def rows_of(
                 "turns": [{"question": turn.question, "answer": turn.answer} for turn in turns],
                 "group": track.group,
             }
+
+
+_DECIDED_BY = {topics.drums: "drums", topics.voice: "voice", topics.instrumental: "voice", topics.voice_kind: "voice"}
+_OPEN = 3.0
+"""How much more often a yes/no question is asked of music of which it can't be told beforehand."""
+
+
+def _weights(known: Knowledge, balance: Balance) -> dict[Any, float]:
+    open_ones = {
+        topic: weight * _OPEN
+        for topic, weight in _TOPICS.items()
+        if topic in _DECIDED_BY and balance.is_open(known.track.source, _DECIDED_BY[topic])
+    }
+    return {**_TOPICS, **open_ones, **_OTHERS}
 
 
 def _order(weights: Mapping[Any, float], rng: random.Random) -> list[Any]:
