@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 
@@ -9,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from benchmarks.mini.__main__ import DATA, balanced, best_constant, says_value, shuffled, tagger_score
+from benchmarks.mini.card import WANTED, table
 from benchmarks.mini.reading import contradictions
 from benchmarks.mini.tasks import Ask, all_tasks
 from mu_llama.musicqa.dialogues.knowledge import Knowledge
@@ -89,3 +91,12 @@ def test_contradictions(text: str, wrong: list[str]) -> None:
         )
     )
     assert contradictions(text, known) == wrong
+
+
+def test_the_card_has_every_task(tracks: list[Track]) -> None:
+    named = {name for name in WANTED if name != "bands"}
+    assert named == set(all_tasks(tracks))
+    result = json.loads((DATA.parent / "results" / "mini_second.json").read_text())
+    lines = table(result).splitlines()
+    assert f"**{result['tasks']['drums']['own_audio']}%**" in next(line for line in lines if line.startswith("| drums"))
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1

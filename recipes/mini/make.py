@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[2]))  # for benchmarks, when run as a script
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
 GROUPS = "CADFNBE"
@@ -122,9 +123,20 @@ def score(settings: Settings) -> None:
          "--out", settings.work / "mini.json")  # fmt: skip
 
 
+def card(settings: Settings) -> None:
+    """Write the model in half precision, with its scores in its card."""
+    from benchmarks.mini.card import table
+
+    shipped = settings.work / "shipped"
+    _run(sys.executable, HERE / "ship.py", settings.work / "run" / "model", shipped)
+    card = (settings.work / "run" / "model" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    scores = table(json.loads((settings.work / "mini.json").read_text(encoding="utf-8")))
+    (shipped / "MODEL_CARD.md").write_text(f"{card.rstrip()}\n\n## Scores\n\n{scores}\n", encoding="utf-8")
+
+
 STEPS: dict[str, Callable[[Settings], None]] = {
     "environment": environment, "clips": clips, "feel": feel, "listen": listen, "questions": questions,
-    "warm": warm, "train": train, "score": score,
+    "warm": warm, "train": train, "score": score, "card": card,
 }  # fmt: skip
 
 

@@ -49,7 +49,7 @@ BATCH, EPOCHS, RATE, DECAY = 256, 12, 1e-3, 0.5
 DROPPED, NOISE = 0.5, 0.5
 """Share of the features that are left out at a time, and deviations of noise on the others: 500 numbers of ten thousand
 tracks are learned by heart otherwise."""
-STRENGTH = 0.1
+STRENGTH = 0.04
 """Gate times the root mean square of the audio vector, as training starts."""
 
 

@@ -27,6 +27,8 @@ def test_a_fiftieth_of_the_recipe_runs_and_runs_again(tmp_path: Path) -> None:
     scores = json.loads((tmp_path / "mini.json").read_text())
     assert scores["tasks"]
     assert (tmp_path / "run" / "model" / "adapter.safetensors").is_file()
+    assert "## Scores" in (tmp_path / "shipped" / "MODEL_CARD.md").read_text()
+    assert (tmp_path / "shipped" / "lora.safetensors").is_file()
     subprocess.run(command, check=True, cwd=ROOT)  # every step goes on where it was
     times = [json.loads(line) for line in (tmp_path / "times.jsonl").read_text().splitlines()]
     rendering = [row["seconds"] for row in times if row["step"] == "clips"]

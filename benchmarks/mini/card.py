@@ -1,0 +1,78 @@
+"""The scores as a table for a model card.
+
+Run: python -m benchmarks.mini.card benchmarks/results/mini.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+WANTED: Mapping[str, tuple[str, int | None, int | None]] = {
+    "solo instrument": ("solo instrument named, and no other", 85, 60),
+    "drums": ("drums, yes or no", 95, 40),
+    "bands": ("instruments of a band, yes or no, mean of the families below", 75, 20),
+    "band: guitar": ("guitar", None, None),
+    "band: bass": ("bass", None, None),
+    "band: brass": ("brass", None, None),
+    "band: organ": ("organ", None, None),
+    "band: strings": ("strings", None, None),
+    "band: synthesizer": ("synthesizer", None, None),
+    "band: piano": ("piano", None, None),
+    "vocal or instrumental": ("sung mixes and their voice-free twins", 90, 35),
+    "vocal or instrumental, over recordings": ("a voice over recordings, or none", None, None),
+    "choir, orchestra or solo": ("choir, orchestra or solo", 85, 45),
+    "genre, rendered": ("style, rendered, heard by the tagger too", 70, 40),
+    "genre, rendered, unheard by the tagger": ("style, rendered, not heard by the tagger", None, None),
+    "genre, real": ("style, recordings", 70, 40),
+    "tagger's genres": ("the tagger's confident genres (pseudo-labels)", 85, 30),
+    "energy": ("energy, three levels (pseudo-labels)", 60, 20),
+    "valence": ("dark, neutral, bright (pseudo-labels)", 60, 20),
+    "four choices": ("four choices", 75, 40),
+    "can't tell": ("questions that sound can't answer, refused", 90, None),
+    "no music": ("speech, noise, music", None, None),
+}
+"""Task to what the table calls it, the balanced accuracy wanted in percent, and how far above other audio."""
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Write a result of `benchmarks.mini` as Markdown."""
+    headings = ("question", "asked (classes)", "own audio", "shuffled", "blind", "one answer always", "tagger alone",
+                "unseen wording", "wanted")  # fmt: skip
+    lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
+    for name, (label, least, above) in WANTED.items():
+        score = result["bands"] if name == "bands" else result["tasks"].get(name)
+        if score is not None:
+            lines.append(_row(label, score, least, above))
+    return "\n".join((*lines, "", _rest(result)))
+
+
+def _row(label: str, score: Mapping[str, Any], least: int | None, above: int | None) -> str:
+    def percent(kind: str) -> str:
+        return "-" if score.get(kind) is None else f"{score[kind]}%"
+
+    asked = f"{score['questions']} ({score['classes']})" if "questions" in score else ""
+    wanted = "-" if least is None else f"{least}%" + ("" if above is None else f", +{above}")
+    kinds = ("shuffled", "blind", "most_frequent", "tagger", "unseen_wording")
+    cells = [label, asked, f"**{percent('own_audio')}**", *map(percent, kinds), wanted]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _rest(result: Mapping[str, Any]) -> str:
+    facts, texts = result["facts"], result["descriptions"]
+    return (
+        f"Of {facts['questions']} questions about tempo and key {facts['equal']}% say what was measured (98% wanted), "
+        f"{facts['hedged_as_measured']}% hedge exactly where the measurement is unsure, and "
+        f"{facts['refused_unmeasured']}% refuse where nothing was measured. Answerable questions refused: "
+        f"{result['wrongly_refused']}% (at most 5%). Of {texts['descriptions']} full descriptions the most frequent is "
+        f"{texts['most_frequent']}% (at most 5%); {texts['contradicted']}% contradict a label (at most 10%)."
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("result", type=Path)
+    print(table(json.loads(parser.parse_args().result.read_text(encoding="utf-8"))))
