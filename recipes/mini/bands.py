@@ -14,7 +14,7 @@ from random import Random
 
 from instruments import HAND_PERCUSSION, PLAIN_NAMES, SOLOISTS
 from notes import DRUM_CHANNEL, Note, facts, read_midi, write_midi
-from plans import Labels, Plan, Split, default_work_dir, font_of, scaled, seeded, split_of, write_plans
+from plans import Labels, Plan, Split, default_work_dir, font_of, made_of, scaled, seeded, split_of, write_plans
 from progressions import Progression, bass_and_chords, choose_progression, lead_line
 
 # Clips wanted, and the share of them that play without drums.
@@ -161,7 +161,7 @@ def make_plans(work_dir: Path) -> None:
     subprocess.run(command, env={**os.environ, "MMA_HOME": str(home)}, capture_output=True, check=True)
     grooves, plans = read_grooves(work_dir), []
     print(f"A: {len(grooves)} main grooves in {len({g.file for g in grooves})} files")
-    for split, (num_clips, share_drumless) in AMOUNTS.items():
+    for split, (num_clips, share_drumless) in made_of(AMOUNTS):
         num_clips = scaled(num_clips)
         num_drumless = round(num_clips * share_drumless)
         wanted = {False: num_drumless, True: num_clips - num_drumless}

@@ -41,9 +41,11 @@ def main() -> None:
     parser.add_argument(
         "--fraction", type=float, default=1.0, help="share of the clips to make, one of each kind at least"
     )
+    parser.add_argument("--without-test", action="store_true", help="leave the test split out")
     parser.add_argument("--join", action="store_true", help="count all clips and check their splits at the end")
     options = parser.parse_args()
     os.environ["MINI_FRACTION"] = str(options.fraction)
+    os.environ["MINI_WITHOUT_TEST"] = "1" if options.without_test else ""
     began = time.monotonic()
     fetch(options.work)
     for group in options.groups:

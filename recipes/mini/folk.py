@@ -10,7 +10,7 @@ from random import Random
 from abc_tunes import Tune, key_name, play, read_books
 from instruments import PLAIN_NAMES, SOLOISTS, Soloist
 from notes import Note, write_midi
-from plans import Labels, Plan, Split, default_work_dir, font_of, scaled, seeded, split_of, write_plans
+from plans import Labels, Plan, Split, default_work_dir, font_of, made_of, scaled, seeded, split_of, write_plans
 
 # Clips wanted: alone, with a second player.
 AMOUNTS: dict[Split, tuple[int, int]] = {"train": (1116, 396), "val": (72, 18), "test": (18 * 13, 54)}
@@ -126,7 +126,7 @@ def make_plans(work_dir: Path) -> None:
     tunes = [t for t in read_books() if t.meter in METERS]
     seeded("folk order").shuffle(tunes)
     plans: list[Plan] = []
-    for split, (num_solo, num_duo) in AMOUNTS.items():
+    for split, (num_solo, num_duo) in made_of(AMOUNTS):
         pool = iter([t for t in tunes if split_of(t.work) == split] * 4)
         for number in range(scaled(num_solo) + scaled(num_duo)):
             duo, raw = number >= scaled(num_solo), list[Note]()

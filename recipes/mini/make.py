@@ -18,7 +18,8 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[2]))  # for benchmarks, when run as a script
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
-GROUPS = "CADFNBE"
+TOGETHER = ("AB", "FCDNE")
+"""Groups of clips that take about equally long. Voices are sung over recordings, so E comes after F."""
 NUM_PROCESSES = max(1, os.cpu_count() or 1)
 # glibc gives memory back after each update and asks for it again in the next; keeping it halves the time of an update.
 KEEPS_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
@@ -33,6 +34,8 @@ class Settings:
     """Folder for everything that is made."""
     fraction: float
     """Share of the clips and of the training."""
+    without_test: bool = False
+    """Whether the test split isn't made, since `benchmarks/data` holds what is needed of it."""
 
     @property
     def data_python(self) -> Path:
@@ -64,13 +67,12 @@ def environment(settings: Settings) -> None:
 
 
 def clips(settings: Settings) -> None:
-    """Fetch, plan and render; the groups are shared out among processes."""
-    command = (settings.data_python, HERE / "data.py", "--work", settings.work, "--fraction", str(settings.fraction))
+    """Fetch, plan and render, in two processes."""
+    command = (settings.data_python, HERE / "data.py", "--work", settings.work, "--fraction", str(settings.fraction),
+               *(["--without-test"] if settings.without_test else []))  # fmt: skip
     _run(*command, "--groups", "")  # fetches alone
-    # Voices are sung over recordings, so their plans come after those.
-    first = [group for group in GROUPS if group != "E"]
-    _together(*((*command, "--groups", "".join(first[part::NUM_PROCESSES])) for part in range(NUM_PROCESSES)))
-    _run(*command, "--groups", "E", "--join")
+    _together(*((*command, "--groups", groups) for groups in TOGETHER))
+    _run(*command, "--groups", "", "--join")
 
 
 def feel(settings: Settings) -> None:
@@ -120,8 +122,10 @@ def _recipe_steps() -> int:
 
 def score(settings: Settings) -> None:
     """Write the held-out fixture and score the model on it."""
-    data = settings.work / "benchmark"
-    _run(sys.executable, HERE / "test_set.py", "--work", settings.work, "--out", data)
+    data = CHECKOUT / "benchmarks" / "data"
+    if not settings.without_test:
+        data = settings.work / "benchmark"
+        _run(sys.executable, HERE / "test_set.py", "--work", settings.work, "--out", data)
     _run(sys.executable, "-m", "benchmarks.mini", "--model", settings.work / "run" / "model", "--data", data,
          "--out", settings.work / "mini.json")  # fmt: skip
 
@@ -150,7 +154,7 @@ def _check_settings(settings: Settings) -> None:
         SystemExit: if it does.
     """
     path = settings.work / "settings.json"
-    wanted = {"fraction": settings.fraction}
+    wanted = {"fraction": settings.fraction, "without_test": settings.without_test}
     if path.exists() and json.loads(path.read_text()) != wanted:
         raise SystemExit(f"{settings.work} was begun with {path.read_text().strip()}; give the same, or another --work")
     path.write_text(json.dumps(wanted) + "\n")
@@ -161,9 +165,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=CHECKOUT / "work" / "mini")
     parser.add_argument("--fraction", type=float, default=1.0, help="share of the clips and of the training")
+    parser.add_argument(
+        "--without-test", action="store_true", help="make no test split; scored by what benchmarks/data has of it"
+    )
     parser.add_argument("--only", nargs="*", choices=list(STEPS), help="these steps alone")
     arguments = parser.parse_args()
-    settings = Settings(arguments.work.resolve(), arguments.fraction)
+    settings = Settings(arguments.work.resolve(), arguments.fraction, arguments.without_test)
     settings.work.mkdir(parents=True, exist_ok=True)
     _check_settings(settings)
     for name in arguments.only or STEPS:

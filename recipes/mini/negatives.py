@@ -12,7 +12,7 @@ from random import Random
 import numpy as np
 import soundfile
 import soxr
-from plans import CLIP_S, RATE_HZ, Labels, Plan, Split, default_work_dir, scaled, seeded, write_plans
+from plans import CLIP_S, RATE_HZ, Labels, Plan, Split, default_work_dir, made_of, scaled, seeded, write_plans
 
 AMOUNTS: dict[Split, tuple[int, int]] = {"train": (200, 140), "val": (16, 12), "test": (50, 40)}
 """Clips wanted: speech, noise."""
@@ -97,7 +97,7 @@ def make_plans(work_dir: Path) -> None:
     """Write the sounds as FLAC and a plan for each."""
     recordings, plans = _recordings(work_dir), list[Plan]()
     (work_dir / "negatives").mkdir(exist_ok=True)
-    for split, (num_speech, num_noise) in AMOUNTS.items():
+    for split, (num_speech, num_noise) in made_of(AMOUNTS):
         for number in range(scaled(num_speech) + scaled(num_noise)):
             is_speech = number < scaled(num_speech)
             clip_id = f"N-{split}-{'speech' if is_speech else 'noise'}-{number:04d}"

@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+Amount = TypeVar("Amount")
 Split = Literal["train", "val", "test"]
 Labels = dict[str, Any]
 
@@ -55,6 +56,13 @@ def scaled(count: int) -> int:
     return max(1, round(count * float(os.environ.get("MINI_FRACTION", "1"))))
 
 
+def made_of(amounts: Mapping[Split, Amount]) -> Iterator[tuple[Split, Amount]]:
+    """The splits that this run makes, with how much of each: all, or without test where `MINI_WITHOUT_TEST` is set."""
+    for split, amount in amounts.items():
+        if split != "test" or not os.environ.get("MINI_WITHOUT_TEST"):
+            yield split, amount
+
+
 def seeded(*parts: object) -> random.Random:
     """Give a random generator that depends on `parts` alone, not on the order of work."""
     digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
@@ -92,6 +100,8 @@ def write_plans(work_dir: Path, group: str, plans: list[Plan]) -> None:
     """Write `plans/<group>.jsonl`, refusing two plans with one id."""
     if len({plan.id for plan in plans}) != len(plans):
         raise ValueError(f"group {group}: two plans share an id; ids must be unique")
+    splits = {split for split, _ in made_of({"train": 0, "val": 0, "test": 0})}
+    plans = [plan for plan in plans if plan.split in splits]
     write_jsonl(work_dir / "plans" / f"{group}.jsonl", (asdict(plan) for plan in plans))
     print(f"{group}: {len(plans)} plans -> {work_dir / 'plans' / (group + '.jsonl')}")
 

@@ -20,6 +20,7 @@ from plans import (
     Split,
     default_work_dir,
     font_of,
+    made_of,
     music21_corpus,
     scaled,
     seeded,
@@ -153,7 +154,7 @@ def make_plans(work_dir: Path) -> None:
     movements = _movements()
     seeded("score order").shuffle(movements)
     plans: list[Plan] = []
-    for split, num_clips in AMOUNTS.items():
+    for split, num_clips in made_of(AMOUNTS):
         pool = iter([m for m in movements if _split(m) == split] * 4)
         made = 0
         while made < scaled(num_clips):

@@ -23,6 +23,7 @@ from plans import (
     Split,
     default_work_dir,
     font_of,
+    made_of,
     read_plans,
     scaled,
     seeded,
@@ -154,7 +155,7 @@ def make_plans(work_dir: Path) -> None:
     grooves = read_grooves(work_dir)
     seeded("voice order").shuffle(tunes)
     plans: list[Plan] = []
-    for split, (num_mixed, num_alone) in AMOUNTS.items():
+    for split, (num_mixed, num_alone) in made_of(AMOUNTS):
         own = [g for g in grooves if g.split == split]
         pool = iter([t for t in tunes if split_of(t.work) == split] * 4)
         for number in range(scaled(num_mixed) + scaled(num_alone)):
@@ -170,7 +171,7 @@ def make_plans(work_dir: Path) -> None:
 
 def _over_recordings(work_dir: Path, plans: list[Plan]) -> Iterator[Plan]:
     """Voices over real music, so that it isn't always instrumental; the recording alone is in group F."""
-    for split, count in OVER_RECORDINGS.items():
+    for split, count in made_of(OVER_RECORDINGS):
         rng = seeded("over recordings", split)
         voices = [plan for plan in plans if plan.split == split and plan.voice is not None]
         grounds = [plan for plan in read_plans(work_dir, "F") if plan.split == split and not plan.labels.get("vocals")]

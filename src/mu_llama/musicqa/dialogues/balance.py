@@ -11,6 +11,7 @@ from mu_llama.records import Track
 
 _ONLY_ANSWER = 0.1
 _CONTESTED = 0.2
+_ONE_SIDED = 0.01
 
 
 class Balance:
@@ -38,8 +39,7 @@ class Balance:
             ("presence", known.present, known.missing),
             ("guessed", known.guessed("instrument"), known.doubted("instrument")),
         ):
-            for name in there:
-                self._yes[source, kind, name] += 1 / len(there)  # type: ignore[assignment]
+            self._yes.update((source, kind, name) for name in there)
             self._no.update((source, kind, name) for name in missing)
         for name in known.genres:
             self.genres[name] += 1 / len(known.genres)  # type: ignore[assignment]
@@ -48,21 +48,24 @@ class Balance:
         for kind in ("energy", "valence"):
             self._answers.update((source, kind, level) for level in known.guessed(kind))
 
-    def weight(self, source: str, kind: str, name: str) -> float:
-        """How readily a name is denied, so that in a source it is denied as often as it is affirmed."""
-        return float(self._yes[source, kind, name]) / max(1, self._no[source, kind, name]) or 1e-9
+    def affirmed(self, source: str, kind: str, name: str) -> int:
+        """How many tracks of a source have a name."""
+        return self._yes[source, kind, name]
 
     def draw(
         self, source: str, kind: str, there: Sequence[str], missing: Sequence[str], rng: random.Random
     ) -> tuple[str, bool] | None:
-        """Choose a name to ask about, a yes or a no with even chances where both can be."""
-        if not there and not missing:
+        """Choose a name to ask about, so that over a source each is affirmed about as often as it is denied."""
+        names = [(name, True) for name in there] + [(name, False) for name in missing]
+        if not names:
             return None
-        if there and (not missing or rng.random() < 0.5):
-            return rng.choice(there), True
-        if not there and rng.random() < 0.5:
-            return None  # tracks without a yes would add too many noes
-        return rng.choices(missing, [self.weight(source, kind, name) for name in missing])[0], False
+        return rng.choices(names, [self._weight(source, kind, name, is_there) for name, is_there in names])[0]
+
+    def _weight(self, source: str, kind: str, name: str, is_there: bool) -> float:
+        """The rarer answer of a name always, the other as often; of a name with one answer now and then."""
+        yes, no = self._yes[source, kind, name], self._no[source, kind, name]
+        own = yes if is_there else no
+        return max(min(yes, no) / own, _ONE_SIDED) if own else 1.0
 
     def draw_genre(self, names: Sequence[str], rng: random.Random) -> str | None:
         """Choose among genres by how often the corpus has them; None if it has none of them."""

@@ -174,7 +174,7 @@ def is_other(name: str, known: Knowledge) -> bool:
 def _apart(known: Knowledge, right: str, say: Say, balance: Balance) -> list[str] | None:
     """Three names that aren't like each other, those that are often right elsewhere first."""
     source, names = known.track.source, known.missing
-    keys = {name: say.rng.random() ** (1.0 / max(1e-6, balance.weight(source, "presence", name))) for name in names}
+    keys = {name: say.rng.random() ** (1.0 / (0.1 + balance.affirmed(source, "presence", name))) for name in names}
     found: list[str] = []
     for name in sorted(names, key=lambda name: -keys[name]):
         if name != right and not any(are_near(name, other) for other in found):
