@@ -41,12 +41,16 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def likes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("likes") / "likes.jsonl"
+
+
+@pytest.fixture(scope="module")
+def address(likes: Path) -> Iterator[str]:
     """The demo, served with limits that a test can reach."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    likes = tmp_path_factory.mktemp("likes") / "likes.jsonl"
     command = [str(Path(sys.executable).parent / "mu-llama"), "demo", "--port", str(port), "--likes", str(likes)]
     process = subprocess.Popen(
         [*command, "--most-minutes", "2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -70,7 +74,8 @@ def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        beeps = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]  # from a microphone
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *beeps])
         yield browser
         browser.close()
 
@@ -248,3 +253,35 @@ def test_stop_ends_an_answer(page: Page) -> None:
     assert whole.startswith(text[0])
     assert whole != text[0], "it ended by itself before it was stopped"
     assert ask(page, "Are there drums?").lower().startswith("yes")
+
+
+def test_regenerate_judge_and_clear(page: Page, likes: Path) -> None:
+    upload(page, CELLO)
+    first = ask(page, "What instrument is playing?")
+    page.get_by_label("Like", exact=True).first.click()
+    for _ in range(50):
+        if likes.exists() and likes.read_text():
+            break
+        page.wait_for_timeout(200)
+    row = json.loads(likes.read_text().splitlines()[-1])
+    assert (row["question"], row["answer"], row["liked"]) == ("What instrument is playing?", first, True)
+    page.get_by_label(re.compile("retry", re.IGNORECASE)).last.click()
+    page.wait_for_timeout(500)
+    assert seen_texts(page)[-1] == first  # greedy: the same again
+    assert len(answers(page)) == 1
+    page.click("#clear")
+    page.wait_for_function(f"document.querySelectorAll('{BOTS}').length == 0", timeout=30_000)
+
+
+def test_record(browser: Browser, address: str) -> None:
+    context = browser.new_context(permissions=["microphone"])
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector("#question textarea", timeout=60_000)
+    page.get_by_label("Record audio").click()
+    page.locator("#track .record-button").click()
+    page.wait_for_timeout(4000)
+    page.locator("#track .stop-button:visible").first.click()
+    page.wait_for_function("document.querySelector('#heard')?.innerText.includes('Heard')", timeout=60_000)
+    assert ask(page, "Is this music?")
+    context.close()
