@@ -27,7 +27,7 @@ def compose(track: Track, *, num_turns: int, rng: random.Random, balance: Balanc
 
     Args:
         track: with labels as `Knowledge` reads them.
-        num_turns: how many questions, about; fewer where labels say too little.
+        num_turns: how many questions at most; fewer where labels say too little.
         rng: the same source gives the same conversation.
         balance: evens yes and no out over a corpus.
 
@@ -46,7 +46,7 @@ def compose(track: Track, *, num_turns: int, rng: random.Random, balance: Balanc
         if len(turns) >= num_turns:
             break
         turns += _turns_of(name, known, say, balance)
-    return turns
+    return turns[:num_turns]
 
 
 def rows_of(
