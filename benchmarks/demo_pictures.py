@@ -6,13 +6,12 @@ Run: python -m benchmarks.demo_pictures
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
 from benchmarks.demo import served
+from benchmarks.measure import ROOT
 
-ROOT = Path(__file__).parents[1]
 CLIP = ROOT / "examples" / "audio" / "midnight-dance-cello.ogg"
 QUESTIONS = ("What instrument is playing?", "Are there drums?")
 KINDS = {"light": ("light", 1280, 1150), "dark": ("dark", 1280, 1150), "phone": ("light", 390, 844)}

@@ -20,7 +20,7 @@ STYLES = tuple(dict.fromkeys((
     "big band swing", "bossa nova", "salsa", "reggae", "ska", "disco", "techno", "waltz", "polka", "march",
     "chamber music",
 )))  # fmt: skip
-ENERGY, VALENCE = ("low", "medium", "high"), ("dark", "neutral", "bright")
+VALENCE = ("dark", "neutral", "bright")
 _ENERGY_WORDS = {"low": "calm", "medium": "medium", "high": "energetic"}
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "drums": ("drums",), "voice": ("singing", "woman"), "instrument": INSTRUMENTS, "ensemble": ENSEMBLES,

@@ -185,6 +185,24 @@ def test_balance_evens_a_lopsided_corpus() -> None:
     assert balance.keeps("", "drums", False, rng)
 
 
+def test_each_instrument_is_affirmed_as_often_as_denied() -> None:
+    def band(number: int, *names: str) -> Track:
+        return Track(f"t{number}", tags={"instrument": names}, absent={"instrument": ("others",)}, source="bands")
+
+    frequent = [band(number, "electric bass", "piano") for number in range(80)]
+    rare = [band(100 + number, "trumpet", "piano") for number in range(20)]
+    balance, rng = Balance([*frequent, *rare]), random.Random(0)
+    counts = {(name, there): 0 for name in ("electric bass", "trumpet") for there in (True, False)}
+    for track in [*frequent, *rare] * 40:
+        known = Knowledge(track)
+        drawn = balance.draw("bands", "presence", known.present, known.missing, rng)
+        if drawn in counts:
+            counts[drawn] += 1
+    for name in ("electric bass", "trumpet"):
+        yes, no = counts[name, True], counts[name, False]
+        assert 0.6 < yes / no < 1.6, counts
+
+
 def test_balance_evens_within_each_source() -> None:
     drum = [replace(RICH, id=f"d{number}", source="bands") for number in range(50)]
     drum += [replace(RICH, id="n", source="bands", tags={}, absent={"instrument": ("drums",)})]

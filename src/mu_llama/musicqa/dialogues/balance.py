@@ -30,15 +30,18 @@ class Balance:
         self._answers: Counter[tuple[str, str, str]] = Counter()
         self.genres: Counter[str] = Counter()
         """Genres of the corpus, labels and guesses, by how often each is a track's."""
-        for track in tracks:
-            self._count(Knowledge(track))
+        known = [Knowledge(track) for track in tracks]
+        for one in known:
+            self._count(one)
+        self._heaviest: dict[tuple[str, str], float] = {}
+        for one in known:
+            for kind, there, missing in _drawn_from(one):
+                key = one.track.source, kind
+                self._heaviest[key] = max(self._heaviest.get(key, 0.0), sum(self._weights(*key, there, missing)))
 
     def _count(self, known: Knowledge) -> None:
         source = known.track.source
-        for kind, there, missing in (
-            ("presence", known.present, known.missing),
-            ("guessed", known.guessed("instrument"), known.doubted("instrument")),
-        ):
+        for kind, there, missing in _drawn_from(known):
             self._yes.update((source, kind, name) for name in there)
             self._no.update((source, kind, name) for name in missing)
         for name in known.genres:
@@ -55,11 +58,23 @@ class Balance:
     def draw(
         self, source: str, kind: str, there: Sequence[str], missing: Sequence[str], rng: random.Random
     ) -> tuple[str, bool] | None:
-        """Choose a name to ask about, so that over a source each is affirmed about as often as it is denied."""
+        """Choose a name to ask about, so that over a source each is affirmed as often as it is denied.
+
+        None where there is nothing to ask, or now and then, the more often the less a track's own names weigh: else
+        the frequent ones, whose weights are small, would be asked about too often where nothing rare is beside them.
+        """
         names = [(name, True) for name in there] + [(name, False) for name in missing]
-        if not names:
+        weights = self._weights(source, kind, there, missing)
+        if not names or rng.random() * self._heaviest.get((source, kind), 0.0) > sum(weights):
             return None
-        return rng.choices(names, [self._weight(source, kind, name, is_there) for name, is_there in names])[0]
+        return rng.choices(names, weights)[0]
+
+    def _weights(self, source: str, kind: str, there: Sequence[str], missing: Sequence[str]) -> list[float]:
+        return [
+            self._weight(source, kind, name, is_there)
+            for names, is_there in ((there, True), (missing, False))
+            for name in names
+        ]
 
     def _weight(self, source: str, kind: str, name: str, is_there: bool) -> float:
         """The rarer answer of a name always, the other as often; of a name with one answer now and then."""
@@ -88,3 +103,9 @@ class Balance:
         if len(counts) == 1:
             return rng.random() < _ONLY_ANSWER
         return rng.random() < min(counts) / max(min(counts), self._answers[source, kind, str(answer)])
+
+
+def _drawn_from(known: Knowledge) -> tuple[tuple[str, Sequence[str], Sequence[str]], ...]:
+    """Kinds of names that are drawn for yes/no questions: what is there, what is missing."""
+    guessed = ("guessed", known.guessed("instrument"), known.doubted("instrument"))
+    return ("presence", known.present, known.missing), guessed
