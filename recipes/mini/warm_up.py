@@ -1,9 +1,8 @@
 """Teach a fresh adapter the labels before any language model is asked: minutes instead of hours.
 
-Each label is a word, and is read off the audio vector along that word's own embedding in the language model (as DeViSE
-does it: Frome et al., 2013), so that what the vector says of a track already lies in directions that the model
-knows. Yes and no weigh the same within each kind of music, as in the questions. Writes a model folder, whose LLaMA is
-untuned, for `model.base` of train.yaml, and prints how well the labels of the validation split are read.
+Each label is one audio token: its name in the language model's own embeddings, and whether it is heard. Yes and no weigh the
+same within each kind of music, as in the questions. Writes a model folder, whose LLaMA is untuned, for `model.base` of
+train.yaml, and prints how well the labels of the validation split are read.
 
 Run: python recipes/mini/warm_up.py --work DIR
 """
@@ -49,8 +48,6 @@ BATCH, EPOCHS, RATE, DECAY = 256, 12, 1e-3, 0.5
 DROPPED, NOISE = 0.5, 0.5
 """Share of the features that are left out at a time, and deviations of noise on the others: 500 numbers of ten thousand
 tracks are learned by heart otherwise."""
-STRENGTH = 0.04
-"""Gate times the root mean square of the audio vector, as training starts."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +91,11 @@ def words_of(work: Path) -> list[str]:
     return sorted(word for word, count in counts.items() if count >= FEWEST_TRACKS)
 
 
-def directions(llama: LlamaParts, words: Sequence[str]) -> Tensor:
-    """Unit vectors (labels, H): mean embedding of each word's tokens, less the mean over all labels."""
+def named(llama: LlamaParts, words: Sequence[str]) -> Tensor:
+    """The language model's embeddings of words, the mean over each one's tokens: (words, H)."""
     tokenizer = open_tokenizer(llama, template_by_name(TEMPLATE))
     table = llama.tensors["model.embed_tokens.weight"].read().float()
-    means = torch.stack([table[tokenizer.encode_prompt(f" {word}")].mean(0) for word in words])
-    return nn.functional.normalize(means - means.mean(0), dim=-1)
+    return torch.stack([table[tokenizer.encode_prompt(f" {word}")].mean(0) for word in words])
 
 
 def weights_of(examples: Examples) -> Tensor:
@@ -123,22 +119,11 @@ def _even(answers: Tensor) -> Tensor:
     return torch.where(both, even[0] + even[1], ONE_SIDED * (yes + no))
 
 
-class Reader(nn.Module):
-    """An adapter whose vector is read along fixed directions: (B, L, D) to (B, labels)."""
-
-    along: Tensor
-
-    def __init__(self, adapter: AudioAdapter, along: Tensor) -> None:
-        super().__init__()
-        self.adapter = adapter
-        self.register_buffer("along", along)
-        self.scale = nn.Parameter(torch.ones(along.shape[0]))
-        self.bias = nn.Parameter(torch.zeros(along.shape[0]))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits of the labels."""
-        logits: Tensor = self.adapter(features) @ self.along.T * self.scale + self.bias
-        return logits
+def read_labels(adapter: AudioAdapter, features: Tensor) -> Tensor:
+    """Logits of the labels: (B, L, D) to (B, labels)."""
+    assert adapter.tokens is not None, "made with them"
+    logits: Tensor = adapter.tokens.reading(adapter(features))
+    return logits
 
 
 def _roughened(features: Tensor, adapter: AudioAdapter) -> Tensor:
@@ -147,23 +132,23 @@ def _roughened(features: Tensor, adapter: AudioAdapter) -> Tensor:
     return torch.where(torch.rand_like(features) < DROPPED, adapter.feature_mean.expand_as(features), noisy)
 
 
-def teach(reader: Reader, train: Examples, *, seed: int = 0) -> None:
+def teach(adapter: AudioAdapter, train: Examples, *, seed: int = 0) -> None:
     """Fit the adapter to the labels."""
     weights, answers = weights_of(train), train.answers.nan_to_num()
     rows = len(answers)
     steps = EPOCHS * (rows // BATCH + 1)
-    optimiser = torch.optim.AdamW(reader.parameters(), lr=RATE, weight_decay=DECAY)
+    optimiser = torch.optim.AdamW(adapter.parameters(), lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
     torch.manual_seed(seed)
     bar = tqdm(total=steps, desc="warming up", mininterval=5)
     for _ in range(EPOCHS):
         for own in torch.randperm(rows).split(BATCH):
-            logits = reader(_roughened(train.features[own], reader.adapter))
+            logits = read_labels(adapter, _roughened(train.features[own], adapter))
             losses = nn.functional.binary_cross_entropy_with_logits(logits, answers[own], reduction="none")
             loss = (losses * weights[own]).sum() / weights[own].sum()
             optimiser.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
             optimiser.step()
             schedule.step()
             bar.update()
@@ -172,9 +157,9 @@ def teach(reader: Reader, train: Examples, *, seed: int = 0) -> None:
 
 
 @torch.no_grad()
-def scores(reader: Reader, held: Examples) -> dict[str, float]:
+def scores(adapter: AudioAdapter, held: Examples) -> dict[str, float]:
     """Balanced accuracy of each label within each source that has three yes and three no, averaged by group, in %."""
-    said = reader(held.features) > 0
+    said = read_labels(adapter, held.features) > 0
     found = defaultdict[str, list[float]](list)
     for source in [*sorted(set(held.sources)), None]:
         own = torch.tensor([source in (None, other) for other in held.sources])
@@ -188,36 +173,40 @@ def scores(reader: Reader, held: Examples) -> dict[str, float]:
     return {name: round(sum(values) / len(values), 1) for name, values in found.items()}
 
 
-def _sizes(llama: LlamaParts, features: Tensor, num_conditioned_layers: int) -> AdapterConfig:
+def _sizes(llama: LlamaParts, features: Tensor, num_words: int) -> AdapterConfig:
     return AdapterConfig(
         num_encoder_layers=features.shape[1], encoder_width=features.shape[2], hidden_size=llama.config.hidden_size,
-        num_conditioned_layers=num_conditioned_layers, num_heads=llama.config.num_attention_heads,
+        num_conditioned_layers=0, num_heads=llama.config.num_attention_heads, num_audio_tokens=num_words,
         bridge_width=2 * llama.config.hidden_size, num_blocks=3, input_scaling="standardise",
     )  # fmt: skip
 
 
-def fresh_reader(sizes: AdapterConfig, train: Examples, along: Tensor, *, seed: int = 0) -> Reader:
-    """An untrained adapter that standardises by the training tracks."""
+@torch.no_grad()
+def untrained(llama: LlamaParts, train: Examples, *, seed: int = 0) -> AudioAdapter:
+    """An adapter that standardises by the training tracks, and whose tokens have the labels' names."""
+    sizes = _sizes(llama, train.features, len(train.words))
     drawn = fresh_adapter(sizes, seed=seed, statistics=feature_statistics(train.features))
     adapter = AudioAdapter(sizes)
-    named = {name.removeprefix("adapter."): stored.read() for name, stored in drawn.items()}
-    adapter.load_state_dict({name: value for name, value in named.items() if not name.startswith("conditioner.")})
-    return Reader(adapter, along)
+    own = {name.removeprefix("adapter."): stored.read() for name, stored in drawn.items()}
+    adapter.load_state_dict({name: value for name, value in own.items() if not name.startswith("conditioner.")})
+    assert adapter.tokens is not None, "asked for"
+    adapter.tokens.names.copy_(named(llama, train.words))
+    present, absent = named(llama, ("yes", "no"))
+    adapter.tokens.present.copy_(present)
+    adapter.tokens.absent.copy_(absent)
+    return adapter
 
 
-@torch.no_grad()
-def write(folder: Path, reader: Reader, train: Examples) -> None:
-    """Write the adapter as a model folder; gates open so far that `STRENGTH` holds."""
-    sizes = reader.adapter.config
-    size = reader.adapter(train.features).square().mean().sqrt()
-    tensors = {f"adapter.{name}": value for name, value in reader.adapter.state_dict().items()}
-    tensors["conditioner.prefix"] = torch.zeros(sizes.num_conditioned_layers, sizes.hidden_size)
-    tensors["conditioner.gate"] = torch.full((sizes.num_conditioned_layers, sizes.num_heads), float(STRENGTH / size))
+def write(folder: Path, adapter: AudioAdapter) -> None:
+    """Write the adapter as a model folder."""
+    sizes = adapter.config
+    tensors = {f"adapter.{name}": value for name, value in adapter.state_dict().items()}
+    tensors["conditioner.prefix"] = torch.zeros(0, sizes.hidden_size)
+    tensors["conditioner.gate"] = torch.zeros(0, sizes.num_heads)
     config = ModelConfig(
         "mini-warm", TEMPLATE, sizes, {"kind": "musicnn"}, {"packaged": LLAMA}, {"adapter": "Apache-2.0"}
     )
     write_model_files(folder, config, adapter={n: in_memory(t) for n, t in tensors.items()}, tuning={})
-    print(f"{folder}: audio vectors have a root mean square of {size:.2f}")
 
 
 FEATURES = {"MSD hidden": slice(0, 200), "MTT hidden": slice(200, 400), "MSD tags": slice(400, 450),
@@ -233,21 +222,18 @@ def without(examples: Examples, names: Sequence[str]) -> Examples:
     return replace(examples, features=features)
 
 
-def warm_up(
-    work: Path, out: Path, *, num_conditioned_layers: int = 24, leave_out: Sequence[str] = ()
-) -> Mapping[str, float]:
+def warm_up(work: Path, out: Path, *, leave_out: Sequence[str] = ()) -> Mapping[str, float]:
     """Do it all; returns the validation scores by group of labels."""
     llama = read_llama(provide_llama(PACKAGED[LLAMA], home_folder(), report=print))
     words = words_of(work)
     train = without(read_examples(work, "train", words, with_changed=True), leave_out)
     held = without(read_examples(work, "val", words, with_changed=False), leave_out)
-    sizes = _sizes(llama, train.features, num_conditioned_layers)
-    reader = fresh_reader(sizes, train, directions(llama, words))
-    teach(reader, train)
-    found = scores(reader, held)
+    adapter = untrained(llama, train)
+    teach(adapter, train)
+    found = scores(adapter, held)
     print(f"{len(words)} labels, {len(train.sources)} examples; right in validation, %: {json.dumps(found)}")
     if not leave_out:
-        write(out, reader, train)
+        write(out, adapter)
     return found
 
 
@@ -255,10 +241,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("work/mini"))
     parser.add_argument("--out", type=Path, help="default: WORK/warm")
-    parser.add_argument("--layers", type=int, default=24, help="how many of the LLaMA's last layers are conditioned")
     parser.add_argument(
         "--leave-out", nargs="*", choices=list(FEATURES), default=(), help="features to silence; writes nothing"
     )
     arguments = parser.parse_args()
-    folder = arguments.out or arguments.work / "warm"
-    warm_up(arguments.work, folder, num_conditioned_layers=arguments.layers, leave_out=arguments.leave_out)
+    warm_up(arguments.work, arguments.out or arguments.work / "warm", leave_out=arguments.leave_out)

@@ -11,6 +11,7 @@ from pathlib import Path
 from mu_llama import __version__
 from mu_llama.checkpoints.native import ADAPTER_FILE, TUNING_FILE, ModelConfig
 from mu_llama.checkpoints.parts import ModelParts
+from mu_llama.model.config import AdapterConfig
 from mu_llama.progress import Track, silent
 
 CARD_FILE = "MODEL_CARD.md"
@@ -62,6 +63,12 @@ def hash_files(paths: Sequence[Path], *, track: Track = silent) -> Future[list[F
     return future
 
 
+def _way_in(sizes: AdapterConfig) -> str:
+    if sizes.num_audio_tokens:
+        return f"puts {sizes.num_audio_tokens} audio tokens before the prompt"
+    return f"conditions the last {sizes.num_conditioned_layers} layers on the track"
+
+
 def write_card(path: Path, parts: ModelParts, config: ModelConfig, provenance: Provenance) -> None:
     """Write the card, with the fields in front that model hubs read."""
     sizes, llama = config.adapter, parts.llama.config
@@ -86,7 +93,7 @@ Listens to music and answers in words. Open it with `mu_llama.load("FOLDER")` or
 | part | where | what |
 |---|---|---|
 | LLaMA | `llama/` | {size}, dtype {provenance.dtype}; opens with transformers too |
-| adapter | `{ADAPTER_FILE}` | conditions the last {sizes.num_conditioned_layers} layers on the track |
+| adapter | `{ADAPTER_FILE}` | {_way_in(sizes)} |
 | LoRA, biases, norms | {tuning} | what tuning changed in the LLaMA |
 | audio encoder | `{encoder}` | {features} features a track |
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from mu_llama.model.audio_tokens import AudioTokens
 from mu_llama.model.config import AdapterConfig
 
 # Epsilon of the bridge's own norms; the LLaMA's come from its params.json.
@@ -71,6 +72,9 @@ class AudioAdapter(nn.Module):
             BridgeBlock(config.hidden_size, config.bridge_width, legacy=config.legacy_bridge)
             for _ in range(config.num_blocks)
         )
+        self.tokens: AudioTokens | None = None
+        if config.num_audio_tokens:
+            self.tokens = AudioTokens(config.num_audio_tokens, config.hidden_size)
         if config.input_scaling == "standardise":
             shape = (config.num_encoder_layers, config.encoder_width)
             self.register_buffer("feature_mean", torch.zeros(shape))

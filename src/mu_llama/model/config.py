@@ -8,6 +8,9 @@ from typing import Literal
 from mu_llama.errors import ConfigError
 
 
+_MAY_BE_ZERO = ("num_conditioned_layers", "num_audio_tokens")
+
+
 @dataclass(frozen=True)
 class AdapterConfig:
     """Every size the adapter needs; nothing is assumed."""
@@ -19,7 +22,7 @@ class AdapterConfig:
     hidden_size: int
     """H: width of the LLaMA and of the audio vector."""
     num_conditioned_layers: int
-    """Q: how many of the last LLaMA layers are conditioned."""
+    """Q: how many of the last LLaMA layers are conditioned; 0 where audio tokens stand before the prompt instead."""
     num_heads: int
     """Attention heads of the LLaMA, one gate each."""
     bridge_width: int
@@ -30,13 +33,20 @@ class AdapterConfig:
     """LayerNorm and biased linears in the bridge instead of RMSNorm without bias."""
     input_scaling: Literal["none", "standardise"] = "none"
     """`standardise`: features lose a stored mean and are divided by a stored deviation before anything else."""
+    num_audio_tokens: int = 0
+    """N: tokens before the prompt that say what is heard; 0 where layers are conditioned instead."""
 
     def __post_init__(self) -> None:
         bad = [
             f"{name}={value}"
             for name, value in vars(self).items()
-            if isinstance(value, int) and not isinstance(value, bool) and value < 1
+            if isinstance(value, int) and not isinstance(value, bool) and value < (name not in _MAY_BE_ZERO)
         ]
+        if not bad and (self.num_conditioned_layers > 0) == (self.num_audio_tokens > 0):
+            bad.append(
+                f"num_conditioned_layers={self.num_conditioned_layers} with num_audio_tokens={self.num_audio_tokens} "
+                "(expected one of them)"
+            )
         if self.input_scaling not in ("none", "standardise"):
             bad.append(f"input_scaling={self.input_scaling!r} (expected none or standardise)")
         if bad:

@@ -21,7 +21,7 @@ class MuLlama(nn.Module):
     Args:
         llama: any transformers model of the LLaMA family, set to `ATTENTION_NAME` attention here.
         adapter: features to audio vector.
-        conditioner: audio vector to per-layer terms.
+        conditioner: audio vector to per-layer terms; of no layer where the adapter makes audio tokens.
     """
 
     def __init__(self, llama: LlamaForCausalLM, *, adapter: AudioAdapter, conditioner: LayerConditioner) -> None:
@@ -40,7 +40,7 @@ class MuLlama(nn.Module):
     @property
     def context_length(self) -> int:
         """Most tokens of prompt and answer together."""
-        return int(self.llama.config.max_position_embeddings)
+        return int(self.llama.config.max_position_embeddings) - self.adapter.config.num_audio_tokens
 
     def value_projections(self) -> list[nn.Module]:
         """The value projections of the conditioned layers, in layer order."""
@@ -50,7 +50,11 @@ class MuLlama(nn.Module):
         return [getattr(projection, "base_layer", projection) for projection in projections]
 
     def condition(self, features: Tensor, *, blend: Blend | None = None) -> Tensor:
-        """Features (B, L, D) to conditioning (B, Q, A): once per track, reused for every token and question."""
+        """Features (B, L, D) to conditioning: once per track, reused for every token and question.
+
+        Returns:
+            (B, Q, A), terms of the conditioned layers; or (B, N, H) of a model with audio tokens.
+        """
         sizes = self.adapter.config
         if features.shape[1:] != (sizes.num_encoder_layers, sizes.encoder_width):
             raise CheckpointError(
@@ -59,6 +63,9 @@ class MuLlama(nn.Module):
             )
         weight = self.conditioner.prefix
         audio = self.adapter(features.to(weight.device, weight.dtype), blend=blend)
+        if self.adapter.tokens is not None:
+            tokens: Tensor = self.adapter.tokens(audio)
+            return tokens
         dtype = self.llama.get_input_embeddings().weight.dtype
         conditioning: Tensor = self.conditioner(audio, self.value_projections(), dtype)
         return conditioning
@@ -77,27 +84,57 @@ class MuLlama(nn.Module):
 
         Args:
             input_ids: (B, T).
-            conditioning: (B, Q, A) from `condition`, one row per sequence, or None for text alone.
-            attention_mask: (B, past + T), 1 for real tokens; None where there is no padding.
-            position_ids: (B, T); None counts from the cache.
-            past_key_values: cache of earlier tokens, extended in place.
+            conditioning: from `condition`, one row per sequence, or None for text alone.
+            attention_mask: (B, past + T), 1 for real tokens of text; None where there is no padding.
+            position_ids: (B, T), counting tokens of text; None counts from the cache.
+            past_key_values: cache of earlier tokens, extended in place; begin with an empty one.
             logits_to_keep: compute only the last so many positions; 0 for all.
 
         Returns:
             Float32 logits (B, T or logits_to_keep, vocabulary).
         """
-        extra: dict[str, Any] = {} if conditioning is None else {"conditioning": conditioning}
         output = self.llama(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
+            **self.inputs(input_ids, conditioning, attention_mask, position_ids, past_key_values),
             past_key_values=past_key_values,
             use_cache=past_key_values is not None,
-            logits_to_keep=logits_to_keep,
-            **extra,
+            logits_to_keep=logits_to_keep or input_ids.shape[1],
         )
         logits: Tensor = output.logits.float()
         return logits
+
+    def inputs(
+        self,
+        input_ids: Tensor,
+        conditioning: Tensor | None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+    ) -> dict[str, Any]:
+        """Arguments with which the LLaMA, or its decoder, reads text about a track; see `forward`.
+
+        Audio tokens come before the text, at the positions before it, and once: a cache remembers them.
+        """
+        text = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+        if conditioning is None:
+            return text
+        num_tokens = self.adapter.config.num_audio_tokens
+        if not num_tokens:
+            return {**text, "conditioning": conditioning}
+        if attention_mask is not None:
+            attention_mask = nn.functional.pad(attention_mask, (num_tokens, 0), value=1)
+        if position_ids is not None:
+            position_ids = position_ids + num_tokens
+        if past_key_values is not None and past_key_values.get_seq_length() > 0:
+            return {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+        embedded = self.llama.get_input_embeddings()(input_ids)
+        if position_ids is not None:
+            before = torch.arange(num_tokens, device=position_ids.device).expand(len(position_ids), -1)
+            position_ids = torch.cat([before, position_ids], dim=1)
+        return {
+            "inputs_embeds": torch.cat([conditioning.to(embedded.dtype), embedded], dim=1),  # (B, N + T, H)
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+        }
 
     def new_cache(self) -> DynamicCache:
         """An empty key-value cache that grows as needed."""

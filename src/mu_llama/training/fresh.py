@@ -22,6 +22,7 @@ from mu_llama.model.config import AdapterConfig
 _SMALLEST_DEVIATION = 1e-3
 _STANDARDISED_GATE = 0.1
 _STANDARDISED_PROJECTION = 0.1
+_EMBEDDING = 0.1
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ def _fresh(
             return _constant(shape, 1.0 if name.endswith("weight") else 0.0)
         if name == "adapter.projection.weight":
             return _normal(name, shape, _STANDARDISED_PROJECTION, seed)
+    if name.removeprefix("adapter.tokens.") in ("names", "present", "absent"):
+        return _normal(name, shape, _EMBEDDING, seed)
     module, _, kind = name.rpartition(".")
     if module.endswith(".norm"):
         return _constant(shape, 1.0 if kind == "weight" else 0.0)

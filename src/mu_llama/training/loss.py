@@ -26,8 +26,8 @@ def answer_loss(model: MuLlama, batch: Batch) -> Tensor:
     # As in use: in float32, whatever the LLaMA computes in.
     with torch.autocast(batch.features.device.type, enabled=False):
         conditioning = model.condition(batch.features)
-    output = model.llama.get_decoder()(input_ids=batch.ids, use_cache=False, conditioning=conditioning)
-    hidden: Tensor = output.last_hidden_state  # (B, T, H)
+    output = model.llama.get_decoder()(**model.inputs(batch.ids, conditioning), use_cache=False)
+    hidden: Tensor = output.last_hidden_state[:, -batch.ids.shape[1] :]  # (B, T, H), of the text
     head = model.llama.get_output_embeddings()
     targets = batch.labels[:, 1:]
     kept = targets != IGNORED

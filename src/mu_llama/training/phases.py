@@ -95,4 +95,5 @@ def select_trainable(model: nn.Module, phase: Phase) -> list[str]:
             raise ConfigError(
                 f"phase {phase.name!r} trains {pattern!r}, which matches no parameter of this model; nearest: {near}"
             )
-    return [name for plain, name in names.items() if is_trained(plain, phase)]
+    empty = {name for name, value in model.named_parameters() if value.numel() == 0}
+    return [name for plain, name in names.items() if is_trained(plain, phase) and name not in empty]
