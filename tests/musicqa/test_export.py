@@ -140,22 +140,38 @@ def test_the_real_file_through_the_command(tmp_path: Path) -> None:
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_the_real_musiccaps_scans_in_two_seconds_of_cpu(tmp_path: Path) -> None:
+_LEAST_WORK = """
+import csv, sys
+from matplotlib.figure import Figure
+
+list(csv.DictReader(open(sys.argv[1], newline="", encoding="utf-8")))
+figure = Figure(layout="constrained")
+figure.subplots()
+figure.savefig(sys.argv[2])
+"""
+
+
+def _cpu_seconds(line: list[str]) -> tuple[float, str]:
     import resource
 
-    path = real("musiccaps-public.csv")
-    line = [*COMMAND, "scan", "musiccaps", str(path), "--json", "--plot", str(tmp_path / "tags.png")]
-    seconds = []
-    for _ in range(2):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(line, check=True, capture_output=True, text=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    counts = json.loads(done.stdout)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(line, check=True, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
+
+
+def test_the_real_musiccaps_scans_in_a_few_times_what_reading_and_plotting_must_take(tmp_path: Path) -> None:
+    """Two seconds of CPU on a laptop, as a ratio (2.7 when written), so that a slow machine doesn't decide."""
+    path, plot = real("musiccaps-public.csv"), tmp_path / "tags.png"
+    least = [sys.executable, "-c", _LEAST_WORK, str(path), str(tmp_path / "empty.png")]
+    scans = [
+        _cpu_seconds([*COMMAND, "scan", "musiccaps", str(path), "--json", "--plot", str(plot)]) for _ in range(2)
+    ]
+    counts = json.loads(scans[0][1])
     assert (counts["tracks"], counts["bad_rows"], counts["captioned"]) == (5521, 0, 5521)
     assert counts["hours"] == pytest.approx(15.3, abs=0.1)
-    assert (tmp_path / "tags.png").stat().st_size > 10_000
-    assert min(seconds) < 2.0, seconds
+    assert plot.stat().st_size > 10_000
+    assert min(seconds for seconds, _ in scans) < 4.5 * min(_cpu_seconds(least)[0] for _ in range(2))
 
 
 def test_the_intermediate_table(tmp_path: Path) -> None:
