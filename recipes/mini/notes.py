@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mido
@@ -16,6 +16,7 @@ _TICKS = 480
 _FAINT_SHARE = 0.03  # below this share of sound an instrument may not be heard: neither yes nor no
 _VOICES = frozenset({52, 53, 54, 85, 91})  # choirs, voice lead, choir pad
 _DRUM_HIT_S = 0.15  # a drum hit has no length of its own; this is the length it counts for
+_MOST_DB, _MUTED_SHARE = 6.0, 0.25
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,21 @@ def choose_start(notes: list[Note], rng: random.Random) -> float | None:
         if sum(heard) >= 0.7 * 24:
             return max(start_s - 0.01, 0.0)
     return None
+
+
+def remixed(notes: list[Note], rng: random.Random) -> list[Note]:
+    """Give another mix of the same parts: each up to 6 dB louder or softer, and one time in four one left out."""
+    parts = sorted({(n.channel, n.program) for n in notes})
+    if len(parts) < 2:
+        return notes
+    # Power goes with the square of velocity, so x dB are a factor of 10^(x / 40).
+    gains = {part: 10 ** (rng.uniform(-_MOST_DB, _MOST_DB) / 40) for part in parts}
+    muted = rng.choice(parts) if len(parts) > 2 and rng.random() < _MUTED_SHARE else None
+    return [
+        replace(n, velocity=min(127, max(1, round(n.velocity * gains[n.channel, n.program]))))
+        for n in notes
+        if (n.channel, n.program) != muted
+    ]
 
 
 def inside(notes: list[Note], start_s: float, length_s: float = CLIP_S) -> list[Note]:

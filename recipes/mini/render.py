@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 import soxr
 from fluidsynth import Player
-from notes import choose_start, facts, read_midi
+from notes import choose_start, facts, read_midi, remixed
 from plans import (
     CLIP_S,
     FONT_LICENCES,
@@ -31,6 +31,8 @@ from plans import (
 _SILENT_RMS = 10 ** (-50 / 20)
 _PEAK = 0.89
 _FLUSH_EVERY = 50
+_REMIXED = ("A", "D")
+"""Groups of bands, half of whose training clips are mixed anew; labels follow the mix."""
 _FONT_FILES = {
     "TimGM6mb": "packages/timgm6mb-soundfont/usr/share/sounds/sf2/TimGM6mb.sf2",
     "FluidR3_GM": "packages/fluid-soundfont-gm/usr/share/sounds/sf2/FluidR3_GM.sf2",
@@ -64,6 +66,9 @@ class Renderer:
             sound = cut(source, plan.start_s)
         else:
             notes = read_midi(source)
+            mixing = seeded("mix", plan.id)
+            if plan.split == "train" and plan.group in _REMIXED and mixing.random() < 0.5:
+                notes = remixed(notes, mixing)
             start_s = choose_start(notes, seeded("excerpt", plan.id)) if plan.start_s is None else plan.start_s
             if start_s is None:
                 return None

@@ -26,9 +26,10 @@ _AGREES = 3
 # About the terciles of the training clips; fixed, so that a change of the mix doesn't change what a word means.
 ENERGY_CUTS, VALENCE_CUTS = (0.20, 0.42), (0.25, 0.50)
 _NO_MARGIN = 0.04
-MOST_TURNS = 7
+MOST_TURNS = 12
+"""Long conversations share the audio tokens in front of them, so that training spends its time on answers."""
 # Conversations a clip version, by group: no group may drown the others.
-SHARES = {"A": 2.0, "B": 2.4, "C": 1.5, "D": 2.4, "E": 2.4, "F": 2.4, "N": 0.7}
+SHARES = {"A": 1.3, "B": 1.5, "C": 1.0, "D": 1.5, "E": 1.5, "F": 1.5, "N": 0.5}
 
 
 def _level(value: float | None, cuts: tuple[float, float], names: Sequence[str]) -> tuple[str, ...]:

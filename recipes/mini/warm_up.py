@@ -1,8 +1,8 @@
 """Teach a fresh adapter the labels before any language model is asked: minutes instead of hours.
 
-Each label is one audio token: its name in the language model's own embeddings, and whether it is heard. Yes and no weigh the
-same within each kind of music, as in the questions. Writes a model folder, whose LLaMA is untuned, for `model.base` of
-train.yaml, and prints how well the labels of the validation split are read.
+Each label is one audio token: its name in the language model's own embeddings, and whether it is heard. Yes and no
+weigh the same within each kind of music, as in the questions. Writes a model folder, whose LLaMA is untuned, for
+`model.base` of train.yaml, and prints how well the labels of the validation split are read.
 
 Run: python recipes/mini/warm_up.py --work DIR
 """

@@ -42,9 +42,12 @@ def by_hand(model: MuLlama, features: Tensor, ids: Tensor) -> Tensor:
     audio = model.adapter(features)
     rows = []
     for vector in audio:
-        heard = [1 / (1 + torch.exp(-(weight @ vector + bias))) for weight, bias in zip(*tokens.reading.parameters())]
+        heard = [
+            1 / (1 + torch.exp(-(weight @ vector + bias)))
+            for weight, bias in zip(*tokens.reading.parameters(), strict=True)
+        ]
         rows.append(torch.stack([
-            name + p * tokens.present + (1 - p) * tokens.absent for name, p in zip(tokens.names, heard)
+            name + p * tokens.present + (1 - p) * tokens.absent for name, p in zip(tokens.names, heard, strict=True)
         ]))  # fmt: skip
     stock = LlamaForCausalLM(model.llama.config).eval()
     stock.set_attn_implementation("eager")

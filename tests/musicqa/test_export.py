@@ -164,9 +164,7 @@ def test_the_real_musiccaps_scans_in_a_few_times_what_reading_and_plotting_must_
     """Two seconds of CPU on a laptop, as a ratio (2.7 when written), so that a slow machine doesn't decide."""
     path, plot = real("musiccaps-public.csv"), tmp_path / "tags.png"
     least = [sys.executable, "-c", _LEAST_WORK, str(path), str(tmp_path / "empty.png")]
-    scans = [
-        _cpu_seconds([*COMMAND, "scan", "musiccaps", str(path), "--json", "--plot", str(plot)]) for _ in range(2)
-    ]
+    scans = [_cpu_seconds([*COMMAND, "scan", "musiccaps", str(path), "--json", "--plot", str(plot)]) for _ in range(2)]
     counts = json.loads(scans[0][1])
     assert (counts["tracks"], counts["bad_rows"], counts["captioned"]) == (5521, 0, 5521)
     assert counts["hours"] == pytest.approx(15.3, abs=0.1)

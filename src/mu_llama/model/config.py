@@ -7,7 +7,6 @@ from typing import Literal
 
 from mu_llama.errors import ConfigError
 
-
 _MAY_BE_ZERO = ("num_conditioned_layers", "num_audio_tokens")
 
 

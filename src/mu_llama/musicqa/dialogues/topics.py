@@ -239,7 +239,7 @@ def follow(known: Knowledge, say: Say, balance: Balance) -> list[Turn]:
 
 
 TOPICS: Mapping[Topic, float] = {
-    instruments: 2.5, presence: 4.0, guessed_presence: 1.2, drums: 2.2, voice: 1.8, instrumental: 0.7,
-    voice_kind: 0.6, lead: 0.8, ensemble: 1.5, choice: 2.2, genre_choice: 1.2,
+    instruments: 2.5, presence: 6.0, guessed_presence: 1.2, drums: 2.2, voice: 1.8, instrumental: 0.7,
+    voice_kind: 0.6, lead: 0.8, ensemble: 1.5, choice: 2.8, genre_choice: 1.5,
 }  # fmt: skip
 """Topics of what sounds, with how often they come up."""
