@@ -261,6 +261,7 @@ class Session:
         lengths = sorted((len(row.ids) for row in self.rows.rows), reverse=True)
         longest = lengths[0] * min(self.config.batch.size, len(lengths))
         num_tokens = min(longest, self.config.batch.max_tokens or longest)
+        num_tokens += min(self.config.batch.size, len(lengths)) * self.parts.adapter_config.num_audio_tokens
         targets = sorted((row.num_target_tokens for row in self.rows.rows), reverse=True)
         num_targets = sum(targets[: self.config.batch.size])
         return estimate_memory(self.model, self.config, num_tokens=num_tokens, num_targets=num_targets)
