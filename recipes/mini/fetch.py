@@ -1,10 +1,11 @@
-"""Fetch the Debian packages with soundfonts, tools and recordings and unpack them below the work folder."""
+"""Fetch the packages with soundfonts, tools and recordings and unpack them below the work folder."""
 
 from __future__ import annotations
 
 import argparse
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 from plans import default_work_dir
@@ -66,6 +67,25 @@ def _fetch_with_libraries(debs: Path, packages: Path, package: str) -> None:
     print(f"unpacked {package} with {len(names) - 1} libraries", flush=True)
 
 
+_ALPHATAB = "@coderline/alphatab@1.8.4"
+_ALPHATAB_FONT = "package/dist/soundfont"
+
+
+def _fetch_sonivox(packages: Path) -> None:
+    """Unpack the Sonivox soundfont, Apache-2.0, from the npm package that carries it."""
+    part = packages / "alphatab.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    subprocess.run(["npm", "pack", "--silent", _ALPHATAB], cwd=part, check=True)
+    package = next(part.glob("*.tgz"))
+    with tarfile.open(package) as archive:
+        wanted = [member for member in archive if member.name.startswith(_ALPHATAB_FONT)]
+        archive.extractall(part, wanted, filter="data")
+    package.unlink()
+    part.replace(packages / "alphatab")
+    print("unpacked alphatab's soundfont", flush=True)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
@@ -77,9 +97,11 @@ def fetch(work_dir: Path) -> None:
     """Download and unpack every package not unpacked yet (root is not needed; nothing is installed).
 
     Raises:
-        subprocess.CalledProcessError: when apt or dpkg fails, e.g. without network.
+        subprocess.CalledProcessError: when apt, dpkg or npm fails, e.g. without network.
     """
     debs, packages = work_dir / "debs", work_dir / "packages"
+    if not (packages / "alphatab").exists():
+        _fetch_sonivox(packages)
     for package in _WITH_LIBRARIES:
         if not (packages / package).exists():
             _fetch_with_libraries(debs, packages, package)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from tag_words import GENRES
+from tag_words import BROADER, GENRES
 
 from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, Knowledge, are_near
 from mu_llama.musicqa.dialogues.topics import is_other
@@ -15,11 +15,7 @@ INSTRUMENTS = tuple(dict.fromkeys((
     "hand percussion", "harmonica", "marimba or xylophone", "bells", "koto", "clavinet", "whistle", "pan flute",
 )))  # fmt: skip
 ENSEMBLES = ("solo", "duo", "band", "choir", "orchestra", "string orchestra", "string quartet")
-STYLES = tuple(dict.fromkeys((
-    *GENRES.values(), "death metal", "orchestral music", "electronic music", "ragtime", "Baroque chorale", "madrigal",
-    "big band swing", "bossa nova", "salsa", "reggae", "ska", "disco", "techno", "waltz", "polka", "march",
-    "chamber music",
-)))  # fmt: skip
+STYLES = tuple(dict.fromkeys((*GENRES.values(), *BROADER)))
 VALENCE = ("dark", "neutral", "bright")
 _ENERGY_WORDS = {"low": "calm", "medium": "medium", "high": "energetic"}
 GROUPS: Mapping[str, tuple[str, ...]] = {

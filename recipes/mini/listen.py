@@ -16,23 +16,20 @@ import av
 import numpy as np
 import soundfile
 import torch
+from ears import open_ears
+from plans import AGAIN
 
 from mu_llama.audio.augment import chain
 from mu_llama.audio.read import read_audio
 from mu_llama.audio.waveform import Waveform
-from mu_llama.audio.windows import FULL
-from mu_llama.encoders.feature_cache import FeatureCache
-from mu_llama.encoders.musicnn import build_musicnn
-from mu_llama.hearing import Hearing
 from mu_llama.records import drop_cut_line, read_lines
-from mu_llama.runtime import home_folder
 
 SHORTEST_S = 8.0
 CODEC_BITS_A_SECOND = 64_000
 _CHANGE = chain(["level", "equaliser", "noise", "phone"])
 _FLUSH_EVERY = 100
 CHANGED_SHARE = 0.5
-"""Of the training clips; the others are heard as they are alone."""
+"""Of the training clips; the others, and all that are played again, are heard as they are alone."""
 
 
 def through_codec(sound: Waveform) -> Waveform:
@@ -64,7 +61,9 @@ def changed_path(work: Path, clip: dict[str, object]) -> Path:
 
 
 def is_changed(clip: dict[str, object]) -> bool:
-    """Whether a clip has a changed version: half of those to train on have."""
+    """Whether a clip has a changed version: half of those to train on have, played for the first time."""
+    if str(clip["id"]).endswith(AGAIN):
+        return False
     return clip["split"] == "train" and random.Random(f"is changed {clip['id']}").random() < CHANGED_SHARE
 
 
@@ -79,10 +78,9 @@ def _write_changed(work: Path, clip: dict[str, object]) -> Path:
     return path
 
 
-def listen(work: Path, cache: FeatureCache, *, part: int, of: int) -> None:
+def listen(work: Path, *, part: int, of: int) -> None:
     """Hear this process's share of the clips; tag probabilities go to `tags.<part>-of-<of>.jsonl`."""
-    encoder = build_musicnn()
-    hearing = Hearing(lambda: encoder, plan=FULL, cache=cache)
+    encoder, hearing = open_ears()
     out = work / f"tags.{part}-of-{of}.jsonl"
     drop_cut_line(out)
     done = {row["id"] for row in read_lines(out)}
@@ -91,13 +89,10 @@ def listen(work: Path, cache: FeatureCache, *, part: int, of: int) -> None:
     todo = [clip for clip in mine if clip["id"] not in done]
     with out.open("a") as file:
         for number, clip in enumerate(todo, start=1):
-            values = hearing.hear(work / clip["path"]).values[0]
+            values = hearing.hear(work / clip["path"]).values
             if is_changed(clip):
                 hearing.hear(_write_changed(work, clip))
-            probabilities = torch.sigmoid(values[-len(encoder.tag_names) :])
-            tags = {
-                name: round(value, 3) for name, value in zip(encoder.tag_names, probabilities.tolist(), strict=True)
-            }
+            tags = {name: round(value, 3) for name, value in encoder.tag_probabilities(values).items()}
             file.write(json.dumps({"id": clip["id"], "tags": tags}) + "\n")
             if number % _FLUSH_EVERY == 0 or number == len(todo):
                 file.flush()
@@ -111,4 +106,4 @@ if __name__ == "__main__":
     parser.add_argument("--of", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    listen(arguments.work, FeatureCache(home_folder() / "features"), part=arguments.part, of=arguments.of)
+    listen(arguments.work, part=arguments.part, of=arguments.of)

@@ -7,7 +7,7 @@ import json
 import os
 import random
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -23,9 +23,13 @@ LABEL_KEYS: tuple[str, ...] = (
     "tempo_bpm", "meter", "key", "mode", "density", "title", "composer", "acoustic", "voice", "sound",
 )  # fmt: skip
 """Every clip has all of these; null where it is not known."""
-TRAIN_FONTS: tuple[str, ...] = ("TimGM6mb", "FluidR3_GM")
+TRAIN_FONTS: tuple[str, ...] = ("TimGM6mb", "FluidR3_GM", "Sonivox")
 TEST_FONT = "MuseScore_General_Lite"
-FONT_LICENCES: dict[str, str] = {"TimGM6mb": "GPL-2", "FluidR3_GM": "MIT", TEST_FONT: "MIT"}
+_AGAIN = ("A", "B", "C", "D")
+"""Groups whose training clips are played twice, in two soundfonts."""
+AGAIN = "-again"
+"""What the second one's id ends with."""
+FONT_LICENCES: dict[str, str] = {"TimGM6mb": "GPL-2", "FluidR3_GM": "MIT", "Sonivox": "Apache-2.0", TEST_FONT: "MIT"}
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,16 @@ def write_plans(work_dir: Path, group: str, plans: list[Plan]) -> None:
         raise ValueError(f"group {group}: two plans share an id; ids must be unique")
     splits = {split for split, _ in made_of({"train": 0, "val": 0, "test": 0})}
     plans = [plan for plan in plans if plan.split in splits]
+    plans += [_again(plan) for plan in plans if plan.split == "train" and plan.group in _AGAIN]
     write_jsonl(work_dir / "plans" / f"{group}.jsonl", (asdict(plan) for plan in plans))
     print(f"{group}: {len(plans)} plans -> {work_dir / 'plans' / (group + '.jsonl')}")
+
+
+def _again(plan: Plan) -> Plan:
+    """The same notes in another soundfont, so that what an instrument sounds like isn't what one font makes of it."""
+    assert plan.soundfont is not None
+    other = TRAIN_FONTS[(TRAIN_FONTS.index(plan.soundfont) + 1) % len(TRAIN_FONTS)]
+    return replace(plan, id=plan.id + AGAIN, soundfont=other)
 
 
 def read_plans(work_dir: Path, group: str) -> list[Plan]:

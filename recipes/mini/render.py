@@ -36,6 +36,7 @@ _REMIXED = ("A", "D")
 _FONT_FILES = {
     "TimGM6mb": "packages/timgm6mb-soundfont/usr/share/sounds/sf2/TimGM6mb.sf2",
     "FluidR3_GM": "packages/fluid-soundfont-gm/usr/share/sounds/sf2/FluidR3_GM.sf2",
+    "Sonivox": "packages/alphatab/package/dist/soundfont/sonivox.sf2",
     "MuseScore_General_Lite": (
         "packages/musescore-general-soundfont-small/usr/share/sounds/sf3/MuseScore_General_Lite.sf3"
     ),

@@ -177,7 +177,7 @@ def _make(work_dir: Path, movement: tuple[Path, str, str], scoring: Scoring, cli
     path, work, who = movement
     parts, meter, key = _read(path)
     if who == "joplin" and len(parts) == 2:
-        parts += [[], []]
+        parts = [*parts, [], []]
     elif len(parts) != 4 or not all(parts):
         return None
     rng = seeded("score", clip_id)

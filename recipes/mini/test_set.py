@@ -12,18 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ears import open_ears
 from safetensors.torch import save_file
 from tag_words import GENRES, VOICE_TAGS
 from tracks import read_tracks
 
 from mu_llama.audio.facts import measure_facts
-from mu_llama.audio.windows import FULL
-from mu_llama.encoders.feature_cache import FeatureCache
-from mu_llama.encoders.musicnn import build_musicnn
-from mu_llama.hearing import Hearing
 from mu_llama.measured import in_words
 from mu_llama.records import Track, to_line, write_whole
-from mu_llama.runtime import home_folder
 
 _SOLO_TAGS = {
     "mtt:guitar": "acoustic guitar", "mtt:violin": "violin", "mtt:piano": "piano", "mtt:harpsichord": "harpsichord",
@@ -52,13 +48,12 @@ def _with_tops(track: Track, tags: Mapping[str, float]) -> Track:
 
 def write_test_set(work: Path, out: Path, *, split: str = "test") -> None:
     """Write mini_test.safetensors (N, L, D in fp16) and mini_test.jsonl, a track a row with `measured` beside it."""
-    encoder = build_musicnn()
-    hearing = Hearing(lambda: encoder, plan=FULL, cache=FeatureCache(home_folder() / "features"))
+    encoder, hearing = open_ears()
     features, rows = list[torch.Tensor](), list[dict[str, Any]]()
     for number, track in enumerate(read_tracks(work)[split]):
         assert track.audio is not None
         values = hearing.hear(track.audio).values
-        tags = dict(zip(encoder.tag_names, torch.sigmoid(values[0, -100:]).tolist(), strict=True))
+        tags = encoder.tag_probabilities(values)
         facts = in_words(measure_facts(track.audio)) if number % _MEASURED_EVERY == 0 else {}
         measured = {name: (fact.text, fact.confidence) for name, fact in facts.items() if name in ("tempo", "key")}
         features.append(values)

@@ -28,8 +28,8 @@ ENERGY_CUTS, VALENCE_CUTS = (0.20, 0.42), (0.25, 0.50)
 _NO_MARGIN = 0.04
 MOST_TURNS = 12
 """Long conversations share the audio tokens in front of them, so that training spends its time on answers."""
-# Conversations a clip version, by group: no group may drown the others.
-SHARES = {"A": 1.3, "B": 1.5, "C": 1.0, "D": 1.5, "E": 1.5, "F": 1.5, "N": 0.5}
+# Conversations a clip version, by group: no group may drown the others, and what is no music must not be forgotten.
+SHARES = {"A": 0.7, "B": 0.8, "C": 0.5, "D": 1.2, "E": 1.5, "F": 1.5, "N": 2.0}
 
 
 def _level(value: float | None, cuts: tuple[float, float], names: Sequence[str]) -> tuple[str, ...]:

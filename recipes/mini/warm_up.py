@@ -17,20 +17,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from ears import ENCODER, FEATURES, open_ears
 from labels import GROUPS, labels_of
 from torch import Tensor, nn
 from tqdm import tqdm
 from tracks import changed_track
 
-from mu_llama.audio.windows import FULL
 from mu_llama.checkpoints.llama_source import open_tokenizer, read_llama
-from mu_llama.checkpoints.native import ModelConfig, write_model_files
+from mu_llama.checkpoints.native import ADAPTER_FILE, TUNING_FILE, ModelConfig, write_model_files
 from mu_llama.checkpoints.parts import LlamaParts
 from mu_llama.checkpoints.provision import PACKAGED, provide_llama
-from mu_llama.checkpoints.stored import in_memory
-from mu_llama.encoders.feature_cache import FeatureCache
-from mu_llama.encoders.musicnn import build_musicnn
-from mu_llama.hearing import Hearing
+from mu_llama.checkpoints.safetensors_files import read_safetensors
+from mu_llama.checkpoints.stored import StoredTensor, in_memory
 from mu_llama.model.adapter import AudioAdapter
 from mu_llama.model.config import AdapterConfig
 from mu_llama.prompts import template_by_name
@@ -41,6 +39,8 @@ from mu_llama.training.fresh import feature_statistics, fresh_adapter
 LLAMA, TEMPLATE = "smollm2-135m-instruct", "chatml-measured"
 FEWEST_TRACKS = 15
 """A label that fewer training tracks have isn't taught here."""
+_SAME = 0.95
+"""Cosine from which a name is taken to be an earlier model's."""
 MOST_WEIGHT = 8.0
 ONE_SIDED = 0.05
 """Weight of a label in a kind of music where it has one answer only."""
@@ -66,8 +66,7 @@ class Examples:
 
 def read_examples(work: Path, split: str, words: Sequence[str], *, with_changed: bool) -> Examples:
     """Read tracks and their features, those of changed versions too."""
-    encoder = build_musicnn()
-    hearing = Hearing(lambda: encoder, plan=FULL, cache=FeatureCache(home_folder() / "features"))
+    _, hearing = open_ears()
     features, answers, sources = list[Tensor](), list[list[float]](), list[str]()
     rows = list(read_lines(work / f"tracks.{split}.jsonl"))
     for row in tqdm(rows, desc=f"{split} features", mininterval=5):
@@ -197,21 +196,36 @@ def untrained(llama: LlamaParts, train: Examples, *, seed: int = 0) -> AudioAdap
     return adapter
 
 
-def write(folder: Path, adapter: AudioAdapter) -> None:
+@torch.no_grad()
+def carry_over(adapter: AudioAdapter, folder: Path) -> dict[str, StoredTensor]:
+    """Take from an earlier model how it names things and says yes or no; returns its LoRA, which reads them so.
+
+    Its words may be others: each is recognised by its embedding, from which training moves it little.
+    """
+    earlier = {name: stored.read().float() for name, stored in read_safetensors(folder / ADAPTER_FILE).items()}
+    assert adapter.tokens is not None, "asked for"
+    tokens, names = adapter.tokens, earlier["adapter.tokens.names"]
+    alike = nn.functional.cosine_similarity(tokens.names[:, None], names[None], dim=-1)
+    found = 0
+    for own in range(len(tokens.names)):
+        other = int(alike[own].argmax())
+        if alike[own, other] > _SAME and int(alike[:, other].argmax()) == own:
+            tokens.names[own] = names[other]
+            found += 1
+    tokens.present.copy_(earlier["adapter.tokens.present"])
+    tokens.absent.copy_(earlier["adapter.tokens.absent"])
+    print(f"{found} of {len(tokens.names)} words were known to {folder}")
+    return read_safetensors(folder / TUNING_FILE)
+
+
+def write(folder: Path, adapter: AudioAdapter, tuning: Mapping[str, StoredTensor]) -> None:
     """Write the adapter as a model folder."""
     sizes = adapter.config
     tensors = {f"adapter.{name}": value for name, value in adapter.state_dict().items()}
     tensors["conditioner.prefix"] = torch.zeros(0, sizes.hidden_size)
     tensors["conditioner.gate"] = torch.zeros(0, sizes.num_heads)
-    config = ModelConfig(
-        "mini-warm", TEMPLATE, sizes, {"kind": "musicnn"}, {"packaged": LLAMA}, {"adapter": "Apache-2.0"}
-    )
-    write_model_files(folder, config, adapter={n: in_memory(t) for n, t in tensors.items()}, tuning={})
-
-
-FEATURES = {"MSD hidden": slice(0, 200), "MTT hidden": slice(200, 400), "MSD tags": slice(400, 450),
-            "MTT tags": slice(450, 500)}  # fmt: skip
-"""Where the encoder's variants stand in its features."""
+    config = ModelConfig("mini-warm", TEMPLATE, sizes, ENCODER, {"packaged": LLAMA}, {"adapter": "Apache-2.0"})
+    write_model_files(folder, config, adapter={n: in_memory(t) for n, t in tensors.items()}, tuning=tuning)
 
 
 def without(examples: Examples, names: Sequence[str]) -> Examples:
@@ -222,18 +236,19 @@ def without(examples: Examples, names: Sequence[str]) -> Examples:
     return replace(examples, features=features)
 
 
-def warm_up(work: Path, out: Path, *, leave_out: Sequence[str] = ()) -> Mapping[str, float]:
+def warm_up(work: Path, out: Path, *, leave_out: Sequence[str] = (), after: Path | None = None) -> Mapping[str, float]:
     """Do it all; returns the validation scores by group of labels."""
     llama = read_llama(provide_llama(PACKAGED[LLAMA], home_folder(), report=print))
     words = words_of(work)
     train = without(read_examples(work, "train", words, with_changed=True), leave_out)
     held = without(read_examples(work, "val", words, with_changed=False), leave_out)
     adapter = untrained(llama, train)
+    tuning = {} if after is None else carry_over(adapter, after)
     teach(adapter, train)
     found = scores(adapter, held)
     print(f"{len(words)} labels, {len(train.sources)} examples; right in validation, %: {json.dumps(found)}")
     if not leave_out:
-        write(out, adapter)
+        write(out, adapter, tuning)
     return found
 
 
@@ -244,5 +259,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--leave-out", nargs="*", choices=list(FEATURES), default=(), help="features to silence; writes nothing"
     )
+    parser.add_argument("--after", type=Path, help="model folder whose LoRA goes on being trained, with this adapter")
     arguments = parser.parse_args()
-    warm_up(arguments.work, arguments.out or arguments.work / "warm", leave_out=arguments.leave_out)
+    out = arguments.out or arguments.work / "warm"
+    warm_up(arguments.work, out, leave_out=arguments.leave_out, after=arguments.after)

@@ -12,9 +12,10 @@ import pytest
 from benchmarks.mini.reading import named, refuses, says_voice, yes_or_no
 from benchmarks.mini.tables import UNSEEN
 from mu_llama.musicqa.dialogues.balance import Balance
+from mu_llama.musicqa.dialogues.describing import long
 from mu_llama.musicqa.dialogues.dialogue import compose, rows_of
 from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, Knowledge
-from mu_llama.musicqa.dialogues.wording import wording
+from mu_llama.musicqa.dialogues.wording import Say, wording
 from mu_llama.musicqa.writers.facts_in_words import pace_of
 from mu_llama.prompts import Turn
 from mu_llama.records import Track
@@ -96,6 +97,18 @@ def test_yes_and_no_follow_the_labels(name: str) -> None:
             checked += 1
     known = Knowledge(RICH)
     assert bool(checked) is (name in (*known.present, *known.missing))
+
+
+def test_descriptions_say_of_drums_what_labels_say() -> None:
+    without = tuple(name for name in RICH.tags["instrument"] if name != "drums")
+    drumless = replace(
+        RICH,
+        tags={**RICH.tags, "instrument": without},
+        absent={**RICH.absent, "instrument": ("others", "drums")},
+    )
+    for track, told in ((RICH, r"There are drums|drum kit plays"), (drumless, r"no drums|No drums")):
+        turns = [long(Knowledge(track), Say(random.Random(seed))) for seed in range(20)]
+        assert all(turn is not None and re.search(told, turn.answer or "") for turn in turns)
 
 
 def test_voices_follow_the_labels() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from mu_llama.musicqa.dialogues.character import as_kind
-from mu_llama.musicqa.dialogues.knowledge import Knowledge
+from mu_llama.musicqa.dialogues.knowledge import FAMILIES, Knowledge
 from mu_llama.musicqa.dialogues.wording import Say, is_plural
 from mu_llama.musicqa.english import a, capital, listed
 from mu_llama.prompts import Turn
 
 _NAMES_MORE = 0.3
 """How often a long description goes on to instruments that are heard less."""
+_DRUMS, _NO_DRUMS = ("There are drums.", "A drum kit plays."), ("There are no drums.", "No drums are heard.")
 
 
 def short(known: Knowledge, say: Say) -> Turn | None:
@@ -53,7 +54,7 @@ def _opening(known: Knowledge, say: Say) -> str | None:
         return f"{what}{tail}."
     if known.is_solo and known.has_voice:
         return rng.choice((f"{capital(_sung(known))} singing alone.", "Somebody sings alone, without instruments."))
-    things = listed([a(name) for name in names[: rng.randint(2, 3)]])
+    things = listed([a(name) for name in _players(known, say)[: rng.randint(2, 3)]])
     noun = rng.choice(("A piece of", "A track of", "Some"))
     if genre and as_kind(genre) != genre:
         opening = capital(a(genre))
@@ -73,6 +74,16 @@ def _opening(known: Knowledge, say: Say) -> str | None:
     return f"{opening} with {' and '.join(heard)}{feel}." if heard else f"{opening}{feel}."
 
 
+_LOOSE = {member: family for family in ("guitar", "bass", "brass", "organ") for member in FAMILIES[family]}
+
+
+def _players(known: Knowledge, say: Say) -> tuple[str, ...]:
+    """Instruments from the most heard; those of a band are often named by family, as a listener would in a mix."""
+    if known.one("ensemble") != "band" or say.rng.random() < 0.5:
+        return known.instruments
+    return tuple(dict.fromkeys(_LOOSE.get(name, name) for name in known.instruments))
+
+
 def _sung(known: Knowledge) -> str:
     return {"female": "a female voice", "choir": "a choir"}.get(known.one("voice") or "", "a voice")
 
@@ -88,8 +99,8 @@ def _details(known: Knowledge, say: Say) -> list[str]:
         sentences.append(f"I think I hear {listed([a(name) for name in known.guessed('instrument')[:3]])}.")
     if (lead := known.one("lead")) and not known.is_solo:
         sentences.append(rng.choice((f"The {lead} plays the melody.", f"The {lead} leads.")))
-    if known.has_drums is False and not known.is_solo:
-        sentences.append(rng.choice(("There are no drums.", "No drums are heard.")))
+    if known.has_drums is not None and not known.is_solo:
+        sentences.append(rng.choice(_DRUMS if known.has_drums else _NO_DRUMS))
     if known.has_voice is False:
         sentences.append(rng.choice(("It is instrumental.", "Nobody sings.", "There are no vocals.")))
     if moods := known.guessed("mood")[:3]:

@@ -1,0 +1,23 @@
+"""What `mini` hears with: which of MusiCNN's features the adapter reads."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from mu_llama.audio.windows import FULL
+from mu_llama.encoders import build_encoder
+from mu_llama.encoders.feature_cache import FeatureCache
+from mu_llama.encoders.musicnn import MusicnnEncoder
+from mu_llama.hearing import Hearing
+from mu_llama.runtime import home_folder
+
+ENCODER = {"kind": "musicnn", "parts": ["penultimate", "tag_logits", "pooled"]}
+FEATURES = {"MSD hidden": slice(0, 200), "MTT hidden": slice(200, 400), "MSD tags": slice(400, 450),
+            "MTT tags": slice(450, 500), "MSD pooled": slice(500, 2006), "MTT pooled": slice(2006, 3512)}  # fmt: skip
+"""Where the encoder's variants and parts stand in its features."""
+
+
+def open_ears() -> tuple[MusicnnEncoder, Hearing]:
+    """The encoder, and what hears clips with it through the feature cache."""
+    encoder = cast("MusicnnEncoder", build_encoder(ENCODER))
+    return encoder, Hearing(lambda: encoder, plan=FULL, cache=FeatureCache(home_folder() / "features"))
