@@ -13,11 +13,11 @@ import argparse
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from ears import ENCODER, FEATURES, open_ears
+from ears import ENCODER, open_ears
 from labels import GROUPS, labels_of
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -62,12 +62,14 @@ class Examples:
     """The kind of music of each track."""
     words: Sequence[str]
     """The labels."""
+    ids: Sequence[str] = ()
+    """The clip of each track."""
 
 
 def read_examples(work: Path, split: str, words: Sequence[str], *, with_changed: bool) -> Examples:
     """Read tracks and their features, those of changed versions too."""
     _, hearing = open_ears()
-    features, answers, sources = list[Tensor](), list[list[float]](), list[str]()
+    features, answers, sources, ids = list[Tensor](), list[list[float]](), list[str](), list[str]()
     rows = list(read_lines(work / f"tracks.{split}.jsonl"))
     for row in tqdm(rows, desc=f"{split} features", mininterval=5):
         track = Track.from_dict(row)
@@ -79,7 +81,8 @@ def read_examples(work: Path, split: str, words: Sequence[str], *, with_changed:
             features.append(hearing.hear(version.audio).values)
             answers.append(own)
             sources.append(track.source)
-    return Examples(torch.stack(features), torch.tensor(answers), sources, words)
+            ids.append(track.id)
+    return Examples(torch.stack(features), torch.tensor(answers), sources, words, ids)
 
 
 def words_of(work: Path) -> list[str]:
@@ -228,38 +231,24 @@ def write(folder: Path, adapter: AudioAdapter, tuning: Mapping[str, StoredTensor
     write_model_files(folder, config, adapter={n: in_memory(t) for n, t in tensors.items()}, tuning=tuning)
 
 
-def without(examples: Examples, names: Sequence[str]) -> Examples:
-    """The same with parts of the features silenced, to see what they are worth."""
-    features = examples.features.clone()
-    for name in names:
-        features[..., FEATURES[name]] = 0
-    return replace(examples, features=features)
-
-
-def warm_up(work: Path, out: Path, *, leave_out: Sequence[str] = (), after: Path | None = None) -> Mapping[str, float]:
-    """Do it all; returns the validation scores by group of labels."""
+def warm_up(work: Path, out: Path, *, after: Path | None = None) -> None:
+    """Do it all, and print the validation scores by group of labels."""
     llama = read_llama(provide_llama(PACKAGED[LLAMA], home_folder(), report=print))
     words = words_of(work)
-    train = without(read_examples(work, "train", words, with_changed=True), leave_out)
-    held = without(read_examples(work, "val", words, with_changed=False), leave_out)
+    train = read_examples(work, "train", words, with_changed=True)
+    held = read_examples(work, "val", words, with_changed=False)
     adapter = untrained(llama, train)
     tuning = {} if after is None else carry_over(adapter, after)
     teach(adapter, train)
     found = scores(adapter, held)
     print(f"{len(words)} labels, {len(train.sources)} examples; right in validation, %: {json.dumps(found)}")
-    if not leave_out:
-        write(out, adapter, tuning)
-    return found
+    write(out, adapter, tuning)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("work/mini"))
     parser.add_argument("--out", type=Path, help="default: WORK/warm")
-    parser.add_argument(
-        "--leave-out", nargs="*", choices=list(FEATURES), default=(), help="features to silence; writes nothing"
-    )
     parser.add_argument("--after", type=Path, help="model folder whose LoRA goes on being trained, with this adapter")
     arguments = parser.parse_args()
-    out = arguments.out or arguments.work / "warm"
-    warm_up(arguments.work, out, leave_out=arguments.leave_out, after=arguments.after)
+    warm_up(arguments.work, arguments.out or arguments.work / "warm", after=arguments.after)
