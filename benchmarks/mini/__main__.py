@@ -191,13 +191,18 @@ def score_descriptions(listener: Listener, tracks: Sequence[HeardTrack], known: 
     }
 
 
+def read_features(data: Path) -> torch.Tensor:
+    """Features (N, L, D) of the held-out clips, which recipes/mini/test_set.py wrote in a byte a number."""
+    stored = load_file(data / "mini_test.safetensors")
+    return stored["codes"].float() * stored["scale"] + stored["lowest"]
+
+
 def run(model: str, *, data: Path = DATA, quick: bool = False, only: Sequence[str] = ()) -> dict[str, Any]:
     """Ask everything and score it; `quick` asks a third of the questions, `only` names tasks."""
     rows = list(read_lines(data / "mini_test.jsonl"))
-    features = load_file(data / "mini_test.safetensors")["features"].float()
     listener = mu_llama.load(model, use_cache=False)
     width = listener.opened.parts.adapter_config.encoder_width
-    features = features[..., :width]  # earlier versions hear the first parts alone
+    features = read_features(data)[..., :width]  # earlier versions hear the first parts alone
 
     def recalled(values: torch.Tensor, name: str) -> HeardTrack:
         return listener.recall(TrackFeatures(values, heard=((0.0, 12.0),), duration_s=12.0), name=name)

@@ -46,8 +46,15 @@ def _with_tops(track: Track, tags: Mapping[str, float]) -> Track:
     return replace(track, guesses={**track.guesses, **tops}, facts=facts, audio=None, licence=None)
 
 
+def in_bytes(features: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Features (N, L, D) in a byte a number: `codes * scale + lowest` gives them back to 0.3 % of their deviation."""
+    lowest, highest = features.amin(0), features.amax(0)
+    scale = ((highest - lowest) / 255).clamp_min(1e-8)
+    return {"codes": ((features - lowest) / scale).round().byte(), "scale": scale, "lowest": lowest}
+
+
 def write_test_set(work: Path, out: Path, *, split: str = "test") -> None:
-    """Write mini_test.safetensors (N, L, D in fp16) and mini_test.jsonl, a track a row with `measured` beside it."""
+    """Write mini_test.safetensors (see `in_bytes`) and mini_test.jsonl, a track a row with `measured` beside it."""
     encoder, hearing = open_ears()
     features, rows = list[torch.Tensor](), list[dict[str, Any]]()
     for number, track in enumerate(read_tracks(work)[split]):
@@ -59,7 +66,7 @@ def write_test_set(work: Path, out: Path, *, split: str = "test") -> None:
         features.append(values)
         rows.append({**_with_tops(track, tags).to_dict(), "measured": measured})
     out.mkdir(parents=True, exist_ok=True)
-    save_file({"features": torch.stack(features).half()}, out / "mini_test.safetensors")
+    save_file(in_bytes(torch.stack(features)), out / "mini_test.safetensors")
     write_whole(out / "mini_test.jsonl", map(to_line, rows))
     print(f"{len(rows)} clips in {out}")
 
