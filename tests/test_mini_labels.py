@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from mu_llama.model.adapter import AudioAdapter
+from mu_llama.model.config import AdapterConfig
 from mu_llama.records import Track
 
 sys.path.append(str(Path(__file__).parents[1] / "recipes" / "mini"))
 
 from labels import GROUPS, labels_of
-from warm_up import Examples, weights_of
+from warm_up import Examples, carry_over, weights_of
 
 WHOLE = {"instrument": ("others",)}
 
@@ -68,3 +72,39 @@ def test_music_and_noise_are_evened_over_all() -> None:
 def test_no_word_stands_for_two_things() -> None:
     words = [word for name, group in GROUPS.items() if name != "ensemble" for word in group]
     assert len(words) == len(set(words))
+
+
+def _adapter(words: Sequence[str]) -> AudioAdapter:
+    """An adapter of one number with a token a word; like words have like names."""
+    adapter = AudioAdapter(
+        AdapterConfig(
+            num_encoder_layers=1, encoder_width=1, hidden_size=8, num_conditioned_layers=0, num_heads=1,
+            num_audio_tokens=len(words), bridge_width=4, num_blocks=1,
+        )
+    )  # fmt: skip
+    assert adapter.tokens is not None
+    with torch.no_grad():
+        for place, word in enumerate(words):
+            adapter.tokens.names[place] = torch.randn(8, generator=torch.Generator().manual_seed(ord(word)))
+    return adapter
+
+
+def test_an_earlier_model_lends_its_names_of_the_same_words(tmp_path: Path) -> None:
+    earlier, now = _adapter("abc"), _adapter("cad")
+    assert earlier.tokens is not None
+    assert now.tokens is not None
+    with torch.no_grad():
+        earlier.tokens.names.mul_(1.5)
+        earlier.tokens.present.fill_(3.0)
+    own = now.tokens.names.detach().clone()
+    save_file(
+        {f"adapter.{name}": value.contiguous() for name, value in earlier.state_dict().items()},
+        tmp_path / "adapter.safetensors",
+    )
+    save_file({"a.lora_A": torch.ones(1)}, tmp_path / "lora.safetensors")
+    tuning = carry_over(now, tmp_path)
+    assert set(tuning) == {"a.lora_A"}
+    assert torch.equal(now.tokens.names[0], earlier.tokens.names[2])
+    assert torch.equal(now.tokens.names[1], earlier.tokens.names[0])
+    assert torch.equal(now.tokens.names[2], own[2])
+    assert torch.equal(now.tokens.present, earlier.tokens.present)
