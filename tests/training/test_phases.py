@@ -7,7 +7,16 @@ import dataclasses
 import pytest
 
 from mu_llama.errors import ConfigError
-from mu_llama.training.phases import FINETUNE, JOINT, PHASES, PRETRAIN, phase_by_name, plain_name, select_trainable
+from mu_llama.training.phases import (
+    FINETUNE,
+    JOINT,
+    LORA,
+    PHASES,
+    PRETRAIN,
+    phase_by_name,
+    plain_name,
+    select_trainable,
+)
 from mu_llama.training.trainable import build_trainable
 from tests.training.tiny import LAYERS, tiny_parts
 
@@ -31,6 +40,12 @@ def test_finetune_trains_norms_biases_and_lora_of_the_llama() -> None:
     assert {end: sum(name.endswith(end) for name in names) for end in kinds} == kinds
     assert len(names) == sum(kinds.values())
     assert not any(".k_proj.bias" in name or ".v_proj.bias" in name for name in names)
+
+
+def test_lora_leaves_the_adapter_alone() -> None:
+    names = {plain_name(name) for name in select_trainable(build_trainable(tiny_parts(), phase=LORA), LORA)}
+    assert len(names) == 14 * LAYERS
+    assert all(".lora_A." in name or ".lora_B." in name for name in names)
 
 
 def test_joint_trains_adapter_and_lora() -> None:

@@ -100,7 +100,7 @@ def trained(out: Path, name: str = "model") -> dict[str, torch.Tensor]:
     return load_file(out / name / "adapter.safetensors") | load_file(out / name / "lora.safetensors")
 
 
-@pytest.mark.parametrize("phase", ["pretrain", "finetune", "joint"])
+@pytest.mark.parametrize("phase", ["pretrain", "finetune", "joint", "lora"])
 def test_a_run_leaves_a_model_that_opens(phase: str, data: Path, home: Path, tmp_path: Path) -> None:
     result = run(data, tmp_path / "run", home, phase=phase)
     assert result.updates == 8

@@ -11,7 +11,7 @@ from mu_llama.training.config_rules import RULES
 from mu_llama.training.config_sources import DataConfig, ModelSource
 from mu_llama.training.config_values import Count, NotNegative, Range, Rate, RecordReader, to_plain
 
-Phase = Literal["pretrain", "finetune", "joint"]
+Phase = Literal["pretrain", "finetune", "joint", "lora"]
 Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "aim"]
 
 
@@ -128,7 +128,7 @@ class TrainConfig:
     name: Annotated[str, Range(1)]
     """What the run and its model are called."""
     phase: Phase
-    """What is trained: the adapter, what tunes the LLaMA, or (joint) adapter and LoRA."""
+    """What is trained: the adapter, what tunes the LLaMA, (joint) adapter and LoRA, or (lora) LoRA alone."""
     model: ModelSource
     """Where weights come from."""
     data: DataConfig

@@ -53,11 +53,14 @@ def _one_rate(rate: float | None, base: float | None) -> str | None:
     return None
 
 
+_KEEP_ADAPTER = ("finetune", "lora")
+
+
 @RULES.rule("optimiser.adapter_lr", "phase", "optimiser.lr", "optimiser.base_lr")
 def _adapter_rate(own: float | None, phase: str, rate: float | None, base: float | None) -> str | None:
-    if own is not None and phase == "finetune":
-        return f"is {own:g}, but phase finetune trains no adapter; leave it out"
-    if own is None and rate is None and base is None and phase != "finetune":
+    if own is not None and phase in _KEEP_ADAPTER:
+        return f"is {own:g}, but phase {phase} trains no adapter; leave it out"
+    if own is None and rate is None and base is None and phase not in _KEEP_ADAPTER:
         return f"is missing, and so are optimiser.lr and optimiser.base_lr; phase {phase} needs one of them"
     return None
 
@@ -96,8 +99,8 @@ def _parts_of_fresh(fresh: FreshAdapter | None, llama: str | None, encoder: Mapp
 
 @RULES.rule("model.fresh", "phase")
 def _fresh_is_trained(fresh: FreshAdapter | None, phase: str) -> str | None:
-    if fresh is not None and phase == "finetune":
-        return "would stay untrained in phase finetune; give model.base, or take phase joint"
+    if fresh is not None and phase in _KEEP_ADAPTER:
+        return f"would stay untrained in phase {phase}; give model.base, or take phase joint"
     return None
 
 

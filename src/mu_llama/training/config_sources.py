@@ -44,7 +44,7 @@ class ModelSource:
     encoder: Mapping[str, Any] | None = None
     """What `encoders.build_encoder` takes, e.g. `{kind: musicnn}`; beside `base`, only for a published checkpoint."""
     lora_rank: Count = 16
-    """Rank of the LoRA (scale 1) that finetune and joint make where `base` has none."""
+    """Rank of the LoRA (scale 1) that finetune, joint and lora make where `base` has none."""
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,11 @@ FINETUNE = Phase(
     adds_biases=True,
 )
 JOINT = Phase("joint", (*_ADAPTER, *_LORA), adds_lora=True)
+LORA = Phase("lora", _LORA, adds_lora=True)
 
-PHASES = {phase.name: phase for phase in (PRETRAIN, FINETUNE, JOINT)}
-"""The published recipe is `pretrain` and then `finetune`; `joint` trains adapter and LoRA together."""
+PHASES = {phase.name: phase for phase in (PRETRAIN, FINETUNE, JOINT, LORA)}
+"""The published recipe is `pretrain` and then `finetune`; `joint` trains adapter and LoRA together, and `lora`
+leaves an adapter alone that hears well enough already."""
 
 
 def phase_by_name(name: str) -> Phase:
