@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import mu_llama
 from benchmarks.measure import CLIP, alternate, medians, write_result
@@ -36,7 +37,7 @@ def timed(model: str) -> dict[str, Callable[[], float]]:
     def each() -> float:
         start, seconds = time.perf_counter(), first()
         answer = listener.ask(track, QUESTION, options=OPTIONS)
-        return (time.perf_counter() - start - 2 * seconds) / answer.num_tokens
+        return (time.perf_counter() - start - 2 * seconds) / max(1, answer.num_tokens - 1)
 
     return {"opening_to_first_token": opening, "first_token": first, "each_token": each}
 
@@ -53,7 +54,8 @@ def main() -> None:
         values = medians(alternate(RUNS, model=mine[name], against=other[name]))
         found[name] = {**{who: round(value, 4) for who, value in values.items()},
                        "ratio": round(values["model"] / values["against"], 3)}  # fmt: skip
-    write_result("first_token", {"what": "median seconds of a 30 s clip, its features in the cache", **found})
+    names = {"model": Path(arguments.model).name, "against": Path(arguments.against).name}
+    write_result("first_token", {"what": "median seconds of a 30 s clip, its features in the cache", **names, **found})
 
 
 if __name__ == "__main__":
