@@ -16,8 +16,10 @@ from mu_llama.records import Track
 
 sys.path.append(str(Path(__file__).parents[1] / "recipes" / "mini"))
 
+from certainty import clear_words, fitting_temperature, soften
+from examples import Examples, read_labels, weights_of
 from labels import GROUPS, labels_of
-from warm_up import Examples, carry_over, weights_of
+from warm_up import carry_over
 
 WHOLE = {"instrument": ("others",)}
 
@@ -108,3 +110,54 @@ def test_an_earlier_model_lends_its_names_of_the_same_words(tmp_path: Path) -> N
     assert torch.equal(now.tokens.names[1], earlier.tokens.names[0])
     assert torch.equal(now.tokens.names[2], own[2])
     assert torch.equal(now.tokens.present, earlier.tokens.present)
+
+
+def _ears(words: Sequence[str]) -> AudioAdapter:
+    sizes = AdapterConfig(
+        num_encoder_layers=1, encoder_width=4, hidden_size=8, num_conditioned_layers=0, num_heads=2,
+        num_audio_tokens=len(words), bridge_width=8, num_blocks=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return AudioAdapter(sizes)
+
+
+def _examples(adapter: AudioAdapter, *, flipped: float) -> Examples:
+    """Answers as the adapter reads them, but for a share that is the other way round."""
+    features = torch.randn(600, 1, 4)
+    answers = (read_labels(adapter, features) > 0).float()
+    answers = torch.where(torch.rand_like(answers) < flipped, 1 - answers, answers)
+    return Examples(features, answers, ["a"] * 600, ["drums", "piano"])
+
+
+def test_an_adapter_that_is_often_wrong_gets_a_higher_temperature() -> None:
+    adapter = _ears(("drums", "piano"))
+    assert adapter.tokens is not None
+    with torch.no_grad():
+        adapter.tokens.reading.weight.mul_(20)
+    sure, unsure = (fitting_temperature(adapter, _examples(adapter, flipped=share)) for share in (0.0, 0.3))
+    assert sure < unsure
+
+
+def test_softening_keeps_what_is_read_and_makes_it_less_sure() -> None:
+    adapter = _ears(("drums", "piano"))
+    assert adapter.tokens is not None
+    with torch.no_grad():
+        adapter.tokens.reading.weight.mul_(20)
+        adapter.tokens.present.fill_(1.0)
+        adapter.tokens.absent.fill_(-1.0)
+    examples = _examples(adapter, flipped=0.0)
+    before, tokens = read_labels(adapter, examples.features).clone(), adapter.tokens(adapter(examples.features)).clone()
+    soften(adapter, 3.0, examples)
+    after = read_labels(adapter, examples.features)
+    assert torch.allclose(after, before / 3.0, atol=1e-5)
+    assert torch.equal(after > 0, before > 0)
+    middling = before.abs().median()
+    usual = (before.abs() - middling).abs() < 0.1 * middling
+    moved = (adapter.tokens(adapter(examples.features)) - tokens).abs()
+    assert float(moved[usual].detach().max()) < 0.1, "usual tokens stay"
+
+
+def test_what_is_doubted_is_not_clear() -> None:
+    labels = {"piano": True, "harp": True, "drums": False, "singing": False, "flute": False}
+    heard = {"piano": 0.9, "harp": 0.6, "drums": 0.1, "singing": 0.4, "flute": 0.0}
+    assert clear_words(labels, heard) == ["piano", "no drums"]

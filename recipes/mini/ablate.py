@@ -8,17 +8,18 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from certainty import fonts_of, kept
 from ears import FEATURES
-from plans import AGAIN
-from warm_up import LLAMA, Examples, read_examples, scores, teach, untrained, words_of
+from examples import Examples, read_examples, words_of
+from plans import is_again
+from warm_up import LLAMA, scores, teach, untrained
 
 from mu_llama.checkpoints.llama_source import read_llama
 from mu_llama.checkpoints.parts import LlamaParts
 from mu_llama.checkpoints.provision import PACKAGED, provide_llama
-from mu_llama.records import read_lines
 from mu_llama.runtime import home_folder
 
 OUT = Path(__file__).parents[2] / "benchmarks" / "results" / "mini_labels.json"
@@ -57,7 +58,7 @@ VARIANTS: Mapping[str, Variant] = {
     "without tag logits": Variant(_TAGS),
     "without the last hidden layer": Variant(_HIDDEN),
     "pooled alone": Variant((*_HIDDEN, *_TAGS)),
-    "each training clip in one soundfont": Variant((), lambda name, _: not name.endswith(AGAIN)),
+    "each training clip in one soundfont": Variant((), lambda name, _: not is_again(name)),
     "FluidR3_GM unheard": Variant((), _not("FluidR3_GM"), _only("FluidR3_GM")),
     "FluidR3_GM unheard, without pooled": Variant(_POOLED, _not("FluidR3_GM"), _only("FluidR3_GM")),
     "FluidR3_GM and Sonivox unheard": Variant(
@@ -68,22 +69,17 @@ VARIANTS: Mapping[str, Variant] = {
 
 def left(examples: Examples, fonts: Mapping[str, str | None], keeps: Keeps, silenced: Sequence[str]) -> Examples:
     """The examples that count, parts of their features silenced."""
-    rows = [row for row, name in enumerate(examples.ids) if keeps(name, fonts[name])]
-    features = examples.features[rows]
+    own = kept(examples, [row for row, name in enumerate(examples.ids) if keeps(name, fonts[name])])
     for name in silenced:
-        features[..., FEATURES[name]] = 0
-    return replace(
-        examples, features=features, answers=examples.answers[rows],
-        sources=[examples.sources[row] for row in rows], ids=[examples.ids[row] for row in rows],
-    )  # fmt: skip
+        own.features[..., FEATURES[name]] = 0
+    return own
 
 
 def ablate(work: Path, out: Path, names: Sequence[str]) -> None:
     """Teach an adapter for each variant and write how well it reads the labels."""
     llama: LlamaParts = read_llama(provide_llama(PACKAGED[LLAMA], home_folder(), report=print))
     words = words_of(work)
-    clips = [clip for path in sorted((work / "clips").glob("?.jsonl")) for clip in read_lines(path)]
-    fonts = {clip["id"]: clip["soundfont"] for clip in clips}
+    fonts = fonts_of(work)
     train, held = (read_examples(work, split, words, with_changed=split == "train") for split in ("train", "val"))
     found = {}
     for name in names:

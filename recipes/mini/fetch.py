@@ -15,6 +15,7 @@ PACKAGES: tuple[str, ...] = (
     "mma",
     "timgm6mb-soundfont",
     "fluid-soundfont-gm",
+    "freepats",
     "musescore-general-soundfont-small",
     "wesnoth-1.16-music",
     "warzone2100-music",
@@ -33,7 +34,7 @@ PACKAGES: tuple[str, ...] = (
     "codec2-examples",
 )
 # Unpacked together with every library they need that this machine lacks.
-_WITH_LIBRARIES: tuple[str, ...] = ("fluidsynth", "espeak-ng")
+_WITH_LIBRARIES: tuple[str, ...] = ("fluidsynth", "espeak-ng", "timidity")
 # Kept for outside checks of the finished model: removed before anyone can look.
 _RESERVED: tuple[str, ...] = ("mma/usr/share/mma/lib/yamaha", "freedoom/usr/share/games/doom/freedoom2.wad")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import soxr
@@ -16,6 +17,20 @@ from plans import CLIP_S, RATE_HZ
 _SYNTH_HZ = 44_100  # the fonts' own rate
 _LEAD_IN_S = 1.0  # played and thrown away, so that notes already held sound as they should
 _FAILED = -1
+# Generators of the SoundFont 2.04 standard, section 8.1.2, with what is added to the font's own value, and its unit.
+_SHADES: dict[int, tuple[float, float]] = {
+    6: (0.0, 15.0),  # vibrato to pitch, cents
+    8: (-3000.0, 0.0),  # cut-off of the low-pass filter, cents
+    9: (0.0, 60.0),  # its resonance, 0.1 dB
+    15: (0.0, 300.0),  # chorus, 0.1 %
+    16: (0.0, 400.0),  # reverberation, 0.1 %
+    34: (0.0, 3000.0),  # attack, timecents
+    36: (-1800.0, 1200.0),  # decay, timecents
+    38: (-1200.0, 1800.0),  # release, timecents
+    52: (-8.0, 8.0),  # tuning, cents
+}
+_NUM_CHANNELS = 16
+_SHADED_SHARE = 0.6
 
 
 def _load_library(package: Path) -> ctypes.CDLL:
@@ -54,8 +69,16 @@ class Player:
         if self._font_id == _FAILED:
             raise FileNotFoundError(f"soundfont {font} can't be loaded; run fetch.py")
 
-    def play(self, notes: list[Note], start_s: float, length_s: float = CLIP_S) -> np.ndarray:
+    def play(
+        self, notes: list[Note], start_s: float, length_s: float = CLIP_S, *, shading: Random | None = None
+    ) -> np.ndarray:
         """Play `length_s` seconds from `start_s`.
+
+        Args:
+            notes: what is played.
+            start_s: from where.
+            length_s: how long.
+            shading: shades each channel's sound another way (filter, envelope, effects); None plays the font as it is.
 
         Returns:
             float32 of shape (S,), 16 kHz, not yet scaled.
@@ -66,6 +89,8 @@ class Player:
             events += [(max(n.start_s - begin_s, 0.0), 1, n), (max(n.end_s - begin_s, 0.0), 0, n)]
         events.sort(key=lambda e: (e[0], e[1]))
         self._library.fluid_synth_system_reset(self._synth)
+        if shading is not None:
+            self._shade(shading)
         length = round((length_s + _LEAD_IN_S) * _SYNTH_HZ)
         sound, at, program = np.zeros((length, 2), np.float32), 0, [-1] * 16
         for when_s, is_on, n in events:
@@ -81,6 +106,12 @@ class Player:
         self._run_to(sound, at, length)
         mono = sound[round(_LEAD_IN_S * _SYNTH_HZ) :].mean(axis=1)
         return np.asarray(soxr.resample(mono, _SYNTH_HZ, RATE_HZ), np.float32)
+
+    def _shade(self, rng: Random) -> None:
+        for channel in range(_NUM_CHANNELS):
+            for generator, (least, most) in _SHADES.items():
+                value = ctypes.c_float(rng.uniform(least, most) if rng.random() < _SHADED_SHARE else 0.0)
+                self._library.fluid_synth_set_gen(self._synth, channel, generator, value)
 
     def _run_to(self, sound: np.ndarray, at: int, to: int) -> int:
         """Fill `sound` (frames, 2) from frame `at` to frame `to`; give where it now stands."""

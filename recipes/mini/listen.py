@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 import torch
 from ears import open_ears
-from plans import AGAIN
+from plans import is_again
 
 from mu_llama.audio.augment import chain
 from mu_llama.audio.read import read_audio
@@ -62,7 +62,7 @@ def changed_path(work: Path, clip: dict[str, object]) -> Path:
 
 def is_changed(clip: dict[str, object]) -> bool:
     """Whether a clip has a changed version: half of those to train on have, played for the first time."""
-    if str(clip["id"]).endswith(AGAIN):
+    if is_again(str(clip["id"])):
         return False
     return clip["split"] == "train" and random.Random(f"is changed {clip['id']}").random() < CHANGED_SHARE
 

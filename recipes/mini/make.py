@@ -86,8 +86,8 @@ def listen(settings: Settings) -> None:
     _together(*((*command, "--part", str(part)) for part in range(NUM_PROCESSES)))
 
 
-def questions(settings: Settings) -> None:
-    """Write conversations."""
+def tracks(settings: Settings) -> None:
+    """Write what is known of every clip."""
     _run(sys.executable, HERE / "tracks.py", "--work", settings.work)
 
 
@@ -95,6 +95,11 @@ def warm(settings: Settings) -> None:
     """Teach the adapter the labels."""
     if not (settings.work / "warm" / "config.json").exists():
         _run(sys.executable, HERE / "warm_up.py", "--work", settings.work)
+
+
+def questions(settings: Settings) -> None:
+    """Write conversations."""
+    _run(sys.executable, HERE / "rows.py", "--work", settings.work)
 
 
 def train(settings: Settings) -> None:
@@ -142,8 +147,8 @@ def card(settings: Settings) -> None:
 
 
 STEPS: dict[str, Callable[[Settings], None]] = {
-    "environment": environment, "clips": clips, "feel": feel, "listen": listen, "questions": questions,
-    "warm": warm, "train": train, "score": score, "card": card,
+    "environment": environment, "clips": clips, "feel": feel, "listen": listen, "tracks": tracks, "warm": warm,
+    "questions": questions, "train": train, "score": score, "card": card,
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ _FAINT_SHARE = 0.03  # below this share of sound an instrument may not be heard:
 _VOICES = frozenset({52, 53, 54, 85, 91})  # choirs, voice lead, choir pad
 _DRUM_HIT_S = 0.15  # a drum hit has no length of its own; this is the length it counts for
 _MOST_DB, _MUTED_SHARE = 6.0, 0.25
+_REVOICED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,14 @@ def remixed(notes: list[Note], rng: random.Random) -> list[Note]:
         for n in notes
         if (n.channel, n.program) != muted
     ]
+
+
+def revoiced(notes: list[Note], rng: random.Random) -> list[Note]:
+    """Give some parts another General MIDI program that goes by the same plain name; labels stay."""
+    parts = sorted({(n.channel, n.program) for n in notes if n.channel != DRUM_CHANNEL and n.program in PLAIN_NAMES})
+    alike = {part: [p for p, name in PLAIN_NAMES.items() if name == PLAIN_NAMES[part[1]]] for part in parts}
+    programs = {part: rng.choice(alike[part]) for part in parts if rng.random() < _REVOICED_SHARE}
+    return [replace(n, program=programs.get((n.channel, n.program), n.program)) for n in notes]
 
 
 def inside(notes: list[Note], start_s: float, length_s: float = CLIP_S) -> list[Note]:

@@ -24,12 +24,17 @@ LABEL_KEYS: tuple[str, ...] = (
 )  # fmt: skip
 """Every clip has all of these; null where it is not known."""
 TRAIN_FONTS: tuple[str, ...] = ("TimGM6mb", "FluidR3_GM", "Sonivox")
+PATCHES = "FreePats"
+"""Plays them the third time, where it has the instruments; see `timidity.py`."""
 TEST_FONT = "MuseScore_General_Lite"
 _AGAIN = ("A", "B", "C", "D")
-"""Groups whose training clips are played twice, in two soundfonts."""
-AGAIN = "-again"
-"""What the second one's id ends with."""
-FONT_LICENCES: dict[str, str] = {"TimGM6mb": "GPL-2", "FluidR3_GM": "MIT", "Sonivox": "Apache-2.0", TEST_FONT: "MIT"}
+"""Groups whose training clips are played three times."""
+AGAIN, PATCHED = "-again", "-patches"
+"""What the id ends with of the clip in another soundfont, its sounds shaded, and of the one that FreePats plays."""
+FONT_LICENCES: dict[str, str] = {
+    "TimGM6mb": "GPL-2", "FluidR3_GM": "MIT", "Sonivox": "Apache-2.0",
+    PATCHES: "GPL-2+ with exception for compositions", TEST_FONT: "MIT",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,16 +111,22 @@ def write_plans(work_dir: Path, group: str, plans: list[Plan]) -> None:
         raise ValueError(f"group {group}: two plans share an id; ids must be unique")
     splits = {split for split, _ in made_of({"train": 0, "val": 0, "test": 0})}
     plans = [plan for plan in plans if plan.split in splits]
-    plans += [_again(plan) for plan in plans if plan.split == "train" and plan.group in _AGAIN]
+    plans += [again for plan in plans if plan.split == "train" and plan.group in _AGAIN for again in _again(plan)]
     write_jsonl(work_dir / "plans" / f"{group}.jsonl", (asdict(plan) for plan in plans))
     print(f"{group}: {len(plans)} plans -> {work_dir / 'plans' / (group + '.jsonl')}")
 
 
-def _again(plan: Plan) -> Plan:
-    """The same notes in another soundfont, so that what an instrument sounds like isn't what one font makes of it."""
+def _again(plan: Plan) -> Iterator[Plan]:
+    """The same notes by others, so that what an instrument sounds like isn't what one font makes of it."""
     assert plan.soundfont is not None
     other = TRAIN_FONTS[(TRAIN_FONTS.index(plan.soundfont) + 1) % len(TRAIN_FONTS)]
-    return replace(plan, id=plan.id + AGAIN, soundfont=other)
+    yield replace(plan, id=plan.id + AGAIN, soundfont=other)
+    yield replace(plan, id=plan.id + PATCHED, soundfont=PATCHES)
+
+
+def is_again(clip_id: str) -> bool:
+    """Whether a clip is another's notes, played again."""
+    return clip_id.endswith((AGAIN, PATCHED))
 
 
 def read_plans(work_dir: Path, group: str) -> list[Plan]:

@@ -5,32 +5,38 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import soundfile
 import soxr
 from fluidsynth import Player
-from notes import choose_start, facts, read_midi, remixed
+from notes import choose_start, facts, read_midi, remixed, revoiced
 from plans import (
     CLIP_S,
     FONT_LICENCES,
+    PATCHES,
     RATE_HZ,
     Labels,
     Plan,
     complete,
     default_work_dir,
+    is_again,
     read_jsonl,
     read_plans,
     seeded,
     write_jsonl,
 )
+from timidity import PatchPlayer
 
 _SILENT_RMS = 10 ** (-50 / 20)
 _PEAK = 0.89
 _FLUSH_EVERY = 50
+_TOGETHER = 16
 _REMIXED = ("A", "D")
 """Groups of bands, half of whose training clips are mixed anew; labels follow the mix."""
 _FONT_FILES = {
@@ -57,9 +63,11 @@ class Renderer:
     def __init__(self, work_dir: Path) -> None:
         self._work_dir = work_dir
         self._players: dict[str, Player] = {}
+        self._patches = PatchPlayer(work_dir / "packages")
+        self._playing = Lock()
 
     def render(self, plan: Plan) -> dict[str, Any] | None:
-        """Make one clip; None when the excerpt is (nearly) silent or no excerpt sounds long enough."""
+        """Make one clip; None when it is (nearly) silent, no excerpt sounds long enough or an instrument is missing."""
         source = self._work_dir / plan.source
         labels: Labels = {}
         if plan.soundfont is None:
@@ -70,11 +78,20 @@ class Renderer:
             mixing = seeded("mix", plan.id)
             if plan.split == "train" and plan.group in _REMIXED and mixing.random() < 0.5:
                 notes = remixed(notes, mixing)
+            shading = seeded("shading", plan.id) if is_again(plan.id) else None
+            if shading is not None:
+                notes = revoiced(notes, shading)
+            if plan.soundfont == PATCHES:
+                notes = self._patches.playable(notes)
             start_s = choose_start(notes, seeded("excerpt", plan.id)) if plan.start_s is None else plan.start_s
             if start_s is None:
                 return None
             labels = facts(notes, start_s)
-            sound = self.player(plan.soundfont).play(notes, start_s)
+            if plan.soundfont == PATCHES:
+                sound = self._patches.play(notes, start_s)
+            else:
+                with self._playing:
+                    sound = self.player(plan.soundfont).play(notes, start_s, shading=shading)
         sound = np.pad(sound, (0, max(0, round(CLIP_S * RATE_HZ) - len(sound))))[: round(CLIP_S * RATE_HZ)]
         if not np.isfinite(sound).all() or np.sqrt(np.mean(sound**2)) < _SILENT_RMS:
             return None
@@ -131,15 +148,14 @@ def render_group(work_dir: Path, group: str) -> list[dict[str, Any]]:
     todo = [plan for plan in plans if plan.id not in done]
     todo.sort(key=lambda plan: (plan.soundfont or "", plan.id))
     began, skipped = time.monotonic(), 0
-    renderer = Renderer(work_dir)
+    renderer, pool = Renderer(work_dir), ThreadPoolExecutor(_TOGETHER)  # TiMidity++ sleeps a second after each song
     for first, last in pairwise([*range(0, len(todo), _FLUSH_EVERY), len(todo)]):
-        for plan in todo[first:last]:
-            record = renderer.render(plan)
-            skipped += record is None
-            records += [] if record is None else [record]
+        made = list(pool.map(renderer.render, todo[first:last]))
+        skipped += made.count(None)
+        records += [record for record in made if record is not None]
         write_jsonl(out, records)
         took_s = time.monotonic() - began
-        print(f"{group}: {last}/{len(todo)} rendered, {skipped} silent, {took_s:.0f} s", flush=True)
+        print(f"{group}: {last}/{len(todo)} rendered, {skipped} without sound, {took_s:.0f} s", flush=True)
     if not todo:
         write_jsonl(out, records)
     return records

@@ -1,4 +1,4 @@
-"""Group B: chorales, madrigals, quartets and a rag, as written and scored for other players.
+"""Group B: chorales, madrigals and quartets as written and scored for other players, and rags.
 
 Beethoven's quartets and Joplin's rag are in the test split alone.
 """
@@ -27,6 +27,7 @@ from plans import (
     split_of,
     write_plans,
 )
+from ragtime import rag_plans
 
 AMOUNTS: dict[Split, int] = {"train": 720, "val": 48, "test": 150}
 _LICENCE = "work public domain; encoding by permission of the encoders (music21 corpus)"
@@ -168,7 +169,7 @@ def make_plans(work_dir: Path) -> None:
                 plans.append(plan)
                 made += 1
         print(f"B: {split} made", flush=True)
-    write_plans(work_dir, "B", plans)
+    write_plans(work_dir, "B", plans + rag_plans(work_dir))
 
 
 def _make(work_dir: Path, movement: tuple[Path, str, str], scoring: Scoring, clip_id: str, split: Split

@@ -57,6 +57,18 @@ BROADER = {
     "death metal": ("metal", "heavy metal", "hard rock", "rock", "punk"),
     "metal": ("metal", "heavy metal", "hard rock", "rock", "punk"),
 }  # fmt: skip
+# Style of a groove -> the words of GENRES that name it; it is stated only where the tagger hears one of them.
+_DANCED = ("electronic", "techno", "house", "dance", "electro")
+NAMED_BY = {
+    "big band swing": ("jazz",), "jazz": ("jazz",), "jazz waltz": ("jazz",), "jazz fusion": ("jazz",),
+    "Dixieland jazz": ("jazz",), "blues": ("blues",), "boogie-woogie": ("blues",), "rock": ("rock", "hard rock"),
+    "soft rock": ("rock", "pop"), "rock and roll": ("rock", "hard rock"), "heavy metal": ("metal", "heavy metal", "hard rock"),
+    "punk rock": ("punk", "rock", "hard rock"), "pop": ("pop",), "soul": ("soul",), "funk": ("funk",),
+    "rhythm and blues": ("rhythm and blues", "soul"), "disco": ("dance", "house"), "hip-hop": ("hip-hop",),
+    "techno": _DANCED, "trance": _DANCED, "house": _DANCED, "drum and bass": _DANCED, "dance pop": _DANCED,
+    "ambient": ("ambient", "electronic"), "country": ("country",), "bluegrass": ("country", "folk"),
+    "folk": ("folk", "country"), "zydeco": ("country", "folk"),
+}  # fmt: skip
 ERAS = {
     "Renaissance": "Renaissance", "Baroque": "Baroque period", "Classical-period": "Classical period",
     "ragtime": "early twentieth century", "swing": "swing era", "boogie": "first half of the twentieth century",

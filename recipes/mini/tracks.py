@@ -7,17 +7,14 @@ project's environment: python recipes/mini/tracks.py --work DIR
 from __future__ import annotations
 
 import argparse
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from listen import changed_path
-from tag_words import BROADER, ERAS, FEELINGS, GENRES, INSTRUMENTS, MOODS, USES, VOICE_TAGS
+from tag_words import BROADER, ERAS, FEELINGS, GENRES, INSTRUMENTS, MOODS, NAMED_BY, USES, VOICE_TAGS
 
-from mu_llama.musicqa.dialogues.balance import Balance
-from mu_llama.musicqa.dialogues.dialogue import rows_of
 from mu_llama.records import Track, read_lines, to_line, write_whole
 
 YES, NO = 0.35, 0.05
@@ -26,10 +23,6 @@ _AGREES = 3
 # About the terciles of the training clips; fixed, so that a change of the mix doesn't change what a word means.
 ENERGY_CUTS, VALENCE_CUTS = (0.20, 0.42), (0.25, 0.50)
 _NO_MARGIN = 0.04
-MOST_TURNS = 12
-"""Long conversations share the audio tokens in front of them, so that training spends its time on answers."""
-# Conversations a clip version, by group: no group may drown the others, and what is no music must not be forgotten.
-SHARES = {"A": 0.7, "B": 0.8, "C": 0.5, "D": 1.2, "E": 1.5, "F": 1.5, "N": 2.0}
 
 
 def _level(value: float | None, cuts: tuple[float, float], names: Sequence[str]) -> tuple[str, ...]:
@@ -52,9 +45,9 @@ def _unlikely(table: Mapping[str, str], tags: Mapping[str, float]) -> tuple[str,
 
 
 def teacher_agrees(style: str, tags: Mapping[str, float]) -> bool:
-    """Whether one of the tagger's three likeliest genres fits the style of a rendered groove."""
+    """Whether one of the tagger's three likeliest genres names the style of a rendered groove."""
     heard = sorted((tag for tag in GENRES if tag in tags), key=lambda tag: -tags[tag])[:_AGREES]
-    return any(GENRES[tag] in BROADER.get(style, ()) for tag in heard)
+    return any(GENRES[tag] in NAMED_BY.get(style, ()) for tag in heard)
 
 
 def style_of(clip: Mapping[str, Any], tags: Mapping[str, float]) -> str | None:
@@ -175,31 +168,15 @@ def changed_track(work: Path, track: Track) -> Track | None:
     return replace(track, audio=path) if path.exists() else None
 
 
-def write_rows(work: Path) -> None:
-    """Write the tracks, and conversations about them as rows for training and validation."""
+def write_tracks(work: Path) -> None:
+    """Write what is known of every clip: `tracks.<split>.jsonl`."""
     splits = read_tracks(work)
-    balance = Balance(splits["train"])
     for split, tracks in splits.items():
         write_whole(work / f"tracks.{split}.jsonl", (to_line(track.to_dict()) for track in tracks))
-    rng = random.Random("rows")
-    rows: list[dict[str, Any]] = []
-    for track in splits["train"]:
-        group = track.source[-1]
-        for version in filter(None, (track, changed_track(work, track))):
-            count = int(SHARES[group] + rng.random())
-            rows += rows_of(version, count=count, rng=rng, balance=balance, most_turns=MOST_TURNS)
-    rng.shuffle(rows)
-    for number, row in enumerate(rows):
-        row["id"] = f"{row['id']}:{number}"
-    write_whole(work / "train.jsonl", map(to_line, rows))
-    held = [row for track in splits["val"] for row in rows_of(track, count=1, rng=rng, balance=balance, most_turns=4)]
-    write_whole(work / "val.jsonl", map(to_line, held))
-    turns = sum(len(row["turns"]) for row in rows)
-    print(f"{len(rows)} conversations, {turns} answers; {len(held)} for validation; tracks "
-          + ", ".join(f"{name} {len(tracks)}" for name, tracks in splits.items()))  # fmt: skip
+    print(", ".join(f"{name} {len(tracks)}" for name, tracks in splits.items()))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("work/mini"))
-    write_rows(parser.parse_args().work)
+    write_tracks(parser.parse_args().work)

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from ears import ENCODER, open_ears
-from labels import GROUPS, labels_of
+from certainty import FEWEST, UNHEARD, USUAL, fitting_temperature, fonts_of, kept, soften, write_clear
+from ears import ENCODER
+from examples import Examples, read_examples, read_labels, weights_of, words_of
+from labels import GROUPS
 from torch import Tensor, nn
 from tqdm import tqdm
-from tracks import changed_track
 
 from mu_llama.checkpoints.llama_source import open_tokenizer, read_llama
 from mu_llama.checkpoints.native import ADAPTER_FILE, TUNING_FILE, ModelConfig, write_model_files
@@ -32,65 +32,17 @@ from mu_llama.checkpoints.stored import StoredTensor, in_memory
 from mu_llama.model.adapter import AudioAdapter
 from mu_llama.model.config import AdapterConfig
 from mu_llama.prompts import template_by_name
-from mu_llama.records import Track, read_lines
 from mu_llama.runtime import home_folder
-from mu_llama.training.fresh import feature_statistics, fresh_adapter
+from mu_llama.training.fresh import FeatureStatistics, feature_statistics, fresh_adapter
+from mu_llama.training.rough_features import roughened
 
 LLAMA, TEMPLATE = "smollm2-135m-instruct", "chatml-measured"
-FEWEST_TRACKS = 15
-"""A label that fewer training tracks have isn't taught here."""
 _SAME = 0.95
 """Cosine from which a name is taken to be an earlier model's."""
-MOST_WEIGHT = 8.0
-ONE_SIDED = 0.05
-"""Weight of a label in a kind of music where it has one answer only."""
 BATCH, EPOCHS, RATE, DECAY = 256, 12, 1e-3, 0.5
 DROPPED, NOISE = 0.5, 0.5
 """Share of the features that are left out at a time, and deviations of noise on the others: 500 numbers of ten thousand
 tracks are learned by heart otherwise."""
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Tracks with what is known of them."""
-
-    features: Tensor
-    """(N, L, D)."""
-    answers: Tensor
-    """(N, labels): 1 yes, 0 no, NaN unknown."""
-    sources: Sequence[str]
-    """The kind of music of each track."""
-    words: Sequence[str]
-    """The labels."""
-    ids: Sequence[str] = ()
-    """The clip of each track."""
-
-
-def read_examples(work: Path, split: str, words: Sequence[str], *, with_changed: bool) -> Examples:
-    """Read tracks and their features, those of changed versions too."""
-    _, hearing = open_ears()
-    features, answers, sources, ids = list[Tensor](), list[list[float]](), list[str](), list[str]()
-    rows = list(read_lines(work / f"tracks.{split}.jsonl"))
-    for row in tqdm(rows, desc=f"{split} features", mininterval=5):
-        track = Track.from_dict(row)
-        known = labels_of(track)
-        own = [known.get(word, torch.nan) for word in words]
-        changed = changed_track(work, track) if with_changed else None
-        for version in filter(None, (track, changed)):
-            assert version.audio is not None
-            features.append(hearing.hear(version.audio).values)
-            answers.append(own)
-            sources.append(track.source)
-            ids.append(track.id)
-    return Examples(torch.stack(features), torch.tensor(answers), sources, words, ids)
-
-
-def words_of(work: Path) -> list[str]:
-    """The labels that enough training tracks have."""
-    counts = Counter[str]()
-    for row in read_lines(work / "tracks.train.jsonl"):
-        counts.update(word for word, there in labels_of(Track.from_dict(row)).items() if there)
-    return sorted(word for word, count in counts.items() if count >= FEWEST_TRACKS)
 
 
 def named(llama: LlamaParts, words: Sequence[str]) -> Tensor:
@@ -100,43 +52,10 @@ def named(llama: LlamaParts, words: Sequence[str]) -> Tensor:
     return torch.stack([table[tokenizer.encode_prompt(f" {word}")].mean(0) for word in words])
 
 
-def weights_of(examples: Examples) -> Tensor:
-    """Weights (N, labels) with which yes and no count the same within each source; 0 where nothing is known."""
-    rows = defaultdict[str, list[int]](list)
-    for number, source in enumerate(examples.sources):
-        rows[source].append(number)
-    weights = torch.zeros_like(examples.answers)
-    for own in map(torch.tensor, rows.values()):
-        weights[own] = _even(examples.answers[own])
-    sounds = torch.tensor([word in GROUPS["sound"] for word in examples.words])
-    weights[:, sounds] = _even(examples.answers[:, sounds])  # no kind of music has noise beside it
-    return weights
-
-
-def _even(answers: Tensor) -> Tensor:
-    """Weights by which each column's yes and no count the same: (N, labels) to (N, labels)."""
-    yes, no = (answers == 1).float(), (answers == 0).float()
-    known, both = (yes + no).sum(0), (yes.sum(0) > 0) & (no.sum(0) > 0)
-    even = [side * (known / (2 * side.sum(0)).clamp_min(1)).clamp_max(MOST_WEIGHT) for side in (yes, no)]
-    return torch.where(both, even[0] + even[1], ONE_SIDED * (yes + no))
-
-
-def read_labels(adapter: AudioAdapter, features: Tensor) -> Tensor:
-    """Logits of the labels: (B, L, D) to (B, labels)."""
-    assert adapter.tokens is not None, "made with them"
-    logits: Tensor = adapter.tokens.reading(adapter(features))
-    return logits
-
-
-def _roughened(features: Tensor, adapter: AudioAdapter) -> Tensor:
-    """Add noise, and put the mean of all tracks in the place of some features."""
-    noisy = features + NOISE * adapter.feature_deviation * torch.randn_like(features)
-    return torch.where(torch.rand_like(features) < DROPPED, adapter.feature_mean.expand_as(features), noisy)
-
-
 def teach(adapter: AudioAdapter, train: Examples, *, seed: int = 0) -> None:
     """Fit the adapter to the labels."""
     weights, answers = weights_of(train), train.answers.nan_to_num()
+    statistics = FeatureStatistics(adapter.feature_mean, adapter.feature_deviation)
     rows = len(answers)
     steps = EPOCHS * (rows // BATCH + 1)
     optimiser = torch.optim.AdamW(adapter.parameters(), lr=RATE, weight_decay=DECAY)
@@ -145,7 +64,8 @@ def teach(adapter: AudioAdapter, train: Examples, *, seed: int = 0) -> None:
     bar = tqdm(total=steps, desc="warming up", mininterval=5)
     for _ in range(EPOCHS):
         for own in torch.randperm(rows).split(BATCH):
-            logits = read_labels(adapter, _roughened(train.features[own], adapter))
+            rough = roughened(train.features[own], statistics, noise=NOISE, dropout=DROPPED)
+            logits = read_labels(adapter, rough)
             losses = nn.functional.binary_cross_entropy_with_logits(logits, answers[own], reduction="none")
             loss = (losses * weights[own]).sum() / weights[own].sum()
             optimiser.zero_grad()
@@ -241,8 +161,26 @@ def warm_up(work: Path, out: Path, *, after: Path | None = None) -> None:
     tuning = {} if after is None else carry_over(adapter, after)
     teach(adapter, train)
     found = scores(adapter, held)
-    print(f"{len(words)} labels, {len(train.sources)} examples; right in validation, %: {json.dumps(found)}")
+    print(
+        f"{len(words)} labels, {len(train.sources)} examples; right in validation, %: {json.dumps(found)}", flush=True
+    )
+    temperature = _temperature(work, llama, train)
+    print(f"temperature {temperature}")
+    soften(adapter, temperature, train)
+    write_clear(work, adapter, (train, held))
     write(out, adapter, tuning)
+
+
+def _temperature(work: Path, llama: LlamaParts, train: Examples) -> float:
+    """Teach another adapter without one soundfont, and measure how sure it should have been of that."""
+    fonts = fonts_of(work)
+    unheard = [row for row, name in enumerate(train.ids) if fonts[name] == UNHEARD]
+    if len(unheard) < FEWEST:
+        return USUAL
+    rest = kept(train, [row for row, name in enumerate(train.ids) if fonts[name] != UNHEARD])
+    other = untrained(llama, rest)
+    teach(other, rest)
+    return fitting_temperature(other, kept(train, unheard))
 
 
 if __name__ == "__main__":

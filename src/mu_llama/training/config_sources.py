@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from mu_llama.training.config_values import Count, Fraction, Range, Rate
+from mu_llama.training.config_values import Count, Fraction, NotNegative, Range, Rate
 
 Augmentation = Literal["level", "equaliser", "noise", "phone"]
 DataFormat = Literal["auto", "musicqa", "alpaca", "jsonl", "parquet"]
@@ -79,5 +79,9 @@ class DataConfig:
     """`once`: each track is heard before training and its features kept; `live`: heard again each time it is drawn."""
     augment: tuple[Augmentation, ...] = ()
     """Changes to the sound of training tracks, each half the time; with `encode: live`."""
+    feature_noise: NotNegative = 0.0
+    """Up to so many standard deviations of noise on a training track's features, by another amount each time."""
+    feature_dropout: Annotated[float, Range(0, 1)] = 0.0
+    """Up to this share of a training track's features replaced by the mean of all tracks, each time others."""
     window: Literal["auto", "full", "published"] = "auto"
     """Seconds heard of a track: all, the first minute as published, or (auto) the model's own; `full` for a new one."""

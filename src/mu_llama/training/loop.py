@@ -72,7 +72,7 @@ class Trainer:
         folder: RunFolder,
     ) -> None:
         self.config, self.model, self.accelerator = config, model, accelerator
-        self._features = data.live or data.features
+        self._features = data.trained_on or data.features
         self._tokenised, self._folder = tokenised, folder
         self.progress = Progress()
         self._lengths = [len(row.ids) for row in tokenised.rows]

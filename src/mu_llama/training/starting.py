@@ -28,6 +28,7 @@ from mu_llama.training.examples import Dataset, hold_out, read_datasets
 from mu_llama.training.features import Features, FeatureTable, LiveFeatures
 from mu_llama.training.fresh import fresh_adapter
 from mu_llama.training.prepare import prepare_features
+from mu_llama.training.rough_features import RoughFeatures
 from mu_llama.training.rows import Row, tokenise
 
 _BRIDGE_FACTOR = 4
@@ -45,8 +46,8 @@ class Data:
     """Of all of them."""
     hashes: Mapping[Path, str]
     """SHA-256 of every data file."""
-    live: Features | None = None
-    """What training hears instead, with `data.encode: live`; validation takes the table."""
+    trained_on: Features | None = None
+    """What training hears instead: sound encoded anew or rough features; validation takes the table."""
 
     @property
     def train(self) -> list[Example]:
@@ -99,11 +100,14 @@ def read_data(config: TrainConfig, parts: ModelParts | None, *, home: Path, trac
         skip_unreadable=data.skip_missing,
         track=track,
     )
-    live = None
+    heard: Features | None = None
     if data.encode == "live":
-        live = LiveFeatures(encoder(), plan=PLANS[window], augment=chain(data.augment))
+        heard = LiveFeatures(encoder(), plan=PLANS[window], augment=chain(data.augment))
+    if data.feature_noise or data.feature_dropout:
+        statistics = features.statistics([example for dataset in datasets for example in dataset.examples])
+        heard = RoughFeatures(heard or features, statistics, noise=data.feature_noise, dropout=data.feature_dropout)
     hashes = {dataset.entry.path: dataset.sha256 for dataset in (*datasets, *held)}
-    return Data(datasets, tuple(features.usable(validation)), features, hashes, live)
+    return Data(datasets, tuple(features.usable(validation)), features, hashes, heard)
 
 
 def _encoder_builder(config: TrainConfig, parts: ModelParts | None) -> Callable[[], Any]:

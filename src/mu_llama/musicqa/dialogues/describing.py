@@ -11,6 +11,13 @@ from mu_llama.prompts import Turn
 _NAMES_MORE = 0.3
 """How often a long description goes on to instruments that are heard less."""
 _DRUMS, _NO_DRUMS = ("There are drums.", "A drum kit plays."), ("There are no drums.", "No drums are heard.")
+_NO_VOICE = ("It is instrumental.", "Nobody sings.", "There are no vocals.")
+_MAYBE = {
+    ("drums", True): ("I think there are drums.", "It sounds like there are drums."),
+    ("drums", False): ("I don't think there are drums.", "I hear no drums, I think."),
+    ("singing", True): ("I think somebody sings.", "It sounds like there is a voice."),
+    ("singing", False): ("It sounds instrumental.", "I think it is instrumental."),
+}
 
 
 def short(known: Knowledge, say: Say) -> Turn | None:
@@ -31,57 +38,76 @@ def caption(known: Knowledge, say: Say) -> Turn | None:
     moods, genre = known.guessed("mood")[:2], known.one("genre") or next(iter(known.guessed("genre")), None)
     if genre:
         parts.append(genre)
-    parts += list(known.instruments[:4] or known.guessed("instrument")[:2])
-    if known.is_solo and known.instruments:
+    names = known.clear_instruments
+    parts += list(names[:4] or known.guessed("instrument")[:2])
+    if known.is_solo and names and known.is_clear("solo"):
         parts[-1] = f"solo {parts[-1]}"
-    if known.has_voice is not None and "choir" not in parts:
-        parts.append(_sung(known) if known.has_voice else "instrumental")
+    if "choir" not in parts:
+        sung, unsung = _surely(known, "singing"), _surely_no(known, "singing")
+        parts += [_sung(known)] if sung else ["instrumental"] if unsung else []
     energy = next(iter(known.guessed("energy")), None)
     parts += [*moods, *([f"{energy} energy"] if energy else [])]
     return Turn(say.pick("caption", "questions"), capital(", ".join(parts)) + ".") if len(parts) >= 3 else None
 
 
+def _surely(known: Knowledge, what: str) -> bool:
+    """Whether drums or a voice are there by label, and heard."""
+    there = known.has_drums if what == "drums" else known.has_voice
+    return there is True and known.is_clear(what)
+
+
+def _surely_no(known: Knowledge, what: str) -> bool:
+    there = known.has_drums if what == "drums" else known.has_voice
+    return there is False and known.is_clear(f"no {what}")
+
+
 def _opening(known: Knowledge, say: Say) -> str | None:
-    names, genre = known.instruments, known.one("genre")
-    guess, mood = next(iter(known.guessed("genre")), None), next(iter(known.guessed("mood")), None)
-    rng = say.rng
+    names, genre, rng = known.clear_instruments, known.one("genre"), say.rng
+    mood = next(iter(known.guessed("mood")), None)
     feel = f"; it sounds {mood}" if mood and rng.random() < 0.5 else ""
-    if known.is_solo and names:
-        what = rng.choice(("A solo {0}", "{1} playing alone", "A piece for solo {0}")).format(
-            names[0], capital(a(names[0]))
-        )
-        tail = f", {as_kind(genre)}" if genre and rng.random() < 0.5 else feel
-        return f"{what}{tail}."
-    if known.is_solo and known.has_voice:
-        return rng.choice((f"{capital(_sung(known))} singing alone.", "Somebody sings alone, without instruments."))
-    things = listed([a(name) for name in _players(known, say)[: rng.randint(2, 3)]])
-    noun = rng.choice(("A piece of", "A track of", "Some"))
-    if genre and as_kind(genre) != genre:
-        opening = capital(a(genre))
-    elif genre:
-        opening = f"{noun} {genre}" if rng.random() < 0.6 else capital(genre)
-    elif known.one("ensemble") in ("choir", "orchestra") and not names:
-        opening = capital(a(str(known.one("ensemble"))))
-    elif names:
-        opening = capital(a(rng.choice(("piece", "track"))))
-    elif guess:
-        opening = f"A track that sounds like {guess}"
-    else:
-        return None
-    heard = [things] if names else []
-    if known.has_voice and "choir" not in names:
+    if known.is_solo and known.is_clear("solo"):
+        if names:
+            what = rng.choice(("A solo {0}", "{1} playing alone", "A piece for solo {0}"))
+            tail = f", {as_kind(genre)}" if genre and rng.random() < 0.5 else feel
+            return what.format(names[0], capital(a(names[0]))) + f"{tail}."
+        if _surely(known, "singing"):
+            return rng.choice((f"{capital(_sung(known))} singing alone.", "Somebody sings alone, without instruments."))
+    heard = []
+    if names:
+        heard.append(listed([a(name) for name in _players(known, say)[: rng.choice((1, 2, 2))]]))
+    if _surely(known, "singing") and "choir" not in names:
         heard.insert(0, _sung(known))
+    opening = _subject(known, say)
+    if opening is None or not (heard or genre or known.guessed("genre") or known.one("ensemble")):
+        return None
     return f"{opening} with {' and '.join(heard)}{feel}." if heard else f"{opening}{feel}."
 
 
+def _subject(known: Knowledge, say: Say) -> str | None:
+    """What the first sentence is about: a style, an ensemble, or a guess."""
+    genre, ensemble, rng = known.one("genre"), known.one("ensemble"), say.rng
+    if ensemble in _NAMED_ENSEMBLES and known.is_clear(str(ensemble)) and rng.random() < 0.5:
+        return capital(a(str(ensemble)))
+    if genre and as_kind(genre) != genre:
+        return capital(a(genre))
+    if genre:
+        return f"{rng.choice(('A piece of', 'A track of', 'Some'))} {genre}" if rng.random() < 0.6 else capital(genre)
+    guess = next(iter(known.guessed("genre")), None)
+    if guess and not known.clear_instruments:
+        return f"A track that sounds like {guess}"
+    return capital(a(rng.choice(("piece", "track"))))
+
+
+_NAMED_ENSEMBLES = ("choir", "orchestra", "string orchestra", "string quartet")
 _LOOSE = {member: family for family in ("guitar", "bass", "brass", "organ") for member in FAMILIES[family]}
 
 
 def _players(known: Knowledge, say: Say) -> tuple[str, ...]:
     """Instruments from the most heard; those of a band are often named by family, as a listener would in a mix."""
-    if known.one("ensemble") != "band" or say.rng.random() < 0.5:
-        return known.instruments
-    return tuple(dict.fromkeys(_LOOSE.get(name, name) for name in known.instruments))
+    names = known.clear_instruments
+    if known.one("ensemble") != "band" or say.rng.random() < 0.4:
+        return names
+    return tuple(dict.fromkeys(_LOOSE.get(name, name) for name in names))
 
 
 def _sung(known: Knowledge) -> str:
@@ -90,19 +116,19 @@ def _sung(known: Knowledge) -> str:
 
 def _details(known: Knowledge, say: Say) -> list[str]:
     """Further sentences in an order that varies a little."""
-    rng, names, sentences = say.rng, known.instruments, list[str]()
+    rng, names, sentences = say.rng, known.clear_instruments, list[str]()
     if len(names) > 3 and rng.random() < _NAMES_MORE:
-        things = listed([a(name) for name in names[3:6]])
-        verb = "are" if is_plural(names[3]) else "is"
+        things = listed([a(name) for name in names[2:5]])
+        verb = "are" if is_plural(names[2]) else "is"
         sentences.append(rng.choice((f"I also hear {things}.", f"There {verb} also {things}.")))
-    elif not names and known.guessed("instrument"):
+    elif not known.instruments and known.guessed("instrument"):
         sentences.append(f"I think I hear {listed([a(name) for name in known.guessed('instrument')[:3]])}.")
-    if (lead := known.one("lead")) and not known.is_solo:
+    if (lead := known.one("lead")) in names and not known.is_solo:
         sentences.append(rng.choice((f"The {lead} plays the melody.", f"The {lead} leads.")))
-    if known.has_drums is not None and not known.is_solo:
-        sentences.append(rng.choice(_DRUMS if known.has_drums else _NO_DRUMS))
-    if known.has_voice is False:
-        sentences.append(rng.choice(("It is instrumental.", "Nobody sings.", "There are no vocals.")))
+    if not known.is_solo:
+        sentences += _whether(known, "drums", _DRUMS, _NO_DRUMS, say)
+    if not _surely(known, "singing"):
+        sentences += _whether(known, "singing", (), _NO_VOICE, say)
     if moods := known.guessed("mood")[:3]:
         sentences.append(rng.choice(("It sounds {0}.", "The mood seems {0}.")).format(listed(moods)))
     if energy := next(iter(known.guessed("energy")), None):
@@ -115,3 +141,12 @@ def _details(known: Knowledge, say: Say) -> list[str]:
     if fitting := known.sure("use") or known.guessed("use"):
         sentences.append(say.pick("uses", "answers", use=rng.choice(fitting)))
     return sentences[: rng.randint(4, 6)]
+
+
+def _whether(known: Knowledge, what: str, yes: tuple[str, ...], no: tuple[str, ...], say: Say) -> list[str]:
+    """A sentence on drums or singing: by label where it is heard beyond doubt, else as a tagger guesses."""
+    label, heard = (known.has_drums, known.drums_heard) if what == "drums" else (known.has_voice, known.sings)
+    if label is None and heard is not None:
+        return [say.rng.choice(_MAYBE[what, heard])]
+    options = yes if _surely(known, what) else no if _surely_no(known, what) else ()
+    return [say.rng.choice(options)] if options else []

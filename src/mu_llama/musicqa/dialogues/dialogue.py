@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mu_llama.measured import Measured, with_measured
@@ -92,7 +93,24 @@ def _turns_of(topic: Any, known: Knowledge, say: Say, balance: Balance) -> list[
         return [say.turn("no_music", "yes", question="is_music")]
     found = getattr(describing, topic)(known, say) if isinstance(topic, str) else topic(known, say, balance)
     turns = found if isinstance(found, list) else [found]
-    return [_briefly(turn, say) for turn in turns if turn is not None]
+    return [_otherwise(_briefly(turn, say), say) for turn in turns if turn is not None]
+
+
+_ADDED, _TYPED = 0.12, 0.06
+
+
+def _otherwise(turn: Turn, say: Say) -> Turn:
+    """Now and then ask as people do: with a word before or after, or typed without care."""
+    if "\n" in turn.question:  # measured facts follow
+        return turn
+    drawn, words = say.rng.random(), wording()["asking"]
+    if drawn < _TYPED and "(" not in turn.question:  # letters of choices stay capitals
+        return replace(turn, question=turn.question.lower().rstrip("?."))
+    if drawn < _TYPED + _ADDED / 2:
+        return replace(turn, question=say.rng.choice(words["before"]) + turn.question)
+    if drawn < _TYPED + _ADDED and turn.question.endswith(("?", ".")):
+        return replace(turn, question=turn.question + say.rng.choice(words["after"]))
+    return turn
 
 
 _PLAIN = re.compile(r"(Yes|No)[.,]")
@@ -131,4 +149,4 @@ def _about_no_music(known: Knowledge, say: Say, num_turns: int) -> list[Turn]:
     if rng.random() < 0.4:
         name = rng.choice(ASKABLE)
         questions.append(say.pick("presence", "questions", **slots_of(name)))
-    return [Turn(question, say.pick("no_music", kind)) for question in questions]
+    return [_otherwise(Turn(question, say.pick("no_music", kind)), say) for question in questions]

@@ -3,7 +3,8 @@
 Categories of `Track.tags` that are read here, besides those of the vocabulary: `instrument` is ordered from the most
 to the least heard; `lead` plays the melody; `ensemble` is solo, duo, band, choir, orchestra or a quartet; `sound` is
 speech or noise where there is no music; `production` is acoustic or electric; `era` and `use` are said as they are.
-`energy` (low, medium, high) and `valence` (dark, neutral, bright) stand among the guesses.
+`energy` (low, medium, high) and `valence` (dark, neutral, bright) stand among the guesses. `clear` lists what a trained
+ear hears beyond doubt ("piano", "solo", "no drums"); a track that has it is described by that alone.
 """
 
 from __future__ import annotations
@@ -74,6 +75,15 @@ class Knowledge:
     def instruments(self) -> tuple[str, ...]:
         """True instruments, the most heard first."""
         return self.sure("instrument")
+
+    def is_clear(self, word: str) -> bool:
+        """Whether a description may state a label: if it is heard beyond doubt, or nobody has listened."""
+        return "clear" not in self.track.tags or word in self.track.tags["clear"]
+
+    @property
+    def clear_instruments(self) -> tuple[str, ...]:
+        """True instruments that a description may name, the most heard first."""
+        return tuple(name for name in self.instruments if self.is_clear(name))
 
     @property
     def lists_all_instruments(self) -> bool:

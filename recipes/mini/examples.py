@@ -1,0 +1,95 @@
+"""Tracks as examples that an adapter learns labels from: features, what is known, how much each answer weighs."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from ears import open_ears
+from labels import GROUPS, labels_of
+from torch import Tensor
+from tqdm import tqdm
+from tracks import changed_track
+
+from mu_llama.model.adapter import AudioAdapter
+from mu_llama.records import Track, read_lines
+
+FEWEST_TRACKS = 15
+"""A label that fewer training tracks have isn't taught here."""
+MOST_WEIGHT = 8.0
+ONE_SIDED = 0.05
+"""Weight of a label in a kind of music where it has one answer only."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Tracks with what is known of them."""
+
+    features: Tensor
+    """(N, L, D)."""
+    answers: Tensor
+    """(N, labels): 1 yes, 0 no, NaN unknown."""
+    sources: Sequence[str]
+    """The kind of music of each track."""
+    words: Sequence[str]
+    """The labels."""
+    ids: Sequence[str] = ()
+    """The clip of each track."""
+
+
+def read_examples(work: Path, split: str, words: Sequence[str], *, with_changed: bool) -> Examples:
+    """Read tracks and their features, those of changed versions too."""
+    _, hearing = open_ears()
+    features, answers, sources, ids = list[Tensor](), list[list[float]](), list[str](), list[str]()
+    rows = list(read_lines(work / f"tracks.{split}.jsonl"))
+    for row in tqdm(rows, desc=f"{split} features", mininterval=5):
+        track = Track.from_dict(row)
+        known = labels_of(track)
+        own = [known.get(word, torch.nan) for word in words]
+        changed = changed_track(work, track) if with_changed else None
+        for version in filter(None, (track, changed)):
+            assert version.audio is not None
+            features.append(hearing.hear(version.audio).values)
+            answers.append(own)
+            sources.append(track.source)
+            ids.append(track.id)
+    return Examples(torch.stack(features), torch.tensor(answers), sources, words, ids)
+
+
+def words_of(work: Path) -> list[str]:
+    """The labels that enough training tracks have."""
+    counts = Counter[str]()
+    for row in read_lines(work / "tracks.train.jsonl"):
+        counts.update(word for word, there in labels_of(Track.from_dict(row)).items() if there)
+    return sorted(word for word, count in counts.items() if count >= FEWEST_TRACKS)
+
+
+def weights_of(examples: Examples) -> Tensor:
+    """Weights (N, labels) with which yes and no count the same within each source; 0 where nothing is known."""
+    rows = defaultdict[str, list[int]](list)
+    for number, source in enumerate(examples.sources):
+        rows[source].append(number)
+    weights = torch.zeros_like(examples.answers)
+    for own in map(torch.tensor, rows.values()):
+        weights[own] = _even(examples.answers[own])
+    sounds = torch.tensor([word in GROUPS["sound"] for word in examples.words])
+    weights[:, sounds] = _even(examples.answers[:, sounds])  # no kind of music has noise beside it
+    return weights
+
+
+def _even(answers: Tensor) -> Tensor:
+    """Weights by which each column's yes and no count the same: (N, labels) to (N, labels)."""
+    yes, no = (answers == 1).float(), (answers == 0).float()
+    known, both = (yes + no).sum(0), (yes.sum(0) > 0) & (no.sum(0) > 0)
+    even = [side * (known / (2 * side.sum(0)).clamp_min(1)).clamp_max(MOST_WEIGHT) for side in (yes, no)]
+    return torch.where(both, even[0] + even[1], ONE_SIDED * (yes + no))
+
+
+def read_labels(adapter: AudioAdapter, features: Tensor) -> Tensor:
+    """Logits of the labels: (B, L, D) to (B, labels)."""
+    assert adapter.tokens is not None, "made with them"
+    logits: Tensor = adapter.tokens.reading(adapter(features))
+    return logits

@@ -1,0 +1,54 @@
+"""Conversations about the tracks, as rows that `mu-llama train` reads.
+
+A description names only what the adapter, warmed up on the labels, hears beyond doubt (`clear.jsonl`). Run in the
+project's environment: python recipes/mini/rows.py --work DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tracks import changed_track
+
+from mu_llama.musicqa.dialogues.balance import Balance
+from mu_llama.musicqa.dialogues.dialogue import rows_of
+from mu_llama.records import Track, read_lines, to_line, write_whole
+
+MOST_TURNS = 12
+"""Long conversations share the audio tokens in front of them, so that training spends its time on answers."""
+# Conversations a clip version, by group: no group may drown the others, and what is no music must not be forgotten.
+SHARES = {"A": 0.5, "B": 0.6, "C": 0.35, "D": 0.9, "E": 1.5, "F": 1.5, "N": 2.0}
+
+
+def _read(work: Path, split: str) -> list[Track]:
+    clear = {row["id"]: tuple(row["clear"]) for row in read_lines(work / "clear.jsonl")}
+    tracks = [Track.from_dict(row) for row in read_lines(work / f"tracks.{split}.jsonl")]
+    return [replace(track, tags={**track.tags, "clear": clear[track.id]}) for track in tracks]
+
+
+def write_rows(work: Path) -> None:
+    """Write conversations for training and validation: `train.jsonl` and `val.jsonl`."""
+    train, held = (_read(work, split) for split in ("train", "val"))
+    balance, rng, rows = Balance(train), random.Random("rows"), list[dict[str, Any]]()
+    for track in train:
+        for version in filter(None, (track, changed_track(work, track))):
+            count = int(SHARES[track.source[-1]] + rng.random())
+            rows += rows_of(version, count=count, rng=rng, balance=balance, most_turns=MOST_TURNS)
+    rng.shuffle(rows)
+    for number, row in enumerate(rows):
+        row["id"] = f"{row['id']}:{number}"
+    write_whole(work / "train.jsonl", map(to_line, rows))
+    asked = [row for track in held for row in rows_of(track, count=1, rng=rng, balance=balance, most_turns=4)]
+    write_whole(work / "val.jsonl", map(to_line, asked))
+    turns = sum(len(row["turns"]) for row in rows)
+    print(f"{len(rows)} conversations, {turns} answers; {len(asked)} for validation")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("work/mini"))
+    write_rows(parser.parse_args().work)
