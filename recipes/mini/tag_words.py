@@ -62,7 +62,8 @@ _DANCED = ("electronic", "techno", "house", "dance", "electro")
 NAMED_BY = {
     "big band swing": ("jazz",), "jazz": ("jazz",), "jazz waltz": ("jazz",), "jazz fusion": ("jazz",),
     "Dixieland jazz": ("jazz",), "blues": ("blues",), "boogie-woogie": ("blues",), "rock": ("rock", "hard rock"),
-    "soft rock": ("rock", "pop"), "rock and roll": ("rock", "hard rock"), "heavy metal": ("metal", "heavy metal", "hard rock"),
+    "soft rock": ("rock", "pop"), "rock and roll": ("rock", "hard rock"),
+    "heavy metal": ("metal", "heavy metal", "hard rock"),
     "punk rock": ("punk", "rock", "hard rock"), "pop": ("pop",), "soul": ("soul",), "funk": ("funk",),
     "rhythm and blues": ("rhythm and blues", "soul"), "disco": ("dance", "house"), "hip-hop": ("hip-hop",),
     "techno": _DANCED, "trance": _DANCED, "house": _DANCED, "drum and bass": _DANCED, "dance pop": _DANCED,

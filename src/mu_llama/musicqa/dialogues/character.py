@@ -161,6 +161,6 @@ def _measured(question: str, **values: tuple[str, bool]) -> str:
 
 TOPICS: Mapping[Topic, float] = {
     style: 3.0, style_presence: 1.6, mood: 0.7, energy: 1.5, valence: 1.0, production: 0.5, era: 0.2, uses: 0.3,
-    pace: 0.4, cannot: 0.6, facts: 1.2, tempo_and_key: 0.25,
+    pace: 0.4, cannot: 1.2, facts: 1.8, tempo_and_key: 0.3,
 }  # fmt: skip
 """Topics of character, with how often they come up."""

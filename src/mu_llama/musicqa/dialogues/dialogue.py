@@ -18,7 +18,7 @@ from mu_llama.records import Track
 
 _TOPICS = {**topics.TOPICS, **character.TOPICS}
 # Topics of one or two turns that need no balancing, with how often they come up.
-_OTHERS = {"short": 1.0, "long": 0.7, "caption": 0.4, "louder": 0.3, "follow": 0.8, "music": 0.15}
+_OTHERS = {"short": 1.0, "long": 1.2, "caption": 0.4, "louder": 0.3, "follow": 0.8, "music": 0.15}
 _BRIEF = 0.25
 """Share of plain yes/no answers that are asked for in one word."""
 
