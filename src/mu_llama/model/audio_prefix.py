@@ -16,7 +16,7 @@ from mu_llama.model.mu_llama import MuLlama
 
 
 class AudioPrefix:
-    """Keys and values (heads, N, head width) of each layer; empty until somebody asks. Belongs to one track and model."""
+    """Keys and values (heads, N, head width) of each layer, of one track and model; none until somebody asks."""
 
     def __init__(self) -> None:
         self.layers: list[tuple[Tensor, Tensor]] | None = None

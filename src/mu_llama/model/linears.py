@@ -169,9 +169,9 @@ def fast_linear(linear: nn.Linear) -> DecodingLinear:
         >>> fast_linear(linear).weight is linear.weight
         True
     """
-    fast = DecodingLinear(linear.in_features, linear.out_features, bias=False, device="meta")
-    fast.weight, fast.bias = linear.weight, linear.bias
-    return fast.train(linear.training)
+    fast = DecodingLinear.__new__(DecodingLinear)  # its __init__ would draw weights, to be thrown away
+    fast.__dict__.update(linear.__dict__, _parameters=dict(linear._parameters))
+    return fast
 
 
 def int4_fits(weight: Tensor) -> bool:
