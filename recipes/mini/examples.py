@@ -20,8 +20,9 @@ from mu_llama.records import Track, read_lines
 FEWEST_TRACKS = 15
 """A label that fewer training tracks have isn't taught here."""
 MOST_WEIGHT = 8.0
-ONE_SIDED = 0.05
-"""Weight of a label in a kind of music where it has one answer only."""
+ONE_SIDED, ONE_SIDED_GENRE = 0.05, 0.3
+"""Weight of a label in a kind of music where it has one answer only. Of genres it is more: else a style that only
+rendered bands have would be heard in any recording."""
 
 
 @dataclass(frozen=True)
@@ -73,19 +74,21 @@ def weights_of(examples: Examples) -> Tensor:
     for number, source in enumerate(examples.sources):
         rows[source].append(number)
     weights = torch.zeros_like(examples.answers)
+    genres = torch.tensor([word in GROUPS["genre"] for word in examples.words])
+    one_sided = torch.where(genres, ONE_SIDED_GENRE, ONE_SIDED)
     for own in map(torch.tensor, rows.values()):
-        weights[own] = _even(examples.answers[own])
+        weights[own] = _even(examples.answers[own], one_sided)
     sounds = torch.tensor([word in GROUPS["sound"] for word in examples.words])
-    weights[:, sounds] = _even(examples.answers[:, sounds])  # no kind of music has noise beside it
+    weights[:, sounds] = _even(examples.answers[:, sounds], one_sided[sounds])  # no kind of music has noise beside it
     return weights
 
 
-def _even(answers: Tensor) -> Tensor:
-    """Weights by which each column's yes and no count the same: (N, labels) to (N, labels)."""
+def _even(answers: Tensor, one_sided: Tensor) -> Tensor:
+    """Weights by which each column's yes and no count the same, or `one_sided`: (N, labels) to (N, labels)."""
     yes, no = (answers == 1).float(), (answers == 0).float()
     known, both = (yes + no).sum(0), (yes.sum(0) > 0) & (no.sum(0) > 0)
     even = [side * (known / (2 * side.sum(0)).clamp_min(1)).clamp_max(MOST_WEIGHT) for side in (yes, no)]
-    return torch.where(both, even[0] + even[1], ONE_SIDED * (yes + no))
+    return torch.where(both, even[0] + even[1], one_sided * (yes + no))
 
 
 def read_labels(adapter: AudioAdapter, features: Tensor) -> Tensor:
