@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parents[1] / "recipes" / "mini"))
 
 from instruments import PLAIN_NAMES
 from notes import DRUM_CHANNEL, Note, facts, read_midi, remixed, revoiced, write_midi
-from plans import PATCHES, TEST_FONT, read_jsonl
+from plans import TEST_FONT, read_jsonl
 from ragtime import compose_rag, rag_plans
 from timidity import PatchPlayer
 
@@ -86,4 +86,3 @@ def test_freepats_plays_what_it_lacks_by_something_of_the_same_name(tmp_path: Pa
 def test_a_cut_line_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": 1}\n{"id": 2')
     assert read_jsonl(tmp_path / "a.jsonl") == [{"id": 1}]
-    assert PATCHES != TEST_FONT

@@ -31,9 +31,14 @@ class PatchPlayer:
         self._packages = packages.resolve()
 
     @cached_property
+    def _patches(self) -> str:
+        """FreePats' own configuration, for where it was unpacked."""
+        text = re.sub(r"(?m)^\s*dir\s.*$", "", (self._packages / _CONFIG).read_text(encoding="latin-1"))
+        return f"dir {self._packages / _PATCHES}\n{text}"
+
+    @cached_property
     def _programs(self) -> frozenset[int]:
-        text = (self._packages / _CONFIG).read_text(encoding="latin-1")
-        return frozenset(int(number) for number in re.findall(r"(?m)^\s*(\d+)\s+Tone_000/", text))
+        return frozenset(int(number) for number in re.findall(r"(?m)^\s*(\d+)\s+Tone_000/", self._patches))
 
     @cached_property
     def _libraries(self) -> str:
@@ -59,9 +64,7 @@ class PatchPlayer:
         ]
         with tempfile.TemporaryDirectory() as folder:
             config, midi, wave = (Path(folder, name) for name in ("patches.cfg", "song.mid", "song.wav"))
-            rest = (self._packages / _CONFIG).read_text(encoding="latin-1")
-            rest = re.sub(r"(?m)^\s*dir\s.*$", "", rest)
-            config.write_text(f"dir {self._packages / _PATCHES}\n{rest}", encoding="latin-1")
+            config.write_text(self._patches, encoding="latin-1")
             write_midi(midi, heard)
             program = self._packages / "timidity/usr/bin/timidity"
             command = [program, "-c", config, "-Ow1Msl", "-s", str(RATE_HZ), "-o", wave, midi]

@@ -15,8 +15,8 @@ def roughened(
     features: torch.Tensor,
     statistics: FeatureStatistics,
     *,
-    noise: float | torch.Tensor,
-    dropout: float | torch.Tensor,
+    noise: float,
+    dropout: float,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
     """Add noise to features, and put the mean of all tracks in the place of some.

@@ -43,22 +43,17 @@ def caption(known: Knowledge, say: Say) -> Turn | None:
     if known.is_solo and names and known.is_clear("solo"):
         parts[-1] = f"solo {parts[-1]}"
     if "choir" not in parts:
-        sung, unsung = _surely(known, "singing"), _surely_no(known, "singing")
-        parts += [_sung(known)] if sung else ["instrumental"] if unsung else []
+        sung = _surely(known, "singing")
+        parts += [] if sung is None else [_sung(known) if sung else "instrumental"]
     energy = next(iter(known.guessed("energy")), None)
     parts += [*moods, *([f"{energy} energy"] if energy else [])]
     return Turn(say.pick("caption", "questions"), capital(", ".join(parts)) + ".") if len(parts) >= 3 else None
 
 
-def _surely(known: Knowledge, what: str) -> bool:
-    """Whether drums or a voice are there by label, and heard."""
+def _surely(known: Knowledge, what: str) -> bool | None:
+    """Whether drums or singing are there by label, if a description may say so; else None."""
     there = known.has_drums if what == "drums" else known.has_voice
-    return there is True and known.is_clear(what)
-
-
-def _surely_no(known: Knowledge, what: str) -> bool:
-    there = known.has_drums if what == "drums" else known.has_voice
-    return there is False and known.is_clear(f"no {what}")
+    return there if there is not None and known.is_clear(what if there else f"no {what}") else None
 
 
 def _opening(known: Knowledge, say: Say) -> str | None:
@@ -78,12 +73,12 @@ def _opening(known: Knowledge, say: Say) -> str | None:
     if _surely(known, "singing") and "choir" not in names:
         heard.insert(0, _sung(known))
     opening = _subject(known, say)
-    if opening is None or not (heard or genre or known.guessed("genre") or known.one("ensemble")):
+    if not (heard or genre or known.guessed("genre") or known.one("ensemble")):
         return None
     return f"{opening} with {' and '.join(heard)}{feel}." if heard else f"{opening}{feel}."
 
 
-def _subject(known: Knowledge, say: Say) -> str | None:
+def _subject(known: Knowledge, say: Say) -> str:
     """What the first sentence is about: a style, an ensemble, or a guess."""
     genre, ensemble, rng = known.one("genre"), known.one("ensemble"), say.rng
     if ensemble in _NAMED_ENSEMBLES and known.is_clear(str(ensemble)) and rng.random() < 0.5:
@@ -148,5 +143,6 @@ def _whether(known: Knowledge, what: str, yes: tuple[str, ...], no: tuple[str, .
     label, heard = (known.has_drums, known.drums_heard) if what == "drums" else (known.has_voice, known.sings)
     if label is None and heard is not None:
         return [say.rng.choice(_MAYBE[what, heard])]
-    options = yes if _surely(known, what) else no if _surely_no(known, what) else ()
+    sure = _surely(known, what)
+    options = () if sure is None else yes if sure else no
     return [say.rng.choice(options)] if options else []
