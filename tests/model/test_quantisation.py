@@ -8,6 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.cache_utils import DynamicCache
 
 from mu_llama.errors import ConfigError
+from mu_llama.model import linears
 from mu_llama.model.linears import DecodingLinear, Int4Linear, Int8Linear, fast_linear
 from mu_llama.model.quantisation import Quantisation, nf4_linear, quantise_linear
 
@@ -177,6 +178,13 @@ def test_nf4_of_bitsandbytes() -> None:
     assert quantised.weight.nbytes == linear.weight.nbytes // 4
 
 
+@pytest.fixture
+def stock_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor with kernels for bf16."""
+    monkeypatch.setattr(linears, "_SLOW_BF16", False)
+
+
+@pytest.mark.usefixtures("stock_products")
 def test_fast_linear_is_the_stock_linear() -> None:
     linear = random_linear(96, 128)
     fast = fast_linear(linear)
@@ -189,6 +197,19 @@ def test_fast_linear_is_the_stock_linear() -> None:
     torch.testing.assert_close(fast(x[:1]).double(), exact, atol=1e-3, rtol=2**-8)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_many_rows_go_through_float32_where_bf16_is_slow(monkeypatch: pytest.MonkeyPatch, bias: bool) -> None:
+    monkeypatch.setattr(linears, "_SLOW_BF16", True)
+    monkeypatch.setattr(linears, "_PIECE_NUMEL", 64 * 128)  # several pieces
+    monkeypatch.setattr(nn.Linear, "forward", None)
+    linear = random_linear(200, 128, bias=bias)
+    x = torch.randn(2, 5, 128).bfloat16()
+    exact = x.double() @ linear.weight.double().T + (linear.bias.double() if bias else 0)
+    product = fast_linear(linear)(x)
+    assert product.dtype == torch.bfloat16
+    torch.testing.assert_close(product.double(), exact, atol=1e-2, rtol=2**-7)
+
+
 def test_fast_linear_with_bias_and_float32() -> None:
     for linear in (random_linear(96, 128, bias=True), random_linear(96, 128, dtype=torch.float32)):
         x = torch.randn(1, 128).to(linear.weight.dtype)
@@ -196,6 +217,7 @@ def test_fast_linear_with_bias_and_float32() -> None:
         torch.testing.assert_close(fast_linear(linear)(x), linear(x), rtol=2**-6, atol=2**-7)
 
 
+@pytest.mark.usefixtures("stock_products")
 def test_fast_llama_gives_the_same_logits() -> None:
     llama = random_llama(*SIZES["middle"])
     ids = torch.arange(20)[None]
@@ -206,6 +228,7 @@ def test_fast_llama_gives_the_same_logits() -> None:
     assert cosine(decode(llama, ids), expected) >= 0.9999
 
 
+@pytest.mark.usefixtures("stock_products")
 def test_fast_linear_takes_weights_assigned_later() -> None:
     fast = fast_linear(nn.Linear(64, 32, bias=False, device="meta", dtype=torch.bfloat16))
     stored = random_linear(32, 64)
@@ -214,6 +237,7 @@ def test_fast_linear_takes_weights_assigned_later() -> None:
     assert torch.equal(fast(x), stored(x))
 
 
+@pytest.mark.usefixtures("stock_products")
 def test_threads_leave_onednn_as_it_was() -> None:
     fast = fast_linear(random_linear(512, 512))
     before = torch.backends.mkldnn.enabled
