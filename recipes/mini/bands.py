@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import os
 import re
 import subprocess
@@ -23,6 +24,7 @@ _MMA = Path("packages/mma/usr/share/mma")
 _LICENCE = "GPL-2+ (MMA groove)"
 _DRUM_MACHINE = "zoom/"  # grooves of this folder have drums only: they get a bass and a guitar
 _LENGTH_S = 32.0
+_LONGEST_S = 600  # of planning a song; usually half a second, but a busy or sleeping machine can take long
 # Families that nobody would name without hearing the drums: their drumless songs get no style.
 _KNOWN_BY_DRUMS = frozenset({
     "rock", "rock and roll", "heavy metal", "punk rock", "ska", "reggae", "funk", "disco", "hip-hop",
@@ -77,18 +79,29 @@ def read_grooves(work_dir: Path) -> list[Groove]:
 
 
 def play_groove(work_dir: Path, groove: Groove, bpm: int, chords: list[str]) -> list[Note]:
-    """Let MMA play one bar a chord; no notes when MMA refuses the groove."""
-    home = work_dir.resolve() / _MMA
+    """Let MMA play one bar a chord, once; no notes when MMA refuses the groove."""
     lines = [f"Tempo {bpm}", f"Use {groove.file}", f"Groove {groove.name}"]
     lines += [f"{number} {chord}" for number, chord in enumerate(chords, start=1)]
     lines.insert(0, f"RndSeed {seeded(*lines).randrange(10**6)}")  # else MMA plays it anew each time
+    song = "\n".join(lines) + "\n"
+    played = work_dir / "grooves" / f"{hashlib.sha256(song.encode()).hexdigest()[:24]}.mid"
+    if not played.exists():
+        played.parent.mkdir(parents=True, exist_ok=True)
+        part = played.with_suffix(f".{os.getpid()}.part")  # bands and voices may want the same at a time
+        part.write_bytes(_played_by_mma(song, work_dir.resolve() / _MMA))
+        part.replace(played)
+    return read_midi(played) if played.stat().st_size else []
+
+
+def _played_by_mma(song: str, home: Path) -> bytes:
+    """The MIDI file of a song; empty when MMA refuses it."""
     with tempfile.TemporaryDirectory() as folder:
-        song, midi = Path(folder, "song.mma"), Path(folder, "song.mid")
-        song.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        command = ["python3", str(home / "../../bin/mma"), str(song), "-f", str(midi)]
+        source, midi = Path(folder, "song.mma"), Path(folder, "song.mid")
+        source.write_text(song, encoding="utf-8")
+        command = ["python3", str(home / "../../bin/mma"), str(source), "-f", str(midi)]
         environment = {**os.environ, "MMA_HOME": str(home)}
-        done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
-        return read_midi(midi) if done.returncode == 0 and midi.exists() else []
+        done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=_LONGEST_S)
+        return midi.read_bytes() if done.returncode == 0 and midi.exists() else b""
 
 
 def _is_percussion(note: Note) -> bool:
