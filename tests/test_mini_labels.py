@@ -17,7 +17,7 @@ from mu_llama.records import Track
 sys.path.append(str(Path(__file__).parents[1] / "recipes" / "mini"))
 
 from certainty import clear_words, fitting_temperature, soften
-from examples import Examples, read_labels, weights_of
+from examples import Examples, choice_losses, choice_weights, read_labels, weights_of
 from labels import GROUPS, labels_of
 from warm_up import carry_over
 
@@ -110,6 +110,29 @@ def test_an_earlier_model_lends_its_names_of_the_same_words(tmp_path: Path) -> N
     assert torch.equal(now.tokens.names[1], earlier.tokens.names[0])
     assert torch.equal(now.tokens.names[2], own[2])
     assert torch.equal(now.tokens.present, earlier.tokens.present)
+    features = torch.randn(5, 1, 1)
+    assert torch.equal(read_labels(now, features)[:, :2], read_labels(earlier, features)[:, [2, 0]])
+    assert torch.equal(now.projection.weight, earlier.projection.weight)
+
+
+def test_choosing_counts_names_that_hold_among_those_known() -> None:
+    unknown = float("nan")
+    logits = torch.tensor([[2.0, 0.0, 9.0], [1.0, 1.0, 0.0], [5.0, 5.0, 5.0]], requires_grad=True)
+    answers = torch.tensor([[1.0, 0.0, unknown], [1.0, 1.0, 0.0], [0.0, unknown, 0.0]])
+    losses = choice_losses(logits, answers)
+    losses.sum().backward()
+    several = torch.log(2 * torch.tensor(1.0).exp() + 1) - torch.log(2 * torch.tensor(1.0).exp())
+    torch.testing.assert_close(losses, torch.tensor([torch.tensor(-2.0).exp().log1p().item(), several.item(), 0.0]))
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert not logits.grad[2].any()
+
+
+def test_sets_of_names_that_hold_count_the_same_within_a_kind_of_music() -> None:
+    answers = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 1.0]])
+    examples = Examples(torch.zeros(6, 1, 1), answers, ["a"] * 5 + ["b"], ["folk", "rock"])
+    weights = choice_weights(examples, torch.tensor([True, True]))
+    torch.testing.assert_close(weights, torch.tensor([2 / 3, 2 / 3, 2 / 3, 2.0, 0.0, 1.0]))
 
 
 def _ears(words: Sequence[str]) -> AudioAdapter:

@@ -20,6 +20,7 @@ from mu_llama.records import Track, read_lines
 FEWEST_TRACKS = 15
 """A label that fewer training tracks have isn't taught here."""
 MOST_WEIGHT = 8.0
+_NEVER = -1e4  # a logit; with infinity gradients wouldn't be numbers
 ONE_SIDED, ONE_SIDED_GENRE = 0.05, 0.3
 """Weight of a label in a kind of music where it has one answer only. Of genres it is more: else a style that only
 rendered bands have would be heard in any recording."""
@@ -89,6 +90,28 @@ def _even(answers: Tensor, one_sided: Tensor) -> Tensor:
     known, both = (yes + no).sum(0), (yes.sum(0) > 0) & (no.sum(0) > 0)
     even = [side * (known / (2 * side.sum(0)).clamp_min(1)).clamp_max(MOST_WEIGHT) for side in (yes, no)]
     return torch.where(both, even[0] + even[1], one_sided * (yes + no))
+
+
+def choice_losses(logits: Tensor, answers: Tensor) -> Tensor:
+    """How unlikely it is that one of the names that hold is chosen among all that are known: (B, G) to (B).
+
+    Cross entropy with several right answers; 0 where none is known to hold.
+    """
+    known = logits.masked_fill(answers.isnan(), _NEVER)
+    right = logits.masked_fill(answers != 1, _NEVER)
+    losses = known.logsumexp(1) - right.logsumexp(1)
+    return torch.where((answers == 1).any(1), losses, 0.0)
+
+
+def choice_weights(examples: Examples, columns: Tensor) -> Tensor:
+    """Weights (N) by which each set of names in these columns counts the same in its kind of music; 0 without one."""
+    there = examples.answers[:, columns] == 1
+    keys = [(source, *row.nonzero()[:, 0].tolist()) for source, row in zip(examples.sources, there, strict=True)]
+    counts = Counter(keys)
+    sets = Counter(key[0] for key in counts if len(key) > 1)
+    of_source = Counter(key[0] for key in keys if len(key) > 1)
+    even = [of_source[key[0]] / (sets[key[0]] * counts[key]) if len(key) > 1 else 0.0 for key in keys]
+    return torch.tensor(even).clamp_max(MOST_WEIGHT)
 
 
 def read_labels(adapter: AudioAdapter, features: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from certainty import FEWEST, UNHEARD, USUAL, fitting_temperature, fonts_of, kept, soften, write_clear
 from ears import ENCODER
-from examples import Examples, read_examples, read_labels, weights_of, words_of
+from examples import Examples, choice_losses, choice_weights, read_examples, read_labels, weights_of, words_of
 from labels import GROUPS
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -44,6 +44,9 @@ DROPPED, NOISE = 0.5, 0.5
 """Share of the features that are left out at a time, and deviations of noise on the others: 500 numbers of ten thousand
 tracks are learned by heart otherwise."""
 
+CHOICE = 0.3
+"""Weight of choosing among the genres, beside hearing each: "what genre is this?" is answered by one of them."""
+
 
 def named(llama: LlamaParts, words: Sequence[str]) -> Tensor:
     """The language model's embeddings of words, the mean over each one's tokens: (words, H)."""
@@ -55,6 +58,8 @@ def named(llama: LlamaParts, words: Sequence[str]) -> Tensor:
 def teach(adapter: AudioAdapter, train: Examples, *, seed: int = 0) -> None:
     """Fit the adapter to the labels."""
     weights, answers = weights_of(train), train.answers.nan_to_num()
+    genres = torch.tensor([word in GROUPS["genre"] for word in train.words])
+    choices = choice_weights(train, genres)
     statistics = FeatureStatistics(adapter.feature_mean, adapter.feature_deviation)
     rows = len(answers)
     steps = EPOCHS * (rows // BATCH + 1)
@@ -68,6 +73,8 @@ def teach(adapter: AudioAdapter, train: Examples, *, seed: int = 0) -> None:
             logits = read_labels(adapter, rough)
             losses = nn.functional.binary_cross_entropy_with_logits(logits, answers[own], reduction="none")
             loss = (losses * weights[own]).sum() / weights[own].sum()
+            chosen = choice_losses(logits[:, genres], train.answers[own][:, genres])
+            loss = loss + CHOICE * (chosen * choices[own]).sum() / choices[own].sum().clamp_min(1)
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
@@ -121,23 +128,33 @@ def untrained(llama: LlamaParts, train: Examples, *, seed: int = 0) -> AudioAdap
 
 @torch.no_grad()
 def carry_over(adapter: AudioAdapter, folder: Path) -> dict[str, StoredTensor]:
-    """Take from an earlier model how it names things and says yes or no; returns its LoRA, which reads them so.
+    """Go on from an earlier model: what it hears, how it names things and says yes or no; returns its LoRA.
 
-    Its words may be others: each is recognised by its embedding, from which training moves it little.
+    Its words may be others: each is recognised by its embedding, from which training moves it little. With other
+    features nothing of what it hears fits, and that is learned anew.
     """
-    earlier = {name: stored.read().float() for name, stored in read_safetensors(folder / ADAPTER_FILE).items()}
+    earlier = {
+        name.removeprefix("adapter."): stored.read().float()
+        for name, stored in read_safetensors(folder / ADAPTER_FILE).items()
+    }
     assert adapter.tokens is not None, "asked for"
-    tokens, names = adapter.tokens, earlier["adapter.tokens.names"]
-    alike = nn.functional.cosine_similarity(tokens.names[:, None], names[None], dim=-1)
+    own, names = adapter.state_dict(), earlier["tokens.names"]
+    hears = {name for name in own if not name.startswith("tokens.")}
+    is_alike = all(name in earlier and earlier[name].shape == own[name].shape for name in hears)
+    for name in hears if is_alike else ():
+        own[name].copy_(earlier[name])
+    alike = nn.functional.cosine_similarity(own["tokens.names"][:, None], names[None], dim=-1)
+    by_word = ("tokens.names", "tokens.reading.weight", "tokens.reading.bias") if is_alike else ("tokens.names",)
     found = 0
-    for own in range(len(tokens.names)):
-        other = int(alike[own].argmax())
-        if alike[own, other] > _SAME and int(alike[:, other].argmax()) == own:
-            tokens.names[own] = names[other]
+    for word in range(len(alike)):
+        other = int(alike[word].argmax())
+        if alike[word, other] > _SAME and int(alike[:, other].argmax()) == word:
+            for name in by_word:
+                own[name][word] = earlier[name][other]
             found += 1
-    tokens.present.copy_(earlier["adapter.tokens.present"])
-    tokens.absent.copy_(earlier["adapter.tokens.absent"])
-    print(f"{found} of {len(tokens.names)} words were known to {folder}")
+    adapter.tokens.present.copy_(earlier["tokens.present"])
+    adapter.tokens.absent.copy_(earlier["tokens.absent"])
+    print(f"{found} of {len(alike)} words were known to {folder}" + ("" if is_alike else "; it hears other features"))
     return read_safetensors(folder / TUNING_FILE)
 
 
@@ -187,6 +204,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("work/mini"))
     parser.add_argument("--out", type=Path, help="default: WORK/warm")
-    parser.add_argument("--after", type=Path, help="model folder whose LoRA goes on being trained, with this adapter")
+    parser.add_argument("--after", type=Path, help="model folder whose adapter and LoRA go on being trained")
     arguments = parser.parse_args()
     warm_up(arguments.work, arguments.out or arguments.work / "warm", after=arguments.after)
