@@ -13,6 +13,7 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -39,13 +40,26 @@ from mu_llama.training.rough_features import roughened
 LLAMA, TEMPLATE = "smollm2-135m-instruct", "chatml-measured"
 _SAME = 0.95
 """Cosine from which a name is taken to be an earlier model's."""
-BATCH, EPOCHS, RATE, DECAY = 256, 12, 1e-3, 0.5
+BATCH, DECAY = 256, 0.5
 DROPPED, NOISE = 0.5, 0.5
 """Share of the features that are left out at a time, and deviations of noise on the others: 500 numbers of ten thousand
 tracks are learned by heart otherwise."""
 
 CHOICE = 0.3
 """Weight of choosing among the genres, beside hearing each: "what genre is this?" is answered by one of them."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long and how quickly to learn."""
+
+    epochs: int
+    rate: float
+    """The highest."""
+
+
+FROM_NOTHING, GOING_ON = Pace(12, 1e-3), Pace(6, 2e-4)
+"""An adapter goes on gently: at the rate of a fresh one it forgets what it heard before (docs/models/mini.md)."""
 
 
 def named(llama: LlamaParts, words: Sequence[str]) -> Tensor:
@@ -55,19 +69,19 @@ def named(llama: LlamaParts, words: Sequence[str]) -> Tensor:
     return torch.stack([table[tokenizer.encode_prompt(f" {word}")].mean(0) for word in words])
 
 
-def teach(adapter: AudioAdapter, train: Examples, *, seed: int = 0) -> None:
+def teach(adapter: AudioAdapter, train: Examples, *, pace: Pace = FROM_NOTHING, seed: int = 0) -> None:
     """Fit the adapter to the labels."""
     weights, answers = weights_of(train), train.answers.nan_to_num()
     genres = torch.tensor([word in GROUPS["genre"] for word in train.words])
     choices = choice_weights(train, genres)
     statistics = FeatureStatistics(adapter.feature_mean, adapter.feature_deviation)
     rows = len(answers)
-    steps = EPOCHS * (rows // BATCH + 1)
-    optimiser = torch.optim.AdamW(adapter.parameters(), lr=RATE, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
+    steps = pace.epochs * (rows // BATCH + 1)
+    optimiser = torch.optim.AdamW(adapter.parameters(), lr=pace.rate, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, pace.rate, total_steps=steps, pct_start=0.1)
     torch.manual_seed(seed)
     bar = tqdm(total=steps, desc="warming up", mininterval=5)
-    for _ in range(EPOCHS):
+    for _ in range(pace.epochs):
         for own in torch.randperm(rows).split(BATCH):
             rough = roughened(train.features[own], statistics, noise=NOISE, dropout=DROPPED)
             logits = read_labels(adapter, rough)
@@ -176,7 +190,7 @@ def warm_up(work: Path, out: Path, *, after: Path | None = None) -> None:
     held = read_examples(work, "val", words, with_changed=False)
     adapter = untrained(llama, train)
     tuning = {} if after is None else carry_over(adapter, after)
-    teach(adapter, train)
+    teach(adapter, train, pace=FROM_NOTHING if after is None else GOING_ON)
     found = scores(adapter, held)
     print(
         f"{len(words)} labels, {len(train.sources)} examples; right in validation, %: {json.dumps(found)}", flush=True
