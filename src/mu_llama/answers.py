@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from mu_llama.errors import MuLlamaError, QuestionError
 from mu_llama.generation import FinishReason
 from mu_llama.measured import Measured
+from mu_llama.model.audio_prefix import AudioPrefix
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class HeardTrack:
     """How long listening took."""
     features: Tensor | None = None
     """What the encoder heard, (L, D)."""
+    prefix: AudioPrefix = field(default_factory=AudioPrefix)
+    """What the model makes of audio tokens, once it was asked."""
     measure: Callable[[], Mapping[str, Measured]] = dict
     """Gives measured facts by name, for models that read them; slow the first time."""
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import Cache
 
 from mu_llama.errors import ConfigError, QuestionError
 from mu_llama.model.mu_llama import MuLlama
@@ -73,6 +74,7 @@ class Decoder:
         conditioning: (B, Q, A), one row a prompt, or None for text alone.
         options: how to choose tokens.
         eos_ids: tokens that end a row.
+        cache: of what stands before the prompts, from `begin_cache`; it is used up. None reads audio tokens anew.
 
     Raises:
         QuestionError: if a prompt is empty or leaves no room for an answer.
@@ -86,8 +88,10 @@ class Decoder:
         conditioning: Tensor | None,
         options: GenerationOptions,
         eos_ids: frozenset[int],
+        cache: Cache | None = None,
     ) -> None:
         self._model = model
+        self._cache = cache
         self._options = options
         self._eos_ids = eos_ids
         self._rows = list(range(len(prompts)))
@@ -111,7 +115,7 @@ class Decoder:
 
     def __iter__(self) -> Iterator[Token]:
         """Run the decode loop."""
-        cache = self._model.new_cache()
+        cache = self._model.new_cache() if self._cache is None else self._cache
         ids, num_written = self._ids, 0
         while self._rows:
             # Entered anew at each step: a generator must not hold a thread's grad mode across yields.

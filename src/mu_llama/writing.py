@@ -14,6 +14,7 @@ from mu_llama.checkpoints.open_model import OpenedModel
 from mu_llama.errors import MuLlamaError, QuestionError
 from mu_llama.generation import Decoder, FinishReason, GenerationOptions
 from mu_llama.measured import topics_of, with_measured
+from mu_llama.model.audio_prefix import begin_cache
 from mu_llama.prompts import Turn
 
 
@@ -80,10 +81,12 @@ def write_rows(
         (row, piece of text) as text is written and, at the end of a row, (row, answer).
     """
     start = time.perf_counter()
+    conditioning = torch.stack([row.track.conditioning for row in rows])
     decoder = Decoder(
         opened.model,
         prompts=[row.prompt for row in rows],
-        conditioning=torch.stack([row.track.conditioning for row in rows]),
+        conditioning=conditioning,
+        cache=begin_cache(opened.model, conditioning, [row.track.prefix for row in rows]),
         options=options,
         eos_ids=opened.tokenizer.eos_ids,
     )
