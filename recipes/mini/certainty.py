@@ -68,6 +68,7 @@ def soften(adapter: AudioAdapter, temperature: float, examples: Examples) -> Non
     tokens.absent.copy_(middle - factor * half)
     tokens.reading.weight.div_(temperature)
     tokens.reading.bias.div_(temperature)
+    tokens.sharpness.mul_(temperature)  # which is likeliest doesn't change
 
 
 def clear_words(labels: Mapping[str, bool], heard: Mapping[str, float]) -> list[str]:

@@ -24,6 +24,12 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "sound": ("music", "speech", "noise"), "production": ("acoustic", "electric"),
 }  # fmt: skip
 """Kinds of labels; a word belongs to the first that has it."""
+_BROAD = ("guitar", "bass", "brass", "organ", "woodwinds")  # likelier than any of their members
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "style": STYLES, "ensemble": ENSEMBLES, "energy": GROUPS["energy"], "mood": VALENCE,
+    "instrument": tuple(name for name in INSTRUMENTS if name not in _BROAD),
+}  # fmt: skip
+"""Kinds of labels of which an audio token names the likeliest."""
 _SAID = {name for group in GROUPS.values() for name in group}
 
 

@@ -1,6 +1,7 @@
 """Teach a fresh adapter the labels before any language model is asked: minutes instead of hours.
 
-Each label is one audio token: its name in the language model's own embeddings, and whether it is heard. Yes and no
+Each label is one audio token: its name in the language model's own embeddings, and whether it is heard. One more for
+each kind of label (genre, ensemble ...) holds the name of the likeliest. Yes and no
 weigh the same within each kind of music, as in the questions. Writes a model folder, whose LLaMA is untuned, for
 `model.base` of train.yaml, and prints how well the labels of the validation split are read.
 
@@ -20,7 +21,7 @@ import torch
 from certainty import FEWEST, UNHEARD, USUAL, fitting_temperature, fonts_of, kept, soften, write_clear
 from ears import ENCODER
 from examples import Examples, choice_losses, choice_weights, read_examples, read_labels, weights_of, words_of
-from labels import GROUPS
+from labels import CHOICES, GROUPS
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -119,7 +120,8 @@ def scores(adapter: AudioAdapter, held: Examples) -> dict[str, float]:
 def _sizes(llama: LlamaParts, features: Tensor, num_words: int) -> AdapterConfig:
     return AdapterConfig(
         num_encoder_layers=features.shape[1], encoder_width=features.shape[2], hidden_size=llama.config.hidden_size,
-        num_conditioned_layers=0, num_heads=llama.config.num_attention_heads, num_audio_tokens=num_words,
+        num_conditioned_layers=0, num_heads=llama.config.num_attention_heads,
+        num_audio_tokens=num_words + len(CHOICES), num_choices=len(CHOICES),
         bridge_width=2 * llama.config.hidden_size, num_blocks=3, input_scaling="standardise",
     )  # fmt: skip
 
@@ -134,6 +136,8 @@ def untrained(llama: LlamaParts, train: Examples, *, seed: int = 0) -> AudioAdap
     adapter.load_state_dict({name: value for name, value in own.items() if not name.startswith("conditioner.")})
     assert adapter.tokens is not None, "asked for"
     adapter.tokens.names.copy_(named(llama, train.words))
+    adapter.tokens.kinds.copy_(named(llama, list(CHOICES)))
+    adapter.tokens.members.copy_(torch.tensor([[word in own for word in train.words] for own in CHOICES.values()]))
     present, absent = named(llama, ("yes", "no"))
     adapter.tokens.present.copy_(present)
     adapter.tokens.absent.copy_(absent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from transformers import LlamaForCausalLM
 
 from mu_llama.checkpoints.native import ModelConfig, native_parts, read_model_config, write_model_files
 from mu_llama.checkpoints.parts import ModelParts
+from mu_llama.checkpoints.stored import in_memory
 from mu_llama.errors import ConfigError
 from mu_llama.generation import Decoder, GenerationOptions
+from mu_llama.model.audio_prefix import AudioPrefix, begin_cache
+from mu_llama.model.audio_tokens import AudioTokens
 from mu_llama.model.mu_llama import MuLlama
 from mu_llama.training.fresh import fresh_adapter
 from mu_llama.training.loss import AnswerLoss
@@ -111,16 +115,18 @@ def test_the_loss_is_of_the_text_alone_and_reaches_every_part(model: MuLlama) ->
     assert all("lora_A" in name for name in untouched)  # a fresh LoRA's other half is 0
 
 
-def test_a_model_folder_keeps_them(model: MuLlama, tmp_path: Path) -> None:
-    parts = parts_with_tokens()
+@pytest.mark.parametrize("choices", [0, 2])
+def test_a_model_folder_keeps_them(tmp_path: Path, choices: int) -> None:
+    sizes = replace(WITH_TOKENS, num_choices=choices)
+    parts = replace(tiny_parts(), adapter_config=sizes, adapter=fresh_adapter(sizes, seed=3))
+    model = build_trainable(parts, phase=JOINT, lora_rank=2).eval()
     adapter, _ = export_tensors(model.state_dict(), parts=parts, phase=JOINT)
-    config = ModelConfig("tiny", "alpaca", WITH_TOKENS, {"kind": "musicnn"}, {"folder": "llama"})
-    from mu_llama.checkpoints.stored import in_memory
-
+    config = ModelConfig("tiny", "alpaca", sizes, {"kind": "musicnn"}, {"folder": "llama"})
     write_model_files(tmp_path, config, adapter={n: in_memory(v) for n, v in adapter.items()}, tuning={})
     opened = native_parts(tmp_path, read_model_config(tmp_path), parts.llama)
     again = build_trainable(opened, phase=JOINT, lora_rank=2).eval()
     features, ids = torch.randn(1, 2, 7), torch.tensor([[4, 5, 6]])
+    assert model.condition(features).shape[1] == TOKENS
     torch.testing.assert_close(
         again(ids, conditioning=again.condition(features)), model(ids, conditioning=model.condition(features))
     )
@@ -134,3 +140,67 @@ def test_room_for_text_is_less_by_the_tokens(model: MuLlama) -> None:
 def test_one_way_in_is_wanted(layers: int, tokens: int) -> None:
     with pytest.raises(ConfigError, match="expected one of them"):
         replace(SIZES, num_conditioned_layers=layers, num_audio_tokens=tokens)
+
+
+@torch.no_grad()
+def test_prompts_go_on_from_kept_audio_tokens(model: MuLlama) -> None:
+    conditioning = model.condition(torch.randn(3, 2, 7))
+    prompts, prefixes = [[5, 9, 11, 3], [7, 2], [8, 8, 1, 4, 30, 31]], [AudioPrefix() for _ in range(3)]
+
+    def written(rows: list[int], *, kept: bool) -> list[list[int]]:
+        found: list[list[int]] = [[] for _ in rows]
+        cache = begin_cache(model, conditioning[rows], [prefixes[row] for row in rows]) if kept else None
+        decoder = Decoder(
+            model, prompts=[prompts[row] for row in rows], conditioning=conditioning[rows],
+            options=GenerationOptions(max_new_tokens=8), eos_ids=frozenset(), cache=cache,
+        )  # fmt: skip
+        for token in decoder:
+            assert token.id is not None
+            found[token.row].append(token.id)
+        return found
+
+    expected = written([0, 1, 2], kept=False)
+    assert written([1], kept=True) == [expected[1]]
+    assert [prefix.layers is None for prefix in prefixes] == [True, False, True]
+    assert written([0, 1, 2], kept=True) == expected
+    assert written([2, 0, 0], kept=True) == [expected[2], expected[0], expected[0]]
+
+
+@torch.no_grad()
+def test_a_track_is_read_once_however_often_it_is_asked_about(model: MuLlama) -> None:
+    conditioning = model.condition(torch.randn(1, 2, 7)).expand(3, -1, -1)
+    prefix, sizes = AudioPrefix(), list[int]()
+    handle = model.llama.get_decoder().register_forward_pre_hook(
+        lambda _, __, kwargs: sizes.append(len(kwargs["inputs_embeds"])), with_kwargs=True
+    )
+    begin_cache(model, conditioning, [prefix] * 3)
+    cache = begin_cache(model, conditioning[:2], [prefix] * 2)
+    handle.remove()
+    assert sizes == [1]
+    assert cache.get_seq_length() == TOKENS
+
+
+@torch.no_grad()
+def test_a_choice_names_the_likeliest_of_its_members() -> None:
+    torch.manual_seed(0)
+    tokens = AudioTokens(4, 6, 2)
+    tokens.names.normal_()
+    tokens.kinds.normal_()
+    tokens.members.copy_(torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 1]]))
+    tokens.reading.weight.zero_()
+    tokens.reading.bias.copy_(torch.tensor([0.0, 1.0, 5.0, 5.0]))
+    tokens.sharpness.copy_(torch.tensor([2.0, 1.0]))
+    made = tokens(torch.zeros(3, 6))
+    assert made.shape == (3, 6, 6)
+    first, second = made[0, 4:] - tokens.kinds
+    share = 1 / (1 + math.exp(-2.0))
+    torch.testing.assert_close(first, (1 - share) * tokens.names[0] + share * tokens.names[1])
+    torch.testing.assert_close(second, tokens.names[2:].mean(0))
+    plain = AudioTokens(4, 6)
+    plain.load_state_dict({name: value for name, value in tokens.state_dict().items() if name in plain.state_dict()})
+    assert torch.equal(plain(torch.zeros(3, 6)), made[:, :4])
+
+
+def test_there_are_fewer_choices_than_tokens() -> None:
+    with pytest.raises(ConfigError, match="expected fewer"):
+        replace(WITH_TOKENS, num_choices=TOKENS)

@@ -74,7 +74,8 @@ class AudioAdapter(nn.Module):
         )
         self.tokens: AudioTokens | None = None
         if config.num_audio_tokens:
-            self.tokens = AudioTokens(config.num_audio_tokens, config.hidden_size)
+            num_names = config.num_audio_tokens - config.num_choices
+            self.tokens = AudioTokens(num_names, config.hidden_size, config.num_choices)
         if config.input_scaling == "standardise":
             shape = (config.num_encoder_layers, config.encoder_width)
             self.register_buffer("feature_mean", torch.zeros(shape))

@@ -7,7 +7,7 @@ from typing import Literal
 
 from mu_llama.errors import ConfigError
 
-_MAY_BE_ZERO = ("num_conditioned_layers", "num_audio_tokens")
+_MAY_BE_ZERO = ("num_conditioned_layers", "num_audio_tokens", "num_choices")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class AdapterConfig:
     """`standardise`: features lose a stored mean and are divided by a stored deviation before anything else."""
     num_audio_tokens: int = 0
     """N: tokens before the prompt that say what is heard; 0 where layers are conditioned instead."""
+    num_choices: int = 0
+    """How many of them, the last ones, say which of several things is likeliest."""
 
     def __post_init__(self) -> None:
         bad = [
@@ -46,6 +48,8 @@ class AdapterConfig:
                 f"num_conditioned_layers={self.num_conditioned_layers} with num_audio_tokens={self.num_audio_tokens} "
                 "(expected one of them)"
             )
+        if self.num_choices and self.num_choices >= self.num_audio_tokens:
+            bad.append(f"num_choices={self.num_choices} of num_audio_tokens={self.num_audio_tokens} (expected fewer)")
         if self.input_scaling not in ("none", "standardise"):
             bad.append(f"input_scaling={self.input_scaling!r} (expected none or standardise)")
         if bad:
