@@ -104,7 +104,7 @@ def test_an_earlier_model_lends_its_names_of_the_same_words(tmp_path: Path) -> N
         tmp_path / "adapter.safetensors",
     )
     save_file({"a.lora_A": torch.ones(1)}, tmp_path / "lora.safetensors")
-    tuning = carry_over(now, tmp_path)
+    tuning = carry_over(now, "cad", tmp_path)
     assert set(tuning) == {"a.lora_A"}
     assert torch.equal(now.tokens.names[0], earlier.tokens.names[2])
     assert torch.equal(now.tokens.names[1], earlier.tokens.names[0])

@@ -59,7 +59,7 @@ class Pace:
     """The highest."""
 
 
-FROM_NOTHING, GOING_ON = Pace(12, 1e-3), Pace(6, 2e-4)
+FROM_NOTHING, GOING_ON = Pace(12, 1e-3), Pace(12, 5e-4)
 """An adapter goes on gently: at the rate of a fresh one it forgets what it heard before (docs/models/mini.md)."""
 
 
@@ -145,11 +145,12 @@ def untrained(llama: LlamaParts, train: Examples, *, seed: int = 0) -> AudioAdap
 
 
 @torch.no_grad()
-def carry_over(adapter: AudioAdapter, folder: Path) -> dict[str, StoredTensor]:
+def carry_over(adapter: AudioAdapter, words: Sequence[str], folder: Path) -> dict[str, StoredTensor]:
     """Go on from an earlier model: what it hears, how it names things and says yes or no; returns its LoRA.
 
     Its words may be others: each is recognised by its embedding, from which training moves it little. With other
-    features nothing of what it hears fits, and that is learned anew.
+    features nothing of what it hears fits, and that is learned anew; so are genres in any case, since one that it
+    learned to deny, for want of examples, stays denied (docs/models/mini.md).
     """
     earlier = {
         name.removeprefix("adapter."): stored.read().float()
@@ -162,12 +163,12 @@ def carry_over(adapter: AudioAdapter, folder: Path) -> dict[str, StoredTensor]:
     for name in hears if is_alike else ():
         own[name].copy_(earlier[name])
     alike = nn.functional.cosine_similarity(own["tokens.names"][:, None], names[None], dim=-1)
-    by_word = ("tokens.names", "tokens.reading.weight", "tokens.reading.bias") if is_alike else ("tokens.names",)
+    readings = ("tokens.reading.weight", "tokens.reading.bias") if is_alike else ()
     found = 0
     for word in range(len(alike)):
         other = int(alike[word].argmax())
         if alike[word, other] > _SAME and int(alike[:, other].argmax()) == word:
-            for name in by_word:
+            for name in ("tokens.names", *(() if words[word] in GROUPS["genre"] else readings)):
                 own[name][word] = earlier[name][other]
             found += 1
     adapter.tokens.present.copy_(earlier["tokens.present"])
@@ -193,7 +194,7 @@ def warm_up(work: Path, out: Path, *, after: Path | None = None) -> None:
     train = read_examples(work, "train", words, with_changed=True)
     held = read_examples(work, "val", words, with_changed=False)
     adapter = untrained(llama, train)
-    tuning = {} if after is None else carry_over(adapter, after)
+    tuning = {} if after is None else carry_over(adapter, words, after)
     teach(adapter, train, pace=FROM_NOTHING if after is None else GOING_ON)
     found = scores(adapter, held)
     print(
