@@ -87,8 +87,14 @@ def _adapter(words: Sequence[str]) -> AudioAdapter:
     assert adapter.tokens is not None
     with torch.no_grad():
         for place, word in enumerate(words):
-            adapter.tokens.names[place] = torch.randn(8, generator=torch.Generator().manual_seed(ord(word)))
+            adapter.tokens.names[place] = torch.randn(8, generator=torch.Generator().manual_seed(sum(map(ord, word))))
     return adapter
+
+
+def _save(adapter: AudioAdapter, folder: Path) -> None:
+    tensors = {f"adapter.{name}": value.contiguous() for name, value in adapter.state_dict().items()}
+    save_file(tensors, folder / "adapter.safetensors")
+    save_file({"a.lora_A": torch.ones(1)}, folder / "lora.safetensors")
 
 
 def test_an_earlier_model_lends_its_names_of_the_same_words(tmp_path: Path) -> None:
@@ -99,11 +105,7 @@ def test_an_earlier_model_lends_its_names_of_the_same_words(tmp_path: Path) -> N
         earlier.tokens.names.mul_(1.5)
         earlier.tokens.present.fill_(3.0)
     own = now.tokens.names.detach().clone()
-    save_file(
-        {f"adapter.{name}": value.contiguous() for name, value in earlier.state_dict().items()},
-        tmp_path / "adapter.safetensors",
-    )
-    save_file({"a.lora_A": torch.ones(1)}, tmp_path / "lora.safetensors")
+    _save(earlier, tmp_path)
     tuning = carry_over(now, "cad", tmp_path)
     assert set(tuning) == {"a.lora_A"}
     assert torch.equal(now.tokens.names[0], earlier.tokens.names[2])
@@ -113,6 +115,19 @@ def test_an_earlier_model_lends_its_names_of_the_same_words(tmp_path: Path) -> N
     features = torch.randn(5, 1, 1)
     assert torch.equal(read_labels(now, features)[:, :2], read_labels(earlier, features)[:, [2, 0]])
     assert torch.equal(now.projection.weight, earlier.projection.weight)
+
+
+def test_genres_are_learned_anew(tmp_path: Path) -> None:
+    words = ("piano", "ragtime")
+    earlier, now = _adapter(words), _adapter(words)
+    assert earlier.tokens is not None
+    assert now.tokens is not None
+    own = now.tokens.reading.weight.detach().clone()
+    _save(earlier, tmp_path)
+    carry_over(now, words, tmp_path)
+    assert torch.equal(now.tokens.reading.weight[0], earlier.tokens.reading.weight[0])
+    assert torch.equal(now.tokens.reading.weight[1], own[1])
+    assert not torch.equal(own[1], earlier.tokens.reading.weight[1])
 
 
 def test_choosing_counts_names_that_hold_among_those_known() -> None:
