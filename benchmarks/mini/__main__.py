@@ -229,10 +229,11 @@ def run(model: str, *, data: Path = DATA, quick: bool = False, only: Sequence[st
     result["bands"] = {
         kind: round(sum(score[kind] for score in bands) / max(1, len(bands)), 1) for kind in (*_KINDS, "above_shuffled")
     }
-    result["facts"] = score_facts(listener, tracks, rows)
-    music = [place for place, about in enumerate(labels) if Knowledge(about).is_music][:: 4 if quick else 1]
-    known = [Knowledge(labels[place]) for place in music]
-    result["descriptions"] = score_descriptions(listener, [tracks[place] for place in music], known)
+    music = [place for place, about in enumerate(labels) if Knowledge(about).is_music]  # speech has a tempo too
+    result["facts"] = score_facts(listener, [tracks[place] for place in music], [rows[place] for place in music])
+    described = music[:: 4 if quick else 1]
+    known = [Knowledge(labels[place]) for place in described]
+    result["descriptions"] = score_descriptions(listener, [tracks[place] for place in described], known)
     print(json.dumps({name: value for name, value in result.items() if name not in ("tasks", "descriptions")}))
     print(json.dumps({name: value for name, value in result["descriptions"].items() if name != "examples"}))
     return result
