@@ -210,7 +210,8 @@ def run(model: str, *, data: Path = DATA, quick: bool = False, only: Sequence[st
     tracks = [recalled(values, row["id"]) for row, values in zip(rows, features, strict=True)]
     blind = recalled(features.mean(0), "average")
     labels = [Track.from_dict(row) for row in rows]
-    result: dict[str, Any] = {"model": listener.name, "tracks": len(rows), "tasks": {}}
+    command = "python -m benchmarks.mini" + (" --quick" if quick else "")
+    result: dict[str, Any] = {"command": command, "model": listener.name, "tracks": len(rows), "tasks": {}}
     for name, asks in all_tasks(labels).items():
         if only and name not in only:
             continue
