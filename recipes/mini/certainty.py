@@ -25,7 +25,7 @@ FEWEST = 50
 """Clips in it that are needed to measure anything."""
 USUAL = 3.0
 """Temperature where there are fewer."""
-SURE = 0.8
+SURE = 0.9
 """Probability, by that temperature, from which a label is heard beyond doubt."""
 _TEMPERATURES = [1 + step / 4 for step in range(37)]
 
@@ -75,7 +75,7 @@ def clear_words(labels: Mapping[str, bool], heard: Mapping[str, float]) -> list[
     """Labels that are heard beyond doubt: those that hold by name, drums and singing also as "no drums".
 
     Example:
-        >>> clear_words({"piano": True, "harp": True, "drums": False}, {"piano": 0.9, "harp": 0.6, "drums": 0.1})
+        >>> clear_words({"piano": True, "harp": True, "drums": False}, {"piano": 0.95, "harp": 0.6, "drums": 0.05})
         ['piano', 'no drums']
     """
     there = [word for word, holds in labels.items() if holds and heard.get(word, 0.0) >= SURE]

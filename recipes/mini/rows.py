@@ -7,7 +7,9 @@ project's environment: python recipes/mini/rows.py --work DIR
 from __future__ import annotations
 
 import argparse
+import json
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,13 +32,13 @@ def _read(work: Path, split: str) -> list[Track]:
     return [replace(track, tags={**track.tags, "clear": clear[track.id]}) for track in tracks]
 
 
-def write_rows(work: Path) -> None:
+def write_rows(work: Path, shares: Mapping[str, float]) -> None:
     """Write conversations for training and validation: `train.jsonl` and `val.jsonl`."""
     train, held = (_read(work, split) for split in ("train", "val"))
     balance, rng, rows = Balance(train), random.Random("rows"), list[dict[str, Any]]()
     for track in train:
         for version in filter(None, (track, changed_track(work, track))):
-            count = int(SHARES[track.source[-1]] + rng.random())
+            count = int(shares[track.source[-1]] + rng.random())
             rows += rows_of(version, count=count, rng=rng, balance=balance, most_turns=MOST_TURNS)
     rng.shuffle(rows)
     for number, row in enumerate(rows):
@@ -51,4 +53,6 @@ def write_rows(work: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("work/mini"))
-    write_rows(parser.parse_args().work)
+    parser.add_argument("--shares", type=json.loads, default={}, help="JSON: conversations a clip version, by group")
+    arguments = parser.parse_args()
+    write_rows(arguments.work, {**SHARES, **arguments.shares})

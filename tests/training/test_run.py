@@ -176,6 +176,7 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "MU_LLAMA_HOME": str(home), "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(data: Path, home: Path, tmp_path: Path) -> None:
     """A real kill -9 in the middle, through the command."""
     changes = ["--set", "schedule.steps=30", "--set", "run.validate_every_steps=30"]
@@ -213,7 +214,7 @@ def test_two_processes_equal_one_with_twice_the_accumulation(data: Path, home: P
     assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
 
 
-@pytest.mark.parametrize("wrap", ["NO_WRAP", "TRANSFORMER_BASED_WRAP"])
+@pytest.mark.parametrize("wrap", [pytest.param("NO_WRAP", marks=pytest.mark.slow), "TRANSFORMER_BASED_WRAP"])
 def test_weights_spread_over_two_processes_train_the_same(wrap: str, data: Path, home: Path, tmp_path: Path) -> None:
     """FSDP, stopped and going on: the same losses, the same model, and sample answers on the way."""
     train(config(data, tmp_path / "one", "batch.accumulate=4", phase="joint"), home=home)
@@ -434,6 +435,7 @@ def test_tracks_can_be_heard_anew_and_changed_each_time(data: Path, home: Path, 
     assert losses(tmp_path / "again") == losses(tmp_path / "changed")
 
 
+@pytest.mark.slow
 def test_compiled_equals_plain(data: Path, home: Path, tmp_path: Path) -> None:
     changes = ["schedule.steps=3", "run.validate_every_steps=3"]
     run(data, tmp_path / "plain", home, *changes)

@@ -22,20 +22,28 @@ def style(known: Knowledge, say: Say, _: Balance) -> Turn | None:
     name, guesses = known.one("genre"), known.guessed("genre")[:2]
     if name:
         return say.turn("style", "known", style=as_kind(name), Style=capital(as_kind(name)))
-    return say.turn("style", "maybe", style=listed(guesses)) if guesses else None
+    return say.turn("style", "maybe", style=listed([as_kind(guess) for guess in guesses])) if guesses else None
 
 
+_ADJECTIVES = frozenset(("electronic", "classical", "experimental", "ambient", "orchestral", "Indian", "choral"))
 _COUNTED = ("chorale", "madrigal", "waltz", "march", "ballad", "polka", "tango", "tune", "accompaniment", "calypso")
 
 
 def as_kind(genre: str) -> str:
-    """Put an article in front of genres that are pieces.
+    """Name a genre as a noun: with an article where it is a piece, with "music" where it is an adjective.
 
     Example:
-        >>> as_kind("jazz waltz"), as_kind("jazz")
-        ('a jazz waltz', 'jazz')
+        >>> as_kind("jazz waltz"), as_kind("jazz"), as_kind("classical")
+        ('a jazz waltz', 'jazz', 'classical music')
     """
-    return a(genre) if genre.endswith(_COUNTED) else genre
+    if is_piece(genre):
+        return a(genre)
+    return f"{genre} music" if genre in _ADJECTIVES else genre
+
+
+def is_piece(genre: str) -> bool:
+    """Whether a genre is a kind of piece, like a waltz."""
+    return genre.endswith(_COUNTED)
 
 
 def style_presence(known: Knowledge, say: Say, balance: Balance) -> Turn | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mu_llama.musicqa.dialogues.character import as_kind
+from mu_llama.musicqa.dialogues.character import as_kind, is_piece
 from mu_llama.musicqa.dialogues.knowledge import FAMILIES, Knowledge
 from mu_llama.musicqa.dialogues.wording import Say, is_plural
 from mu_llama.musicqa.english import a, capital, listed
@@ -67,12 +67,11 @@ def _opening(known: Knowledge, say: Say) -> str | None:
             return what.format(names[0], capital(a(names[0]))) + f"{tail}."
         if _surely(known, "singing"):
             return rng.choice((f"{capital(_sung(known))} singing alone.", "Somebody sings alone, without instruments."))
-    heard = []
-    if names:
-        heard.append(listed([a(name) for name in _players(known, say)[: rng.choice((1, 2, 2))]]))
-    if _surely(known, "singing") and "choir" not in names:
+    heard, opening = list[str](), _subject(known, say)
+    if players := [name for name in _players(known, say) if name not in opening.lower()]:
+        heard.append(listed([a(name) for name in players[: rng.choice((1, 2, 2))]]))
+    if _surely(known, "singing") and "choir" not in (*names, opening.lower().split()[-1]):
         heard.insert(0, _sung(known))
-    opening = _subject(known, say)
     if not (heard or genre or known.guessed("genre") or known.one("ensemble")):
         return None
     return f"{opening} with {' and '.join(heard)}{feel}." if heard else f"{opening}{feel}."
@@ -83,13 +82,14 @@ def _subject(known: Knowledge, say: Say) -> str:
     genre, ensemble, rng = known.one("genre"), known.one("ensemble"), say.rng
     if ensemble in _NAMED_ENSEMBLES and known.is_clear(str(ensemble)) and rng.random() < 0.5:
         return capital(a(str(ensemble)))
-    if genre and as_kind(genre) != genre:
+    if genre and is_piece(genre):
         return capital(a(genre))
     if genre:
-        return f"{rng.choice(('A piece of', 'A track of', 'Some'))} {genre}" if rng.random() < 0.6 else capital(genre)
+        music = as_kind(genre)
+        return f"{rng.choice(('A piece of', 'A track of', 'Some'))} {music}" if rng.random() < 0.6 else capital(music)
     guess = next(iter(known.guessed("genre")), None)
     if guess and not known.clear_instruments:
-        return f"A track that sounds like {guess}"
+        return f"A track that sounds like {as_kind(guess)}"
     return capital(a(rng.choice(("piece", "track"))))
 
 
@@ -130,7 +130,8 @@ def _details(known: Knowledge, say: Say) -> list[str]:
         words = {"low": "gentle and calm", "medium": "moderately energetic", "high": "powerful and energetic"}
         sentences.append(rng.choice(("It seems {0}.", "The music is {0}, I would say.")).format(words[energy]))
     if not known.one("genre") and (genres := known.guessed("genre")[:2]):
-        sentences.append(rng.choice(("The genre is probably {0}.", "It sounds like {0}.")).format(" or ".join(genres)))
+        kinds = " or ".join(as_kind(genre) for genre in genres)
+        sentences.append(rng.choice(("It is probably {0}.", "It sounds like {0}.")).format(kinds))
     if kind := known.one("production"):
         sentences.append("The sound is acoustic." if kind == "acoustic" else "The sound is electric or electronic.")
     if fitting := known.sure("use") or known.guessed("use"):
