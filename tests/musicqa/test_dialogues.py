@@ -12,7 +12,7 @@ import pytest
 from benchmarks.mini.reading import named, refuses, says_voice, yes_or_no
 from benchmarks.mini.tables import UNSEEN
 from mu_llama.musicqa.dialogues.balance import Balance
-from mu_llama.musicqa.dialogues.describing import long
+from mu_llama.musicqa.dialogues.describing import long, short
 from mu_llama.musicqa.dialogues.dialogue import compose, rows_of
 from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, Knowledge
 from mu_llama.musicqa.dialogues.wording import Say, wording
@@ -118,6 +118,21 @@ def test_descriptions_name_only_what_is_clear() -> None:
     assert not any(re.search("piano|bass|drum", text) for text in texts)
     turns = many(track)
     assert any("piano" in (turn.answer or "") for turn in turns), "other answers know all labels"
+
+
+def test_a_choir_is_named_once() -> None:
+    tags = {"instrument": ("choir",), "ensemble": ("choir",), "voice": ("choir",)}
+    for track in (Track("choir", tags=tags), Track("heard", tags={**tags, "clear": ("choir", "singing")})):
+        texts = [turn.answer for seed in range(50) if (turn := short(Knowledge(track), Say(random.Random(seed))))]
+        assert "A choir." in texts
+        assert all(str(text).count("choir") == 1 for text in texts)
+
+
+def test_genres_are_said_as_nouns() -> None:
+    track = replace(GUESSED, guesses={"genre": ("electronic", "ambient"), "mood": ("calm",)})
+    answers = " ".join(str(turn.answer) for turn in many(track))
+    assert "sounds like electronic music" in answers
+    assert not re.search(r"(sounds? like|call it) (electronic|ambient)(?! music)", answers)
 
 
 def test_guessed_drums_are_hedged_in_descriptions() -> None:

@@ -52,9 +52,16 @@ def style_presence(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
         return None
     maybe = "" if known.one("genre") else "maybe_"
     if say.rng.random() < 0.5:
-        return say.turn("style_presence", f"{maybe}yes", style=as_kind(say.rng.choice(known.genres[:3])))
+        return _is_it(say.rng.choice(known.genres[:3]), f"{maybe}yes", say)
     name = balance.draw_genre([other for other in balance.genres if is_other(other, known)], say.rng)
-    return say.turn("style_presence", f"{maybe}no", style=as_kind(name)) if name else None
+    return _is_it(name, f"{maybe}no", say) if name else None
+
+
+def _is_it(genre: str, answer: str, say: Say) -> Turn:
+    """Ask about a genre, as a noun or as people say it: "Is this electronic?"."""
+    asked = genre if not is_piece(genre) and say.rng.random() < 0.5 else as_kind(genre)
+    question = say.pick("style_presence", "questions", style=asked)
+    return Turn(question, say.pick("style_presence", answer, style=as_kind(genre)))
 
 
 def mood(known: Knowledge, say: Say, _: Balance) -> Turn | None:
