@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from mu_llama.records import Track
 
 sys.path.append(str(Path(__file__).parents[1] / "recipes" / "mini"))
 
-from certainty import clear_words, fitting_temperature, soften
+from certainty import FEWEST, UNHEARD, USUAL, by_font, clear_words, fitting_temperature, kept, soften
 from examples import Examples, choice_losses, choice_weights, read_labels, weights_of
 from labels import GROUPS, labels_of
 from warm_up import carry_over
@@ -164,7 +165,7 @@ def _examples(adapter: AudioAdapter, *, flipped: float) -> Examples:
     features = torch.randn(600, 1, 4)
     answers = (read_labels(adapter, features) > 0).float()
     answers = torch.where(torch.rand_like(answers) < flipped, 1 - answers, answers)
-    return Examples(features, answers, ["a"] * 600, ["drums", "piano"])
+    return Examples(features, answers, ["a"] * 600, ["drums", "piano"], ["a"] * 600)
 
 
 def test_an_adapter_that_is_often_wrong_gets_a_higher_temperature() -> None:
@@ -174,6 +175,17 @@ def test_an_adapter_that_is_often_wrong_gets_a_higher_temperature() -> None:
         adapter.tokens.reading.weight.mul_(20)
     sure, unsure = (fitting_temperature(adapter, _examples(adapter, flipped=share)) for share in (0.0, 0.3))
     assert sure < unsure
+
+
+def test_a_soundfont_is_kept_from_the_adapter_and_too_few_of_its_clips_measure_nothing() -> None:
+    adapter = _ears(("drums", "piano"))
+    examples = replace(_examples(adapter, flipped=0.0), ids=[f"{row % 3}" for row in range(600)])
+    taught, unheard = by_font(examples, {"0": "TimGM6mb", "1": None, "2": UNHEARD})
+    assert (set(taught.ids), set(unheard.ids)) == ({"0", "1"}, {"2"})
+    assert torch.equal(unheard.features, examples.features[2::3])
+    assert fitting_temperature(adapter, kept(unheard, range(FEWEST - 1))) == USUAL
+    assert fitting_temperature(adapter, unheard) == 1.0
+    assert by_font(taught, {"0": "TimGM6mb", "1": None})[1].ids == []
 
 
 def test_softening_keeps_what_is_read_and_makes_it_less_sure() -> None:

@@ -1,8 +1,9 @@
 """How sure the adapter may be, and what it hears beyond doubt.
 
-An adapter is surer of a soundfont that it knows than it would be of another. So a second one is taught without one of
-them, and the temperature (Guo et al., 2017, arXiv:1706.04599) by which its readings of that one come out right is
-applied to the adapter itself, whose audio tokens tell the language model how sure they are.
+An adapter is surer of a soundfont that it knows than of another. So one of them is kept from it. The temperature (Guo
+et al., 2017, arXiv:1706.04599) by which its readings of that one come out right tells the language model, through the
+audio tokens, how sure it is; and what that one plays is what the language model is mostly taught by, so that it learns
+how far to trust the readings.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from pathlib import Path
 import torch
 from examples import Examples, read_labels, weights_of
 from labels import labels_of
+from plans import PATCHES
 from torch import nn
 
 from mu_llama.model.adapter import AudioAdapter
 from mu_llama.records import Track, read_lines, to_line, write_whole
 
-UNHEARD = "FluidR3_GM"
-"""The soundfont that the other adapter isn't taught."""
+UNHEARD = PATCHES
+"""The soundfont that the adapter isn't taught."""
 FEWEST = 50
 """Clips in it that are needed to measure anything."""
 USUAL = 3.0
@@ -36,6 +38,13 @@ def fonts_of(work: Path) -> dict[str, str | None]:
     return {clip["id"]: clip["soundfont"] for path in paths for clip in read_lines(path)}
 
 
+def by_font(examples: Examples, fonts: Mapping[str, str | None]) -> tuple[Examples, Examples]:
+    """The examples that the adapter is taught, and those that are kept from it."""
+    rows = range(len(examples.ids))
+    unheard = {row for row in rows if fonts[examples.ids[row]] == UNHEARD}
+    return kept(examples, [row for row in rows if row not in unheard]), kept(examples, sorted(unheard))
+
+
 def kept(examples: Examples, rows: Sequence[int]) -> Examples:
     """Some of the examples."""
     return replace(
@@ -46,7 +55,9 @@ def kept(examples: Examples, rows: Sequence[int]) -> Examples:
 
 @torch.no_grad()
 def fitting_temperature(adapter: AudioAdapter, held: Examples) -> float:
-    """The temperature by which readings of examples that an adapter wasn't taught are likeliest."""
+    """The temperature by which readings of examples that an adapter wasn't taught are likeliest; `USUAL` of too few."""
+    if len(held.ids) < FEWEST:
+        return USUAL
     logits, weights, answers = read_labels(adapter, held.features), weights_of(held), held.answers.nan_to_num()
 
     def loss(temperature: float) -> float:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from plans import PATCHED
 from tracks import changed_track
 
 from mu_llama.musicqa.dialogues.balance import Balance
@@ -24,6 +25,8 @@ MOST_TURNS = 12
 """Long conversations share the audio tokens in front of them, so that training spends its time on answers."""
 # Conversations a clip version, by group: no group may drown the others, and what is no music must not be forgotten.
 SHARES = {"A": 0.5, "B": 0.6, "C": 0.35, "D": 0.9, "E": 1.5, "F": 1.5, "N": 2.0}
+UNHEARD_SHARE = 2.0
+"""How much more often a version is asked about that the adapter wasn't taught, so that it is read as new music is."""
 
 
 def _read(work: Path, split: str) -> list[Track]:
@@ -38,7 +41,8 @@ def write_rows(work: Path, shares: Mapping[str, float]) -> None:
     balance, rng, rows = Balance(train), random.Random("rows"), list[dict[str, Any]]()
     for track in train:
         for version in filter(None, (track, changed_track(work, track))):
-            count = int(shares[track.source[-1]] + rng.random())
+            share = shares[track.source[-1]] * (UNHEARD_SHARE if track.id.endswith(PATCHED) else 1.0)
+            count = int(share + rng.random())
             rows += rows_of(version, count=count, rng=rng, balance=balance, most_turns=MOST_TURNS)
     rng.shuffle(rows)
     for number, row in enumerate(rows):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from certainty import FEWEST, UNHEARD, USUAL, fitting_temperature, fonts_of, kept, soften, write_clear
+from certainty import UNHEARD, by_font, fitting_temperature, fonts_of, soften, write_clear
 from ears import ENCODER
 from examples import Examples, choice_losses, choice_weights, read_examples, read_labels, weights_of, words_of
 from labels import CHOICES, GROUPS
@@ -106,7 +106,7 @@ def scores(adapter: AudioAdapter, held: Examples) -> dict[str, float]:
     said = read_labels(adapter, held.features) > 0
     found = defaultdict[str, list[float]](list)
     for source in [*sorted(set(held.sources)), None]:
-        own = torch.tensor([source in (None, other) for other in held.sources])
+        own = torch.tensor([source in (None, other) for other in held.sources], dtype=torch.bool)
         for column, word in enumerate(held.words):
             if (source is None) != (word in GROUPS["sound"]):
                 continue
@@ -191,7 +191,8 @@ def warm_up(work: Path, out: Path, *, after: Path | None = None) -> None:
     """Do it all, and print the validation scores by group of labels."""
     llama = read_llama(provide_llama(PACKAGED[LLAMA], home_folder(), report=print))
     words = words_of(work)
-    train = read_examples(work, "train", words, with_changed=True)
+    everything = read_examples(work, "train", words, with_changed=True)
+    train, unheard = by_font(everything, fonts_of(work))
     held = read_examples(work, "val", words, with_changed=False)
     adapter = untrained(llama, train)
     tuning = {} if after is None else carry_over(adapter, words, after)
@@ -200,23 +201,11 @@ def warm_up(work: Path, out: Path, *, after: Path | None = None) -> None:
     print(
         f"{len(words)} labels, {len(train.sources)} examples; right in validation, %: {json.dumps(found)}", flush=True
     )
-    temperature = _temperature(work, llama, train)
-    print(f"temperature {temperature}")
+    temperature = fitting_temperature(adapter, unheard)
+    print(f"of {UNHEARD}: {json.dumps(scores(adapter, unheard))}; temperature {temperature}")
     soften(adapter, temperature, train)
-    write_clear(work, adapter, (train, held))
+    write_clear(work, adapter, (everything, held))
     write(out, adapter, tuning)
-
-
-def _temperature(work: Path, llama: LlamaParts, train: Examples) -> float:
-    """Teach another adapter without one soundfont, and measure how sure it should have been of that."""
-    fonts = fonts_of(work)
-    unheard = [row for row, name in enumerate(train.ids) if fonts[name] == UNHEARD]
-    if len(unheard) < FEWEST:
-        return USUAL
-    rest = kept(train, [row for row, name in enumerate(train.ids) if fonts[name] != UNHEARD])
-    other = untrained(llama, rest)
-    teach(other, rest)
-    return fitting_temperature(other, kept(train, unheard))
 
 
 if __name__ == "__main__":
