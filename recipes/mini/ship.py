@@ -1,6 +1,9 @@
 """Write a trained model folder in half precision, as the package embeds it.
 
-Run: python recipes/mini/ship.py work/mini/run/model src/mu_llama/embedded/mini
+A LoRA that went on from an earlier one can be averaged with it: the mean of two keeps what each is good at (Wortsman et
+al., 2022, arXiv:2203.05482), where the adapter is the same.
+
+Run: python recipes/mini/ship.py work/mini/run/model src/mu_llama/embedded/mini [--mean-with FOLDER]
 """
 
 from __future__ import annotations
@@ -22,15 +25,36 @@ def halved(path: Path) -> dict[str, StoredTensor]:
     return {name: in_memory(stored.read().half()) for name, stored in read_safetensors(path).items()}
 
 
-def ship(model: Path, out: Path) -> None:
+def averaged(one: Path, other: Path) -> dict[str, StoredTensor]:
+    """The mean of two files' tensors as fp16.
+
+    Raises:
+        ValueError: if they don't hold the same names and shapes.
+    """
+    tensors, others = read_safetensors(one), read_safetensors(other)
+    if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in others.items()}:
+        raise ValueError(f"{one} and {other} hold other names or shapes; only models of the same LoRA have a mean")
+    means = {name: (tensors[name].read().float() + others[name].read().float()) / 2 for name in tensors}
+    return {name: in_memory(mean.half()) for name, mean in means.items()}
+
+
+def ship(model: Path, out: Path, *, mean_with: Path | None = None) -> None:
     """Write the folder.
+
+    Args:
+        model: the trained folder.
+        out: where.
+        mean_with: an earlier model, whose LoRA is averaged with this one's.
 
     Raises:
         ValueError: if it is larger than the package may be.
     """
+    tuning = (
+        halved(model / TUNING_FILE) if mean_with is None else averaged(model / TUNING_FILE, mean_with / TUNING_FILE)
+    )
     config = replace(read_model_config(model), name="mini", licences=LICENCES)
     out.mkdir(parents=True, exist_ok=True)
-    write_model_files(out, config, adapter=halved(model / ADAPTER_FILE), tuning=halved(model / TUNING_FILE))
+    write_model_files(out, config, adapter=halved(model / ADAPTER_FILE), tuning=tuning)
     size = sum(path.stat().st_size for path in out.iterdir())
     if size > MOST_BYTES:
         raise ValueError(f"{out} has {size} bytes; the most is {MOST_BYTES}: choose a smaller rank or bridge")
@@ -41,5 +65,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--mean-with", type=Path, help="model folder whose LoRA is averaged with this one's")
     arguments = parser.parse_args()
-    ship(arguments.model, arguments.out)
+    ship(arguments.model, arguments.out, mean_with=arguments.mean_with)

@@ -1,0 +1,30 @@
+"""What recipes/mini ships: half precision, and the mean of two trainings."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+sys.path.append(str(Path(__file__).parents[1] / "recipes" / "mini"))
+
+from ship import averaged
+
+
+def test_the_mean_of_two_is_taken_in_float32(tmp_path: Path) -> None:
+    one, other = torch.tensor([1.0, 65504.0]).half(), torch.tensor([3.0, 65504.0]).half()
+    for name, tensor in (("one", one), ("other", other)):
+        save_file({"lora": tensor}, tmp_path / f"{name}.safetensors")
+    mean = averaged(tmp_path / "one.safetensors", tmp_path / "other.safetensors")["lora"].read()
+    assert mean.dtype == torch.float16
+    assert mean.tolist() == [2.0, 65504.0]
+
+
+def test_loras_of_other_ranks_have_no_mean(tmp_path: Path) -> None:
+    for rank in (2, 4):
+        save_file({"lora": torch.zeros(rank, 3)}, tmp_path / f"{rank}.safetensors")
+    with pytest.raises(ValueError, match="other names or shapes"):
+        averaged(tmp_path / "2.safetensors", tmp_path / "4.safetensors")
