@@ -187,6 +187,7 @@ def test_the_weight_of_neighbours_is_each_visitors_own(tiny: Listener, tracks: l
     plain = tiny.listen(tracks[0]).conditioning
     own, none = desk.blended(visit.held.track, 0.2), desk.blended(visit.held.track, 0.0)
     assert own is visit.held.track
+    assert none.prefix is not own.prefix, "what the model made of other audio tokens"
     torch.testing.assert_close(none.conditioning, plain)
     assert not torch.allclose(own.conditioning, plain)
     assert last(desk, visit, "What?", knn_weight=0.0) == tiny.ask(tracks[0], "What?", options=SHORT).text

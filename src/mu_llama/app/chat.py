@@ -22,6 +22,7 @@ from mu_llama.errors import AudioError, QuestionError
 from mu_llama.generation import GenerationOptions
 from mu_llama.hearing import Hearing
 from mu_llama.listener import Listener
+from mu_llama.model.audio_prefix import AudioPrefix
 from mu_llama.model.retrieval import NeighbourBlend
 from mu_llama.prompts import Turn
 from mu_llama.writing import check_question
@@ -201,7 +202,7 @@ class Desk:
         changed = NeighbourBlend(blend.vectors, replace(blend.options, weight=weight))
         with torch.inference_mode():
             conditioning = self.listener.opened.model.condition(track.features[None], blend=changed)[0]
-        return replace(track, conditioning=conditioning)
+        return replace(track, conditioning=conditioning, prefix=AudioPrefix())  # what was kept is of other tokens
 
     def like(self, visit: Visit, place: int, liked: bool | None) -> None:
         """Append a judgement of an answer to the file; None takes one back.
