@@ -2,8 +2,8 @@
 
 An adapter is surer of a soundfont that it knows than of another. So one of them is kept from it. The temperature (Guo
 et al., 2017, arXiv:1706.04599) by which its readings of that one come out right tells the language model, through the
-audio tokens, how sure it is; and what that one plays is what the language model is mostly taught by, so that it learns
-how far to trust the readings.
+audio tokens, how sure it is; and the language model is asked more about what that one plays, so that it learns how far
+to trust the readings.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def _opening(known: Knowledge, say: Say) -> str | None:
     heard, opening = list[str](), _subject(known, say)
     if players := [name for name in _players(known, say) if name not in opening.lower()]:
         heard.append(listed([a(name) for name in players[: rng.choice((1, 2, 2))]]))
-    if _surely(known, "singing") and "choir" not in (*names, opening.lower().split()[-1]):
+    if _surely(known, "singing") and "choir" not in names and not opening.lower().endswith("choir"):
         heard.insert(0, _sung(known))
     if not (heard or genre or known.guessed("genre") or known.one("ensemble")):
         return None
