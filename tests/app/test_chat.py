@@ -18,8 +18,9 @@ import pytest
 import soundfile
 import torch
 
-from mu_llama.app.batch import Asked, Row, answer_files, write_rows
-from mu_llama.app.chat import Desk, Limits
+from mu_llama.answers import Answer, HeardTrack
+from mu_llama.app.batch import Asked, Row, answer_files, save_rows
+from mu_llama.app.chat import Desk, Limits, Window
 from mu_llama.app.pictures import mel_picture
 from mu_llama.app.visit import Visit
 from mu_llama.audio.waveform import Waveform
@@ -29,6 +30,7 @@ from mu_llama.generation import GenerationOptions
 from mu_llama.listener import Listener
 from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
 from mu_llama.prompts import Turn
+from mu_llama.writing import write_rows
 
 SHORT = GenerationOptions(max_new_tokens=12)
 
@@ -248,8 +250,10 @@ def test_likes_are_saved_on_request(desk: Desk, tiny: Listener, tracks: list[Pat
     visit = visiting(desk, tracks[0])
     visit.turns = [Turn("Q", "\u00c4")]
     desk.like(visit, 0, True)
+    desk.drop(visit.token)  # others came after it
     desk.like(visit, 0, None)
-    desk.like(visit, 5, True)  # no such turn
+    with pytest.raises(QuestionError, match="no longer held"):
+        desk.like(visit, 5, True)
     rows = [json.loads(line) for line in (tmp_path / "likes.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(row["answer"], row["liked"], row["audio"]) for row in rows] == [
         ("\u00c4", True, tracks[0].name), ("\u00c4", None, tracks[0].name),
@@ -286,8 +290,8 @@ def test_the_picture_shows_pitch_upwards(tmp_path: Path) -> None:
     time_s = np.arange(16000 * 3) / 16000
     for name, hertz in (("low", 200), ("high", 5000)):
         soundfile.write(tmp_path / f"{name}.wav", 0.5 * np.sin(2 * np.pi * hertz * time_s), 16000)
-    low, high = (mel_picture(tmp_path / f"{name}.wav").sum(axis=(1, 2)).argmax() for name in ("low", "high"))
-    picture = mel_picture(tmp_path / "low.wav")
+    low, high = (mel_picture(tmp_path / f"{name}.wav").image.sum(axis=(1, 2)).argmax() for name in ("low", "high"))
+    picture = mel_picture(tmp_path / "low.wav").image
     assert picture.dtype == np.uint8
     assert picture.shape[0] == 192
     assert low > high
@@ -302,7 +306,7 @@ def test_a_batch_answers_what_it_can(desk: Desk, tracks: list[Path], tmp_path: P
     bad.write_text("nothing")
     paths = [str(tracks[0]), str(bad), str(tracks[1])]
     steps = list(batch(desk, Visit(), paths, ["One?", " ", "Two?"]))
-    assert [done for done, _ in steps] == [1, 2, 3]
+    assert steps[-1][0] == 3
     rows = steps[-1][1]
     assert [(name, bool(answer), bool(error)) for name, _, answer, error in rows] == [
         (tracks[0].name, True, False), (tracks[0].name, True, False), ("=bad.wav", False, True),
@@ -310,13 +314,13 @@ def test_a_batch_answers_what_it_can(desk: Desk, tracks: list[Path], tmp_path: P
     ]  # fmt: skip
     assert rows[0][2] == desk.listener.ask(tracks[0], "One?", options=SHORT).text
     assert str(tmp_path) not in rows[2][3]
-    with (write_rows(rows, tmp_path, "csv")).open(encoding="utf-8", newline="") as file:
+    with (save_rows(rows, tmp_path, "csv")).open(encoding="utf-8", newline="") as file:
         table = list(csv.reader(file))
     assert table[0] == ["file", "question", "answer", "error"]
     assert table[3][0] == "'=bad.wav"
-    lines = write_rows(rows, tmp_path, "jsonl").read_text(encoding="utf-8").splitlines()
+    lines = save_rows(rows, tmp_path, "jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(lines[0])["answer"] == rows[0][2]
-    with zipfile.ZipFile(write_rows(rows, tmp_path, "zip")) as archive:
+    with zipfile.ZipFile(save_rows(rows, tmp_path, "zip")) as archive:
         assert sorted(archive.namelist()) == sorted(f"{path.stem}.txt" for path in tracks[:2])
         assert archive.read(f"{tracks[0].stem}.txt").decode().startswith("One?\n")
 
@@ -328,7 +332,7 @@ def test_tracks_of_one_name_keep_their_texts_apart(desk: Desk, tracks: list[Path
         ("b.mp3", "Q", "three", ""),
         ("c.ogg", "Q", "", "bad"),
     ]
-    with zipfile.ZipFile(write_rows(rows, tmp_path, "zip")) as archive:
+    with zipfile.ZipFile(save_rows(rows, tmp_path, "zip")) as archive:
         assert sorted(archive.namelist()) == ["a.mp3.txt", "a.wav.txt", "b.txt"]
         assert archive.read("a.wav.txt") == b"one\n"
     copies = [tmp_path / folder / "01.wav" for folder in ("cd1", "cd2")]
@@ -342,7 +346,7 @@ def test_tracks_of_one_name_keep_their_texts_apart(desk: Desk, tracks: list[Path
 def test_a_batch_stops_at_the_next_word(desk: Desk, tracks: list[Path], forwards: list[int]) -> None:
     visit = Visit()
     steps = batch(desk, visit, [str(path) for path in tracks], ["One?", "Two?"])
-    next(steps)
+    assert next(steps) == (0, [])
     visit.stop()
     before = len(forwards)
     assert list(steps) == []
@@ -354,31 +358,53 @@ def test_a_batch_stops_at_the_next_word(desk: Desk, tracks: list[Path], forwards
     assert len(forwards) == before
 
 
-def test_a_stop_within_an_answer_of_a_batch_gives_the_rows_before_it(desk: Desk, tracks: list[Path]) -> None:
+def test_a_stop_gives_the_answers_that_were_finished(
+    desk: Desk, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     visit = Visit()
 
-    stream = desk.listener.stream
+    def spied(*values: Any) -> Iterator[tuple[int, Any]]:
+        for number, piece in write_rows(*values):
+            if isinstance(piece, Answer):
+                visit.stop()
+            yield number, piece
 
-    def spied(track: object, question: str, **options: object) -> object:
-        if question == "Two?":
-            visit.stop()
-        return stream(track, question, **options)  # type: ignore[arg-type]
+    monkeypatch.setattr("mu_llama.app.batch.write_rows", spied)
+    steps = list(batch(desk, visit, [str(path) for path in tracks], ["One?"]))
+    done, rows = steps[-1]
+    assert done == len(rows) == 1
+    assert rows[0][2]
+    assert rows[0][3] == ""
 
-    desk.listener.stream = spied  # type: ignore[method-assign, assignment]
-    try:
-        steps = list(batch(desk, visit, [str(path) for path in tracks], ["One?", "Two?"]))
-    finally:
-        del desk.listener.stream
-    assert [(done, [row[1] for row in rows]) for done, rows in steps] == [(0, ["One?"])]
+
+def test_a_batch_writes_several_rows_at_once_and_they_equal_ask(
+    desk: Desk, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def spied(opened: Any, rows: Any, options: Any) -> Any:
+        sizes.append(len(rows))
+        return write_rows(opened, rows, options)
+
+    monkeypatch.setattr("mu_llama.app.batch.write_rows", spied)
+    questions = ["One?", "Two?", "Three?", "Four?"]
+    *_, (done, rows) = batch(desk, Visit(), [str(path) for path in tracks], questions)
+    assert sizes == [8, 4]
+    assert done == len(tracks) == 3
+    alone = [desk.listener.ask(path, question, options=SHORT).text for path in tracks for question in questions]
+    assert [row[2] for row in rows] == alone
 
 
 def test_the_batch_hears_the_seconds_that_are_set(
     desk: Desk, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     windows = []
-    monkeypatch.setattr(
-        desk, "hear", lambda path, window: windows.append(window) or Desk.hear(desk, path, window=window)
-    )
+
+    def spied(path: str, window: Window) -> HeardTrack:
+        windows.append(window)
+        return Desk.hear(desk, path, window=window)
+
+    monkeypatch.setattr(desk, "hear", spied)
     visit = Visit()
     list(answer_files(desk, visit, [str(tracks[0])], Asked(["One?"], SHORT, "published"), run=visit.begin()))
     assert windows == ["published"]

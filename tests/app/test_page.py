@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,18 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 import pytest
+import soundfile
 from typer.testing import CliRunner
 
-from mu_llama.app.callbacks import Callbacks, sentence
+from mu_llama.app.callbacks import Callbacks
 from mu_llama.app.chat import Desk, Limits
-from mu_llama.app.page import Serving, _told, _told_on_the_way, build_page
+from mu_llama.app.page import _asking_from_the_box, _told, _told_on_the_way, build_page
+from mu_llama.app.serving import Serving
 from mu_llama.app.visit import Visit
+from mu_llama.audio.read import AudioWarning
+from mu_llama.checkpoints.open_model import PLANS
 from mu_llama.cli.main import typer_app
 from mu_llama.errors import AudioError, MuLlamaError, QuestionError
 from mu_llama.generation import GenerationOptions
+from mu_llama.hearing import Hearing
 from mu_llama.listener import Listener
 from mu_llama.measured import Measured
+from tests.workflow.conftest import SET_A
 
 SETTINGS = (0.0, 1.0, 12)
 Messages = list[dict[str, str]]
@@ -37,15 +43,16 @@ def page(tiny: Listener, toasts: list[str]) -> Callbacks:
     return Callbacks(Desk(tiny, limits=Limits(most_tracks=4)), toasts.append)
 
 
-def asked(steps: Iterator[tuple[str, Messages]]) -> Messages:
-    *_, (box, messages) = steps
-    assert box == ""
+def asked(steps: Iterator[Messages]) -> Messages:
+    *_, messages = steps
     return messages
 
 
 def test_a_whole_visit(page: Callbacks, tracks: list[Path]) -> None:
     visit = Visit()
-    line, tags, picture, chat, _ = page.hear(str(tracks[0]), visit, "auto")
+    shown = page.hear(str(tracks[0]), visit, "auto")
+    assert shown is not None
+    line, tags, picture, chat, _ = shown
     assert line.startswith("Heard 0:00-0:01")
     assert tags is None
     assert picture.shape[2] == 3
@@ -121,18 +128,110 @@ def test_regenerating_and_editing_drop_what_came_after(page: Callbacks, toasts: 
     [
         (AudioError("a.wav: is text, not audio; give an audio file"), "a.wav: is text, not audio; give an audio file."),
         (QuestionError("the question\nis empty"), "The question is empty."),
+        (
+            KeyError("weights"),
+            "Something went wrong (KeyError); try again, and look into the server's log if it stays so.",
+        ),
     ],
 )
-def test_toasts_are_sentences(error: MuLlamaError, text: str) -> None:
-    assert sentence(error) == text
-
+def test_errors_are_toasts_of_one_sentence_and_the_page_stays(
+    page: Callbacks, toasts: list[str], caplog: pytest.LogCaptureFixture, error: Exception, text: str
+) -> None:
     def fail() -> None:
         raise error
 
-    with pytest.raises(gr.Error, match=re.escape(text)):
-        _told(fail)()
-    with pytest.raises(gr.Error, match=re.escape(text)):
-        list(_told_on_the_way(lambda: iter([fail()]))())
+    def fail_late() -> Iterator[int]:
+        yield 1
+        raise error
+
+    assert _told(page, fail)() == gr.skip()
+    assert list(_told_on_the_way(page, fail_late)()) == [1, gr.skip()]
+    assert toasts == [text, text]
+    assert len(caplog.records) == (0 if isinstance(error, MuLlamaError) else 2)
+    assert _told(page, lambda: 3)() == 3
+
+
+def test_a_question_that_cannot_be_asked_goes_back_into_its_box(
+    page: Callbacks, toasts: list[str], tracks: list[Path]
+) -> None:
+    visit = Visit()
+    ask = _asking_from_the_box(page)
+    assert list(ask("What is this?", visit, *SETTINGS)) == [("What is this?", gr.skip())]
+    assert "no track yet" in toasts[0]
+    page.hear(str(tracks[0]), visit, "auto")
+    steps = list(ask("What is this?", visit, *SETTINGS))
+    assert all(box == gr.skip() for box, _ in steps), "what is written meanwhile stays"
+    assert steps[-1][1][0]["content"] == "What is this?"
+
+
+def test_nothing_is_asked_about_the_old_track_once_a_new_one_comes(page: Callbacks, tracks: list[Path]) -> None:
+    visit = Visit()
+    page.hear(str(tracks[0]), visit, "auto")
+    old = visit.token
+    assert page.expect(str(tracks[1]), visit) == ("Listening\u2026", None, None, [], [])
+    with pytest.raises(AudioError, match="still being heard"):
+        next(page.ask("What is this?", visit, *SETTINGS))
+    with pytest.raises(AudioError, match="upload it again"):
+        page.desk.held(old)
+    page.hear(str(tracks[1]), visit, "auto")
+    assert asked(page.ask("What is this?", visit, *SETTINGS))
+    page.expect(None, visit)
+    with pytest.raises(AudioError, match="there is no track yet"):
+        next(page.ask("What is this?", visit, *SETTINGS))
+
+
+def test_a_track_that_another_overtakes_while_it_is_heard_is_not_kept(
+    page: Callbacks, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visit, take = Visit(), page.desk.take
+    taken: list[str] = []
+
+    def slowly(path: str, **more: Any) -> Any:
+        held = take(path, **more)
+        taken.append(held.token)
+        page.expect(str(tracks[1]), visit)
+        return held
+
+    monkeypatch.setattr(page.desk, "take", slowly)
+    assert page.hear(str(tracks[0]), visit, "auto") is None
+    assert visit.is_hearing
+    assert visit.held is None
+    with pytest.raises(AudioError):
+        page.desk.held(taken[0])
+
+
+def test_what_could_be_read_only_in_part_is_a_toast(page: Callbacks, toasts: list[str], tmp_path: Path) -> None:
+    time_s = np.arange(16000 * 4) / 16000
+    soundfile.write(tmp_path / "whole.wav", 0.3 * np.sin(2 * np.pi * 300 * time_s), 16000)
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes((tmp_path / "whole.wav").read_bytes()[:64000])
+    visit = Visit()
+    with pytest.warns(AudioWarning):
+        shown = page.hear(str(cut), visit, "auto")
+    assert shown is not None
+    assert shown[0].startswith("Heard 0:00-0:01")
+    assert toasts == ["cut.wav: ends early, after 2.0 s; copy or download it again."]
+
+
+def test_facts_that_cannot_be_measured_say_so(page: Callbacks, tracks: list[Path]) -> None:
+    visit = Visit()
+    page.hear(str(tracks[0]), visit, "auto")
+    assert visit.held is not None
+    held = replace(visit.held, track=replace(visit.held.track, measure=dict))
+    visit.held = held
+    assert page.measure(visit) == [["nothing", "can't be measured here; the server's log says why", ""]]
+
+
+@pytest.mark.parametrize(("loaded", "chosen"), [("published", "auto"), ("full", "full")])
+def test_seconds_heard_begin_as_the_command_said(tiny: Listener, loaded: str, chosen: str) -> None:
+    hearing = Hearing(tiny.opened.make_encoder, plan=PLANS[loaded], cache=None)
+    desk = Desk(Listener(tiny.opened, hearing=hearing))
+    assert tiny.opened.plan == PLANS["published"]
+    assert desk.window == chosen
+    assert desk._listener("auto").hearing.plan == PLANS["published"]
+    assert desk._listener(desk.window) is desk.listener
+    choice = next(block for block in build_page(desk).blocks.values() if isinstance(block, gr.Radio))
+    assert choice.value == chosen
 
 
 def test_the_page_is_private_by_default(page: Callbacks) -> None:
@@ -161,6 +260,24 @@ def test_the_command_serves_what_was_asked(monkeypatch: pytest.MonkeyPatch, tiny
     assert served["where"] == Serving("127.0.0.1", 7999, share=False, auth=("me", "secret"))
     assert served["most_mb"] == 5
     assert "secret" not in done.output
+
+
+def test_the_published_command_serves_a_published_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, tracks: list[Path], tiny: Listener
+) -> None:
+    desks: list[Desk] = []
+    monkeypatch.setattr("mu_llama.app.page.build_page", lambda desk, **_: desks.append(desk))
+    monkeypatch.setattr("mu_llama.app.page.serve", lambda *_, **__: None)
+    checkpoint, llama, mert = (str(SET_A / name) for name in ("checkpoint_finetune.pth", "llama", "mert"))
+    done = run("--model", checkpoint, "--llama", llama, "--encoder", mert, "--dtype", "fp32", "--most-tracks", "2")
+    assert done.exit_code == 0, done.output
+    desk, visit = desks[0], Visit()
+    assert desk.limits.most_tracks == 2
+    page = Callbacks(desk, print)
+    page.hear(str(tracks[0]), visit, "auto")
+    said = asked(page.ask("What is this?", visit, *SETTINGS))
+    options = GenerationOptions(max_new_tokens=12)
+    assert said[-1]["content"] == tiny.ask(tracks[0], "What is this?", options=options).text
 
 
 def test_the_command_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from mu_llama.checkpoints.native import ModelConfig, native_parts, read_model_co
 from mu_llama.checkpoints.parts import LlamaParts, TokenizerFile
 from mu_llama.checkpoints.stored import StoredTensor, in_memory
 from mu_llama.errors import CheckpointError
+from mu_llama.model import linears
 from mu_llama.model.mu_llama import MuLlama
 from tests.model.test_conditioning import make_model
 
@@ -72,6 +73,25 @@ def test_written_and_merged_equals_peft(tuned: MuLlama, tmp_path: Path) -> None:
     expected = tuned(ids, conditioning=tuned.condition(features))
     actual = opened(ids, conditioning=opened.condition(features))
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_merging_in_bf16_adds_with_sums_in_float32(monkeypatch: pytest.MonkeyPatch, is_slow: bool) -> None:
+    monkeypatch.setattr(linears, "SLOW_BF16", is_slow)
+    model, module = make_model(), "model.layers.0.self_attn.q_proj"
+    llama = {name.removeprefix("llama."): value for name, value in model.state_dict().items() if "llama." in name}
+    base = {name: value.bfloat16() for name, value in llama.items()}
+    weight = base[f"{module}.weight"].clone()
+    up, down = torch.randn(weight.shape[0], 4).half() / 8, torch.randn(4, weight.shape[1]).half() / 8
+    pair = stored({f"{module}.lora_B.weight": up, f"{module}.lora_A.weight": down})
+    parts = LlamaParts(
+        model.llama.config, stored(base), TokenizerFile("tokenizer.json", "nowhere", bytes), source="a LLaMA"
+    )
+    _, merged = merged_llama(parts, pair, dtype=torch.bfloat16, source="file")
+    exact = weight.double() + up.bfloat16().double() @ down.bfloat16().double()
+    actual = merged[f"{module}.weight"].read()
+    assert actual.dtype == torch.bfloat16
+    torch.testing.assert_close(actual.double(), exact, rtol=2**-8, atol=1e-6)
 
 
 def test_misfits_are_named(tuned: MuLlama, tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_nf4_of_bitsandbytes() -> None:
 @pytest.fixture
 def stock_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a processor with kernels for bf16."""
-    monkeypatch.setattr(linears, "_SLOW_BF16", False)
+    monkeypatch.setattr(linears, "SLOW_BF16", False)
 
 
 @pytest.mark.usefixtures("stock_products")
@@ -199,7 +199,7 @@ def test_fast_linear_is_the_stock_linear() -> None:
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_many_rows_go_through_float32_where_bf16_is_slow(monkeypatch: pytest.MonkeyPatch, bias: bool) -> None:
-    monkeypatch.setattr(linears, "_SLOW_BF16", True)
+    monkeypatch.setattr(linears, "SLOW_BF16", True)
     monkeypatch.setattr(linears, "_PIECE_NUMEL", 64 * 128)  # several pieces
     monkeypatch.setattr(nn.Linear, "forward", None)
     linear = random_linear(200, 128, bias=bias)

@@ -5,21 +5,27 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from mu_llama.answers import Answer, Failure, HeardTrack
 from mu_llama.app.chat import Desk, Window
 from mu_llama.app.visit import Visit
 from mu_llama.errors import AudioError, QuestionError
 from mu_llama.generation import GenerationOptions
+from mu_llama.writing import Row as Waiting
+from mu_llama.writing import end_of_batch, rows_of, write_rows
 
 HEADINGS = ("file", "question", "answer", "error")
 FORMATS = ("csv", "jsonl", "zip")
 Row = tuple[str, str, str, str]
 """As `HEADINGS`: answer or error is empty."""
+_BATCH_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -65,12 +71,41 @@ def answer_files(
             f"{len(paths)} files and {len(questions)} questions are {len(paths) * len(questions)} answers, the most is "
             f"{desk.limits.most_answers}; drop fewer"
         )
-    rows = list[Row]()
-    for done, (path, name) in enumerate(zip(paths, unique_names(paths), strict=True), start=1):
+    rows, waiting = list[Row](), list[Waiting | Failure]()
+    for heard, (path, name) in enumerate(zip(paths, unique_names(paths), strict=True), start=1):
         if not visit.is_current(run):
             return
-        rows += _about(desk, Path(path), name, replace(asked, questions=questions), lambda: visit.is_current(run))
-        yield done - (not visit.is_current(run)), list(rows)
+        waiting += rows_of(desk.listener.opened, partial(_heard, desk, path, name, asked), questions, name=name)
+        while waiting and visit.is_current(run):
+            end = end_of_batch(waiting, _BATCH_ROWS)
+            if end is None and heard < len(paths):
+                break
+            rows += _answered(desk, waiting[:end], asked, lambda: visit.is_current(run))
+            waiting = [] if end is None else waiting[end:]
+        yield len(rows) // len(questions), list(rows)
+
+
+def _heard(desk: Desk, path: str, name: str, asked: Asked) -> HeardTrack:
+    return replace(desk.blended(desk.hear(path, window=asked.window), asked.knn_weight), name=name)
+
+
+def _answered(
+    desk: Desk, waiting: Sequence[Waiting | Failure], asked: Asked, goes_on: Callable[[], bool]
+) -> Iterator[Row]:
+    """The rows of one batch, in order; an answer that a stop cuts short isn't given."""
+    asking = [row for row in waiting if not isinstance(row, Failure)]
+    answers: dict[int, str] = {}
+    for number, piece in write_rows(desk.listener.opened, asking, asked.options) if asking else ():
+        if isinstance(piece, Answer):
+            answers[number] = piece.text
+        if not goes_on():
+            break
+    numbers = iter(range(len(asking)))
+    for row in waiting:
+        if isinstance(row, Failure):
+            yield row.audio, row.question, "", str(row.error)
+        elif (number := next(numbers)) in answers:
+            yield row.track.name, row.question, answers[number], ""
 
 
 def unique_names(paths: Sequence[str]) -> list[str]:
@@ -90,25 +125,18 @@ def unique_names(paths: Sequence[str]) -> list[str]:
     return names
 
 
-def _about(desk: Desk, path: Path, name: str, asked: Asked, goes_on: Callable[[], bool]) -> Iterator[Row]:
-    """The rows of one file; an answer that a stop cuts short isn't given."""
-    try:
-        track = desk.blended(desk.hear(path, window=asked.window), asked.knn_weight)
-    except AudioError as error:
-        yield from ((name, question, "", str(error)) for question in asked.questions)
-        return
-    for question in asked.questions:
-        try:
-            stream = desk.listener.stream(track, question, options=asked.options)
-            for _ in stream:
-                if not goes_on():
-                    return
-            yield name, question, stream.answer.text, ""
-        except QuestionError as error:
-            yield name, question, "", str(error)
+def save_all(rows: Sequence[Row]) -> list[str]:
+    """Write rows in every form, into a folder that goes when the process ends; gives the paths as `FORMATS`."""
+    if not _FOLDERS:
+        _FOLDERS.append(tempfile.TemporaryDirectory(prefix="mu-llama-demo-"))
+    folder = Path(tempfile.mkdtemp(prefix="answers-", dir=_FOLDERS[0].name))
+    return [str(save_rows(rows, folder, form)) for form in FORMATS]
 
 
-def write_rows(rows: Sequence[Row], folder: Path, form: str) -> Path:
+_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def save_rows(rows: Sequence[Row], folder: Path, form: str) -> Path:
     """Write rows as one file to download.
 
     Args:

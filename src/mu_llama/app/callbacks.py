@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mu_llama.app.batch import Asked, Row, answer_files
 from mu_llama.app.chat import Desk, Window
+from mu_llama.app.held import Held
 from mu_llama.app.pictures import mel_picture
 from mu_llama.app.visit import Visit
 from mu_llama.errors import MuLlamaError, QuestionError
 from mu_llama.generation import GenerationOptions
 from mu_llama.prompts import Turn
+
+logger = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 _EMPTY: tuple[Any, ...] = ("", None, None, [], [])
@@ -31,27 +36,48 @@ class Callbacks:
         self.desk = desk
         self._toast = toast
 
-    def hear(self, path: str | None, visit: Visit, window: Window) -> tuple[Any, ...]:
-        """Take a new track in; gives the line of what was heard, tags, picture, an empty chat, and no facts yet.
-
-        What can't be heard is a toast, and the page is as without a track.
-        """
-        visit.forget()
-        self.desk.drop(visit.token)
-        visit.held = None
-        if not path:
-            return _EMPTY
-        visit.is_hearing = True
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Turn an error into a toast of one sentence; one that isn't this project's goes to the log as a whole."""
         try:
-            held = self.desk.take(path, window=window)
-            picture = mel_picture(Path(path))
-            visit.held = held
+            yield
         except MuLlamaError as error:
             self._toast(sentence(error))
-            return _EMPTY
-        finally:
-            visit.is_hearing = False
-        return _plain(self.desk.heard_in_words(held)), self.desk.top_tags(held) or None, picture, [], []
+        except Exception as error:
+            logger.exception("a control of the page failed")
+            name = type(error).__name__
+            self._toast(f"Something went wrong ({name}); try again, and look into the server's log if it stays so.")
+
+    def expect(self, path: str | None, visit: Visit) -> tuple[Any, ...]:
+        """Let the old track go at once, before the new one is heard; gives the line and all that is shown, empty."""
+        self.desk.drop(visit.token)
+        visit.expect(is_coming=bool(path))
+        return ("Listening…" if path else "", *_EMPTY[1:])
+
+    def hear(self, path: str | None, visit: Visit, window: Window) -> tuple[Any, ...] | None:
+        """Take a new track in; gives the line of what was heard, tags, picture, an empty chat, and no facts yet.
+
+        What can't be heard is a toast, and the page is as without a track. None if another track came meanwhile.
+        """
+        self.desk.drop(visit.token)
+        hearing = visit.expect(is_coming=bool(path))
+        shown, held = _EMPTY, None
+        if path:
+            with self.telling():
+                held, shown = self._take(path, window)
+        if visit.arrive(hearing, held):
+            return shown
+        if held is not None:
+            self.desk.drop(held.token)
+        return None
+
+    def _take(self, path: str, window: Window) -> tuple[Held, tuple[Any, ...]]:
+        held = self.desk.take(path, window=window)
+        picture = mel_picture(Path(path))
+        if picture.problem:
+            self._toast(f"{picture.problem}.")
+        line = _plain(self.desk.heard_in_words(held))
+        return held, (line, self.desk.top_tags(held) or None, picture.image, [], [])
 
     def measure(self, visit: Visit) -> list[list[str]] | None:
         """Measured facts, after the rest is there: name, value, how sure; None if another track came meanwhile."""
@@ -61,31 +87,31 @@ class Callbacks:
         measured = held.track.measure()
         if visit.held is not held:
             return None
+        if not measured:
+            return [["nothing", "can't be measured here; the server's log says why", ""]]
         return [[name, fact.text, f"{fact.confidence:.2f}"] for name, fact in measured.items()]
 
-    def ask(
-        self, question: str, visit: Visit, *settings: Any, keep: int | None = None
-    ) -> Iterator[tuple[str, list[Message]]]:
-        """Put a question and stream its answer; the question stays in its box when it can't be asked."""
+    def ask(self, question: str, visit: Visit, *settings: Any, keep: int | None = None) -> Iterator[list[Message]]:
+        """Put a question and stream its answer: gives the whole conversation each time."""
         options, knn_weight = _options(settings)
         for turns in self.desk.ask(visit, question, options=options, keep=keep, knn_weight=knn_weight):
-            yield "", _messages(turns)
+            yield _messages(turns)
 
-    def regenerate(self, message: int, visit: Visit, *settings: Any) -> Iterator[tuple[str, list[Message]]]:
+    def regenerate(self, message: int, visit: Visit, *settings: Any) -> Iterator[list[Message]]:
         """Answer an earlier question anew; what came after it goes."""
         place = message // 2
         if place >= len(visit.turns):
             raise QuestionError("this conversation is no longer held; ask again")
         return self.ask(visit.turns[place].question, visit, *settings, keep=place)
 
-    def edit(self, message: int, text: str, visit: Visit, *settings: Any) -> Iterator[tuple[str, list[Message]]]:
+    def edit(self, message: int, text: str, visit: Visit, *settings: Any) -> Iterator[list[Message]]:
         """Ask an earlier question in other words; what came after it goes. What can't be asked stays as it was."""
-        before = list(visit.turns)
-        try:
+        before, asked = list(visit.turns), False
+        with self.telling():
             yield from self.ask(text, visit, *settings, keep=message // 2)
-        except MuLlamaError as error:
-            self._toast(sentence(error))
-            yield "", _messages(before)
+            asked = True
+        if not asked:
+            yield _messages(before)
 
     def judge(self, message: int, liked: bool | None, visit: Visit) -> None:
         """Save whether an answer was liked."""

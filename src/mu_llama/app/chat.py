@@ -16,7 +16,7 @@ from mu_llama.answers import HeardTrack
 from mu_llama.app.held import Held, HeldTracks
 from mu_llama.app.visit import Visit
 from mu_llama.audio.read import open_audio
-from mu_llama.audio.windows import merge_spans
+from mu_llama.audio.windows import WindowPlan, merge_spans
 from mu_llama.checkpoints.open_model import PLANS
 from mu_llama.errors import AudioError, QuestionError
 from mu_llama.generation import GenerationOptions
@@ -64,12 +64,18 @@ class Desk:
         self._likes = likes
         self._held = HeldTracks(limits.most_tracks)
         self._writing = threading.Lock()
-        self._listeners: dict[Window, Listener] = {"auto": listener}
+        self._listeners: dict[WindowPlan, Listener] = {listener.hearing.plan: listener}
 
     @property
     def keeps_likes(self) -> bool:
         """Whether judgements are saved."""
         return self._likes is not None
+
+    @property
+    def window(self) -> Window:
+        """Which seconds are heard unless a visitor chooses: as the listener was loaded."""
+        plan = self.listener.hearing.plan
+        return "auto" if plan == self.listener.opened.plan else plan.name
 
     def take(self, path: str | Path | None, *, window: Window = "auto") -> Held:
         """Hear a file and hold it.
@@ -104,13 +110,14 @@ class Desk:
 
     def _listener(self, window: Window) -> Listener:
         """The listener of a window; all share one encoder, unless it is dropped after each track."""
-        if window not in self._listeners:
-            own = self.listener
+        own = self.listener
+        plan = own.opened.plan if window == "auto" else PLANS[window]
+        if plan not in self._listeners:
             keep = own.hearing.keep_encoder
             encoder = (lambda: own.hearing.encoder) if keep else own.opened.make_encoder
-            hearing = Hearing(encoder, plan=PLANS[window], cache=own.hearing.cache, keep_encoder=keep)
-            self._listeners[window] = Listener(own.opened, hearing=hearing, blend=own.blend)
-        return self._listeners[window]
+            hearing = Hearing(encoder, plan=plan, cache=own.hearing.cache, keep_encoder=keep)
+            self._listeners[plan] = Listener(own.opened, hearing=hearing, blend=own.blend)
+        return self._listeners[plan]
 
     def _check(self, path: Path) -> float | None:
         """Refuse what is too large; gives the length that the file states."""
@@ -213,15 +220,15 @@ class Desk:
             liked: or not.
 
         Raises:
-            QuestionError: if the file can't be written.
+            QuestionError: if there is no such turn, or the file can't be written.
         """
         if self._likes is None:
             return
-        if not 0 <= place < len(visit.turns) or visit.held is None:
-            return
-        turn, name = visit.turns[place], visit.held.path.name
+        if not 0 <= place < len(visit.turns):
+            raise QuestionError("this answer is no longer held; ask again to judge it")
+        turn = visit.turns[place]
         row = {
-            "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "audio": name, "question": turn.question,
+            "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "audio": visit.track_name, "question": turn.question,
             "answer": turn.answer, "liked": liked, "model": self.listener.name,
         }  # fmt: skip
         try:

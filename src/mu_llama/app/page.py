@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import html
 import signal
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,59 +11,46 @@ from typing import Any
 
 import gradio as gr
 
-from mu_llama.app.batch import FORMATS, HEADINGS, Row, write_rows
-from mu_llama.app.callbacks import Callbacks, Message, sentence
+from mu_llama.app.batch import FORMATS, HEADINGS, Row, save_all
+from mu_llama.app.browser import CSS, EMPTY_THE_BOX, plain_toasts
+from mu_llama.app.callbacks import Callbacks, Message
 from mu_llama.app.chat import CAPTION_QUESTION, Desk
+from mu_llama.app.serving import Serving
 from mu_llama.app.visit import Visit
-from mu_llama.errors import MuLlamaError
 from mu_llama.musicqa.reply import FIXED_QUESTIONS
 
-_CSS = """
-.gradio-container {max-width: 1200px !important; margin: 0 auto !important}
-footer {display: none !important}
-#heard {font-size: 0.9em}
-#picture img {image-rendering: auto; object-fit: fill; width: 100%}
-@media (max-width: 640px) {.gradio-container {padding: 8px !important} #chat {height: 50vh !important}}
-"""
 _TITLE = "mu-llama: talk about a track"
 
 
-@dataclass(frozen=True)
-class Serving:
-    """Where a page is served, and who may see it."""
-
-    host: str = "127.0.0.1"
-    """Address to listen at."""
-    port: int | None = None
-    """Port; None takes a free one from 7860 on."""
-    share: bool = False
-    """Whether a public address is made through gradio's servers."""
-    auth: tuple[str, str] | None = None
-    """Name and password that a visitor must give."""
-
-
-def _told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn this project's errors into toasts of one sentence."""
+def _told(page: Callbacks, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Leave the page as it is where a function fails or gives nothing, and show a toast."""
 
     def run(*values: Any) -> Any:
-        try:
-            return function(*values)
-        except MuLlamaError as error:
-            raise gr.Error(sentence(error), duration=8, print_exception=False) from error
+        found = None
+        with page.telling():
+            found = function(*values)
+        return gr.skip() if found is None else found
 
     return run
 
 
-def _told_on_the_way(function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """The same for functions that yield."""
+def _told_on_the_way(page: Callbacks, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """The same for functions that yield; what they showed before stays."""
 
     def run(*values: Any) -> Iterator[Any]:
-        try:
+        went_well = False
+        with page.telling():
             yield from function(*values)
-        except MuLlamaError as error:
-            raise gr.Error(sentence(error), duration=8, print_exception=False) from error
+            went_well = True
+        if not went_well:
+            yield gr.skip()
 
     return run
+
+
+def _toast(text: str) -> None:
+    # A toast is HTML, and names of files are the visitor's.
+    gr.Warning(html.escape(text), duration=8)
 
 
 def _place(event: Any) -> int:
@@ -74,7 +61,7 @@ def _place(event: Any) -> int:
 
 def build_page(desk: Desk, *, examples: Sequence[Path] = ()) -> gr.Blocks:
     """Lay the page out over a desk."""
-    page = Callbacks(desk, lambda text: gr.Warning(text, duration=8))
+    page = Callbacks(desk, _toast)
     blocks = gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(3600, 24 * 3600))
     with blocks:
         gr.Markdown(f"# {_TITLE}\nUpload, record or pick a track, then ask. No other server hears it.")
@@ -91,7 +78,8 @@ def _settings(desk: Desk) -> tuple[gr.Radio, list[gr.Slider]]:
     with gr.Accordion("Settings", open=False):
         window = gr.Radio(
             [("as the model was made", "auto"), ("the whole track", "full"), ("the first minute", "published")],
-            value="auto", label="Seconds heard", elem_id="window",
+            value=desk.window, label="Seconds heard", elem_id="window",
+            info="Another choice hears the track anew and begins a new conversation.",
         )  # fmt: skip
         sliders = [
             gr.Slider(0, 1.5, value=0, step=0.05, label="Temperature", info="0 takes the likeliest word."),
@@ -106,37 +94,56 @@ def _settings(desk: Desk) -> tuple[gr.Radio, list[gr.Slider]]:
 
 def _one_track(page: Callbacks, examples: Sequence[Path], window: gr.Radio, sliders: list[gr.Slider]) -> None:
     visit = gr.State(Visit(), delete_callback=lambda visit: page.desk.drop(visit.token))
-    with gr.Row():
-        with gr.Column(scale=2, min_width=300):
+    with gr.Row(elem_id="room"):
+        with gr.Column(elem_id="track-side", min_width=0):
             audio = gr.Audio(
                 sources=["upload", "microphone"], type="filepath", label=_track_label(page.desk), elem_id="track",
                 buttons=[],
             )  # fmt: skip
             if examples:
                 gr.Examples([[str(path)] for path in examples], inputs=[audio], label="Examples")
-            shown = _what_was_heard()
-        with gr.Column(scale=3, min_width=300):
-            chat = gr.Chatbot(
-                label="Conversation", elem_id="chat", height=440, editable="user", buttons=["copy"], allow_tags=False,
-                placeholder="Ask about the track, or press a question below.", render_markdown=False,
-                feedback_options=("Like", "Dislike") if page.desk.keeps_likes else None,
-            )  # fmt: skip
-            question = gr.Textbox(
-                label="Question", placeholder="What instruments do you hear?", submit_btn="Ask", max_length=2000,
-                elem_id="question",
-            )  # fmt: skip
-            with gr.Row():
-                stop = gr.Button("Stop", variant="stop", elem_id="stop", size="sm")
-                clear = gr.Button("New conversation", elem_id="clear", size="sm")
-            with gr.Row():
-                buttons = [(gr.Button(text, size="sm", min_width=140), text) for text in FIXED_QUESTIONS]
-                buttons.append((gr.Button("Caption for text-to-music", size="sm", min_width=140), CAPTION_QUESTION))
-    asking = _asking(page, visit, question, chat, buttons, sliders)
-    _listening(page, visit, [audio, window], shown, chat, asking)
-    stop.click(lambda visit: visit.stop(), [visit], None, cancels=asking, queue=False)
-    for trigger in (clear.click, chat.clear):
+            heard = gr.Markdown("", elem_id="heard")
+        with gr.Column(elem_id="talk-side", min_width=0):
+            talk = _talk(page.desk)
+        with gr.Column(elem_id="heard-side", min_width=0):
+            shown = [heard, *_what_was_heard()]
+    asking = _asking(page, visit, talk, sliders)
+    _listening(page, visit, [audio, window], shown, talk.chat, asking)
+    talk.stop.click(lambda visit: visit.stop(), [visit], None, cancels=asking, queue=False)
+    for trigger in (talk.clear.click, talk.chat.clear):
         # First the run is told, then the page: a word that is on its way changes nothing any more.
-        trigger(_forget, [visit], [question, chat], cancels=asking, queue=False)
+        trigger(_forget, [visit], [talk.chat], cancels=asking, queue=False)
+
+
+@dataclass(frozen=True)
+class _Talk:
+    """The controls of a conversation."""
+
+    chat: gr.Chatbot
+    question: gr.Textbox
+    stop: gr.Button
+    clear: gr.Button
+    ready: list[tuple[gr.Button, str]]
+    """Buttons, and what each asks."""
+
+
+def _talk(desk: Desk) -> _Talk:
+    chat = gr.Chatbot(
+        label="Conversation", elem_id="chat", height=440, editable="user", buttons=["copy"], allow_tags=False,
+        placeholder="Ask about the track, or press a question below.", render_markdown=False,
+        feedback_options=("Like", "Dislike") if desk.keeps_likes else None,
+    )  # fmt: skip
+    question = gr.Textbox(
+        label="Question", placeholder="What instruments do you hear?", submit_btn="Ask", max_length=2000,
+        elem_id="question",
+    )  # fmt: skip
+    with gr.Row():
+        stop = gr.Button("Stop", variant="stop", elem_id="stop", size="sm")
+        clear = gr.Button("New conversation", elem_id="clear", size="sm")
+    with gr.Row():
+        ready = [(gr.Button(text, size="sm", min_width=140), text) for text in FIXED_QUESTIONS]
+        ready.append((gr.Button("Caption for text-to-music", size="sm", min_width=140), CAPTION_QUESTION))
+    return _Talk(chat, question, stop, clear, ready)
 
 
 def _track_label(desk: Desk) -> str:
@@ -144,103 +151,105 @@ def _track_label(desk: Desk) -> str:
 
 
 def _what_was_heard() -> list[Any]:
-    heard = gr.Markdown("", elem_id="heard")
     picture = gr.Image(
         label="Mel spectrogram (time to the right, pitch upwards)", elem_id="picture", interactive=False, buttons=[],
-        height=200,
+        height=200, alt_text="Mel spectrogram of the track",
     )  # fmt: skip
     tags = gr.Label(label="What the encoder hears (its likeliest tags)", num_top_classes=8, show_heading=False)
     facts = gr.Dataframe(
         headers=["fact", "measured", "confidence"], label="Measured", interactive=False, elem_id="facts"
     )
-    return [heard, tags, picture, facts]
+    return [tags, picture, facts]
 
 
-def _forget(visit: Visit) -> tuple[str, list[Message]]:
+def _forget(visit: Visit) -> list[Message]:
     visit.forget()
-    return "", []
+    return []
 
 
 def _listening(
     page: Callbacks, visit: gr.State, inputs: list[Any], shown: list[Any], chat: gr.Chatbot, asking: list[Any]
 ) -> None:
-    """What a new track, or another window, sets off: no old answer goes on, all is heard and measured anew."""
+    """What a new track, or another window, sets off: the old one goes at once, then all is heard and measured."""
     audio, window = inputs
     heard, tags, picture, facts = shown
+    everything = [heard, tags, picture, chat, facts]
     for trigger in (audio.change, window.change):
-        trigger(lambda visit: visit.stop(), [visit], None, cancels=asking, queue=False)
-        listening = trigger(
-            _or_cleared(page), [audio, visit, window], [heard, tags, picture, chat, facts, audio, visit],
-            show_progress_on=heard,
-            concurrency_id="hear", trigger_mode="always_last",
+        expected = trigger(page.expect, [audio, visit], everything, cancels=asking, queue=False, show_progress="hidden")
+        listening = expected.then(
+            _or_taken_away(page), [audio, visit, window], [*everything, audio, visit], show_progress_on=heard,
+            concurrency_id="hear", trigger_mode="multiple",
         )  # fmt: skip
         listening.then(
-            _or_skip(page.measure),
-            [visit],
-            [facts],
-            show_progress_on=facts,
-            concurrency_id="facts",
-            trigger_mode="always_last",
-        )
+            _told(page, page.measure), [visit], [facts], show_progress_on=facts, concurrency_id="facts",
+            trigger_mode="multiple",
+        )  # fmt: skip
 
 
-def _or_cleared(page: Callbacks) -> Callable[[str | None, Visit, Any], tuple[Any, ...]]:
+def _or_taken_away(page: Callbacks) -> Callable[[str | None, Visit, Any], Any]:
     """Hear a file, and take one that can't be heard away, so that another can be dropped in its place."""
 
-    def run(path: str | None, visit: Visit, window: Any) -> tuple[Any, ...]:
+    def run(path: str | None, visit: Visit, window: Any) -> Any:
         shown = page.hear(path, visit, window)
+        if shown is None:
+            return gr.skip()
         # The visit is given back, though it is the same: gradio deletes, and so drops, only what it was handed.
         return (*shown, None if path and visit.held is None else gr.skip(), visit)
 
     return run
 
 
-def _or_skip(function: Callable[[Visit], Any]) -> Callable[[Visit], Any]:
-    def run(visit: Visit) -> Any:
-        found = function(visit)
-        return gr.skip() if found is None else found
+def _asking(page: Callbacks, visit: gr.State, talk: _Talk, sliders: list[gr.Slider]) -> list[Any]:
+    """Everything that asks; gives the events, so that they can be cancelled."""
+    given, chat = [visit, *sliders], [talk.chat]
+    ask = _told_on_the_way(page, page.ask)
+    # Asked while an answer is being written, a question waits its turn.
+    waits: dict[str, Any] = {"concurrency_id": "ask", "trigger_mode": "multiple"}
+    boxed = [talk.question, *given]
+    asking: list[Any] = [
+        talk.question.submit(_asking_from_the_box(page), boxed, [talk.question, *chat], js=EMPTY_THE_BOX, **waits)
+    ]
+    for button, text in talk.ready:
+        asking.append(button.click(ask, [gr.State(text), *given], chat, **waits))
+    asking.append(talk.chat.retry(_regenerating(page), given, chat, concurrency_id="ask"))
+    asking.append(talk.chat.edit(_editing(page), given, chat, concurrency_id="ask"))
+    if page.desk.keeps_likes:
+        talk.chat.like(_judging(page), [visit], None)
+    return asking
+
+
+def _asking_from_the_box(page: Callbacks) -> Callable[..., Iterator[Any]]:
+    """Ask what was written; what can't be asked goes back into the box."""
+
+    def run(question: str, *given: Any) -> Iterator[Any]:
+        went_well = False
+        with page.telling():
+            for messages in page.ask(question, *given):
+                yield gr.skip(), messages
+            went_well = True
+        if not went_well:
+            yield question, gr.skip()
 
     return run
 
 
-def _asking(
-    page: Callbacks, visit: gr.State, question: gr.Textbox, chat: gr.Chatbot, buttons: list[tuple[gr.Button, str]],
-    sliders: list[gr.Slider],
-) -> list[Any]:  # fmt: skip
-    """Everything that asks; gives the events, so that they can be cancelled."""
-    given, spoken = [visit, *sliders], [question, chat]
-    ask = _told_on_the_way(page.ask)
-    # Asked while an answer is being written, a question waits its turn.
-    asking: list[Any] = [
-        question.submit(ask, [question, *given], spoken, concurrency_id="ask", trigger_mode="multiple")
-    ]
-    for button, text in buttons:
-        asked = [gr.State(text), *given]
-        asking.append(button.click(ask, asked, spoken, concurrency_id="ask", trigger_mode="multiple"))
-    asking.append(chat.retry(_regenerating(page), given, spoken, concurrency_id="ask"))
-    asking.append(chat.edit(_editing(page), given, spoken, concurrency_id="ask"))
-    if page.desk.keeps_likes:
-        chat.like(_judging(page), [visit], None)
-    return asking
-
-
 def _regenerating(page: Callbacks) -> Callable[..., Iterator[Any]]:
     def run(event: gr.RetryData, *values: Any) -> Iterator[Any]:
-        yield from _told_on_the_way(page.regenerate)(_place(event), *values)
+        yield from _told_on_the_way(page, page.regenerate)(_place(event), *values)
 
     return _known(run, gr.RetryData)
 
 
 def _editing(page: Callbacks) -> Callable[..., Iterator[Any]]:
     def run(event: gr.EditData, *values: Any) -> Iterator[Any]:
-        yield from _told_on_the_way(page.edit)(_place(event), str(event.value), *values)
+        yield from _told_on_the_way(page, page.edit)(_place(event), str(event.value), *values)
 
     return _known(run, gr.EditData)
 
 
 def _judging(page: Callbacks) -> Callable[..., None]:
     def run(event: gr.LikeData, visit: Visit) -> None:
-        _told(page.judge)(_place(event), event.liked if isinstance(event.liked, bool) else None, visit)
+        _told(page, page.judge)(_place(event), event.liked if isinstance(event.liked, bool) else None, visit)
 
     return _known(run, gr.LikeData)
 
@@ -275,7 +284,7 @@ def _many_files(page: Callbacks, window: gr.Radio, sliders: list[gr.Slider]) -> 
         lambda visit: [visit.begin(), *[gr.DownloadButton(interactive=False)] * len(FORMATS)], [visit],
         [run, *downloads], queue=False,
     )  # fmt: skip
-    running = started.then(_told_on_the_way(page.batch), given, filled, concurrency_id="batch")
+    running = started.then(_told_on_the_way(page, page.batch), given, filled, concurrency_id="batch")
     running.then(_prepared, [rows], downloads)
     stop.click(lambda visit: visit.stop(), [visit], None, queue=False)
 
@@ -284,18 +293,7 @@ def _prepared(rows: list[Row]) -> list[Any]:
     """The three files to download, where there are answers."""
     if not rows:
         return [gr.DownloadButton(interactive=False)] * len(FORMATS)
-    folder = Path(tempfile.mkdtemp(prefix="answers-", dir=_downloads()))
-    return [gr.DownloadButton(value=str(write_rows(rows, folder, form)), interactive=True) for form in FORMATS]
-
-
-def _downloads() -> Path:
-    """A folder that goes when the process ends."""
-    if not _FOLDERS:
-        _FOLDERS.append(tempfile.TemporaryDirectory(prefix="mu-llama-demo-"))
-    return Path(_FOLDERS[0].name)
-
-
-_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
+    return [gr.DownloadButton(value=path, interactive=True) for path in save_all(rows)]
 
 
 def serve(blocks: gr.Blocks, serving: Serving, *, most_mb: int, examples: Sequence[Path] = ()) -> None:
@@ -303,7 +301,8 @@ def serve(blocks: gr.Blocks, serving: Serving, *, most_mb: int, examples: Sequen
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # What is somewhat too large comes in and is refused by the desk, which says what to do; gradio refuses the rest.
     blocks.launch(
-        server_name=serving.host, server_port=serving.port, share=serving.share, auth=serving.auth, css=_CSS,
+        server_name=serving.host, server_port=serving.port, share=serving.share, auth=serving.auth,
         max_file_size=f"{2 * most_mb}mb", allowed_paths=[str(path.parent) for path in examples], show_error=True,
         run_history=False, footer_links=[], quiet=False, theme=gr.themes.Soft(),
+        css=CSS, js=plain_toasts(most_mb),
     )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -9,34 +11,58 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mu_llama.audio.read import read_audio
+from mu_llama.audio.read import AudioStream, open_audio
+from mu_llama.audio.resample import ResampleStream
 from mu_llama.encoders.log_mel import RATE_HZ, LogMel
 from mu_llama.encoders.musicnn import read_musicnn_weights
 
-_MOST_S = 600.0
+_PIECE_S = 60
 _WIDTH, _PIXELS_A_BAND = 900, 2
 # Dark blue over red to yellow, dark to bright for people who see no colours too.
 _COLOURS = np.array([(8, 8, 32), (60, 16, 110), (160, 40, 110), (235, 100, 60), (252, 190, 70), (252, 253, 190)])
 
 
-def mel_picture(path: Path) -> npt.NDArray[np.uint8]:
-    """Draw time to the right and pitch upwards, up to ten minutes.
+@dataclass(frozen=True, eq=False)
+class MelPicture:
+    """A track as a picture."""
 
-    Returns:
-        RGB of shape (192, up to 900, 3).
+    image: npt.NDArray[np.uint8]
+    """RGB of shape (192, up to 900, 3): time to the right, pitch upwards."""
+    problem: str | None
+    """What of the file couldn't be read, in a sentence; None where all could."""
+
+
+def mel_picture(path: Path) -> MelPicture:
+    """Draw a whole track.
 
     Raises:
         AudioError: if the file can't be heard.
     """
-    samples = read_audio(path, rate_hz=RATE_HZ, duration_s=_MOST_S).samples
-    with torch.inference_mode():
-        mel = _log_mel()(torch.from_numpy(samples)).numpy()  # (frames, bands)
+    with open_audio(path) as stream:
+        mel = np.concatenate(list(_mels(stream)))  # (frames, bands)
+        problem = stream.problem
     columns = min(_WIDTH, len(mel))
-    parts = np.array_split(mel, columns)
-    picture = np.stack([part.mean(axis=0) for part in parts], axis=1)[::-1]  # (bands, columns), high ones on top
+    picture = np.stack([part.mean(axis=0) for part in np.array_split(mel, columns)], axis=1)[::-1]  # high bands on top
     low, high = np.percentile(picture, (5, 99.5))
     level = np.clip((picture - low) / max(high - low, 1e-6), 0, 1)
-    return _coloured(np.repeat(level, _PIXELS_A_BAND, axis=0))
+    return MelPicture(_coloured(np.repeat(level, _PIXELS_A_BAND, axis=0)), problem)
+
+
+def _mels(stream: AudioStream) -> Iterator[npt.NDArray[np.float32]]:
+    """The spectrogram a minute at a time, so that an hour needs no gigabyte; one frame a minute is drawn twice."""
+    resampler, waiting, size = ResampleStream(stream.rate_hz, RATE_HZ), [np.zeros(0, np.float32)], 0
+    for block in stream:
+        waiting.append(resampler.feed(block.mean(axis=0, keepdims=True))[0])
+        size += waiting[-1].size
+        if size >= _PIECE_S * RATE_HZ:
+            yield _mel(np.concatenate(waiting))
+            waiting, size = [np.zeros(0, np.float32)], 0
+    yield _mel(np.concatenate([*waiting, resampler.finish()[0]]))
+
+
+@torch.inference_mode()
+def _mel(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return _log_mel()(torch.from_numpy(samples)).numpy()  # type: ignore[no-any-return]
 
 
 @cache

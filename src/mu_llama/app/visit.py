@@ -17,9 +17,11 @@ class Visit:
         self.turns: list[Turn] = []
         self.is_hearing = False
         """Whether a new track is on its way."""
+        self.track_name = ""
+        """Name of the track's file, even of one that was given up."""
         self._token = ""
         self._held: weakref.ref[Held] | None = None  # `HeldTracks` decides how long it lives
-        self._run = 0
+        self._run = self._hearing = 0
         self._lock = threading.Lock()
 
     def __deepcopy__(self, _: Any) -> Visit:
@@ -38,7 +40,26 @@ class Visit:
     @held.setter
     def held(self, held: Held | None) -> None:
         self._token = "" if held is None else held.token
+        self.track_name = "" if held is None else held.path.name
         self._held = None if held is None else weakref.ref(held)
+
+    def expect(self, *, is_coming: bool) -> int:
+        """Let the track and what was said go, because another comes or none; gives the number of this change."""
+        self.forget()
+        with self._lock:
+            self.held = None
+            self.is_hearing = is_coming
+            self._hearing += 1
+            return self._hearing
+
+    def arrive(self, hearing: int, held: Held | None) -> bool:
+        """Take in the track that was expected; gives whether nothing else was expected meanwhile."""
+        with self._lock:
+            if hearing != self._hearing:
+                return False
+            self.held = held
+            self.is_hearing = False
+            return True
 
     def begin(self) -> int:
         """Start a run, which ends all others; gives its number."""

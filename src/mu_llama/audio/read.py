@@ -68,6 +68,8 @@ class AudioStream:
         """What the file says about itself (title, artist, genre, ...), names in small letters."""
         self.truncated = False
         """Whether the last full iteration met the end of the file too early."""
+        self.problem: str | None = None
+        """What the last full iteration found missing, in words that say what to do."""
         self.num_damaged = 0
         """Packets that the last iteration couldn't decode and left out."""
         self.offset_s = offset_s
@@ -125,8 +127,10 @@ class AudioStream:
         elif self.num_damaged:
             problem = f"has {self.num_damaged} damaged packets, which were left out"
         else:
+            self.problem = None
             return
-        warnings.warn(f"{self.name}: {problem}; copy or download it again", AudioWarning, stacklevel=4)
+        self.problem = f"{self.name}: {problem}; copy or download it again"
+        warnings.warn(self.problem, AudioWarning, stacklevel=4)
 
 
 def open_audio(source: AudioSource, *, offset_s: float = 0.0, duration_s: float | None = None) -> AudioStream:

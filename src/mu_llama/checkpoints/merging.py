@@ -13,6 +13,7 @@ from mu_llama.checkpoints.llama_names import unknown_keys_message
 from mu_llama.checkpoints.parts import LlamaParts
 from mu_llama.checkpoints.stored import StoredTensor, in_pieces, zeros
 from mu_llama.errors import CheckpointError
+from mu_llama.model import linears
 
 LORA_DOWN, LORA_UP = ".lora_A.weight", ".lora_B.weight"
 _ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
@@ -95,9 +96,12 @@ def _merge(value: StoredTensor, pair: tuple[StoredTensor, StoredTensor] | None, 
     down, up = pair
 
     def load() -> Tensor:
+        factors = up.read(), down.read()
         if value.dtype == dtype == torch.bfloat16:
-            return torch.addmm(value.read(), up.read().to(dtype), down.read().to(dtype))
-        wide_up, wide_down = up.read().float(), down.read().float()
+            factors = factors[0].to(dtype), factors[1].to(dtype)
+            if not linears.SLOW_BF16:
+                return torch.addmm(value.read(), *factors)
+        wide_up, wide_down = factors[0].float(), factors[1].float()  # sums in float32 either way
         return in_pieces(value.read(), dtype, lambda rows, which: rows.addmm_(wide_up[which], wide_down))
 
     return StoredTensor(value.shape, dtype, load)

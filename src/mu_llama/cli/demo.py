@@ -31,6 +31,10 @@ class ServeOptions:
     ] = None
     most_mb: Annotated[int, typer.Option("--most-mb", min=1, help="Largest file, in megabytes.")] = 200
     most_minutes: Annotated[float, typer.Option("--most-minutes", min=0.1, help="Longest track, in minutes.")] = 60.0
+    most_tracks: Annotated[
+        int,
+        typer.Option("--most-tracks", min=1, help="Tracks held at once; the least used go first."),
+    ] = 64
 
 
 @opt.records_expanded
@@ -42,13 +46,14 @@ def demo(model: opt.ModelOptions = opt.ModelOptions(), serving: ServeOptions = S
     try:
         pair = _name_and_password(serving.auth)
         try:
-            from mu_llama.app.page import Serving, build_page, serve
+            from mu_llama.app.page import build_page, serve
         except ImportError as error:
             raise ConfigError("the demo needs gradio; run: pip install 'mu-llama[demo]'") from error
         from mu_llama.app.chat import Desk, Limits
+        from mu_llama.app.serving import Serving
 
         _check_likes(serving.likes)
-        limits = Limits(most_mb=serving.most_mb, most_minutes=serving.most_minutes)
+        limits = Limits(serving.most_mb, serving.most_minutes, serving.most_tracks)
         desk = Desk(opt.load_listener(model), limits=limits, likes=serving.likes)
         examples = _examples()
         blocks = build_page(desk, examples=examples)

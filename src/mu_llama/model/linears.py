@@ -29,8 +29,8 @@ _MOST_INT8_KERNEL_ROWS = 8
 _PIECE_NUMEL = 2**21
 _MOST_KEPT_COLUMNS = 32
 
-# Where oneDNN has no kernels for bf16 (x86 without AVX-512) or they aren't known to be fast.
-_SLOW_BF16 = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+SLOW_BF16 = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+"""Whether oneDNN has no kernels for bf16 here (x86 without AVX-512), or they aren't known to be fast."""
 
 # oneDNN's switch belongs to the process. Whoever multiplies in bf16 here holds this lock, so that the wide products
 # of one thread never run while another has it off: without oneDNN they take ten times as long.
@@ -49,7 +49,7 @@ class DecodingLinear(nn.Linear):
         if self.weight.dtype != torch.bfloat16 or self.weight.device.type != "cpu":
             return super().forward(input)
         is_one_row = input.numel() == self.in_features
-        if _SLOW_BF16 and not is_one_row:
+        if SLOW_BF16 and not is_one_row:
             product = _through_floats(input, self.weight)
             return product if self.bias is None else product + self.bias
         with _ONEDNN:
