@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,14 @@ import torch
 from mu_llama.answers import Answer, HeardTrack
 from mu_llama.app.batch import Asked, Row, answer_files, save_rows
 from mu_llama.app.chat import Desk, Limits, Window
+from mu_llama.app.one_thread import OneThread
 from mu_llama.app.pictures import mel_picture
 from mu_llama.app.visit import Visit
 from mu_llama.audio.waveform import Waveform
 from mu_llama.encoders.musicnn import build_musicnn
 from mu_llama.errors import AudioError, QuestionError
 from mu_llama.generation import GenerationOptions
+from mu_llama.hearing import Hearing
 from mu_llama.listener import Listener
 from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
 from mu_llama.prompts import Turn
@@ -155,7 +159,37 @@ def test_a_new_conversation_while_an_answer_begins_stays_new(
 def test_a_window_has_one_listener_and_all_share_the_encoder(desk: Desk) -> None:
     full = desk._listener("full")
     assert desk._listener("full") is full
-    assert full.hearing.encoder is desk.listener.hearing.encoder
+    assert full.hearing.encoder._encoder is desk.listener.hearing.encoder  # type: ignore[attr-defined]
+    assert full.hearing.encoder.fingerprint == desk.listener.hearing.encoder.fingerprint
+
+
+def test_all_is_computed_in_one_thread(desk: Desk, tracks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    used: set[int] = set()
+    model, encoder = desk.listener.opened.model, desk.listener.hearing.encoder
+
+    def spied(function: Any, *values: Any, **named: Any) -> Any:
+        used.add(threading.get_ident())
+        return function(*values, **named)
+
+    for owner, name in ((model, "forward"), (model, "condition"), (encoder, "encode")):
+        monkeypatch.setattr(owner, name, partial(spied, getattr(owner, name)))
+    visits = [visiting(desk, path) for path in tracks[:2]]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda visit: last(desk, visit, "What is this?"), visits))
+    list(batch(desk, Visit(), [str(tracks[2])], ["One?"]))
+    assert used == {desk.compute.run(threading.get_ident)}
+    assert threading.get_ident() not in used
+
+
+def test_one_thread_gives_results_and_errors_and_lets_others_between() -> None:
+    thread = OneThread()
+    assert thread.run(lambda: thread.run(lambda: 3)) == 3
+    steps = thread.each(iter([1, 2]))
+    assert next(steps) == 1
+    assert thread.run(lambda: "between") == "between"
+    assert list(steps) == [2]
+    with pytest.raises(ZeroDivisionError):
+        thread.run(lambda: 1 // 0)
 
 
 def test_the_least_used_track_goes_first(desk: Desk, tracks: list[Path]) -> None:
@@ -233,13 +267,13 @@ def test_a_file_that_does_not_say_its_length_is_not_heard_to_its_end(
 ) -> None:
     soundfile.write(tmp_path / "a.flac", np.random.default_rng(0).normal(0, 0.1, 8000 * 90), 8000)
     asked: list[object] = []
-    listen = Listener.listen
+    hear = Hearing.hear
 
-    def counting(self: Listener, audio: Any, **more: Any) -> Any:
+    def counting(self: Hearing, audio: Any, **more: Any) -> Any:
         asked.append(more)
-        return listen(self, audio, **more)
+        return hear(self, audio, **more)
 
-    monkeypatch.setattr(Listener, "listen", counting)
+    monkeypatch.setattr(Hearing, "hear", counting)
     monkeypatch.setattr(desk, "_check", lambda path: None)
     with pytest.raises(AudioError, match="cut it"):
         desk.take(tmp_path / "a.flac", window="full")
@@ -290,8 +324,10 @@ def test_the_picture_shows_pitch_upwards(tmp_path: Path) -> None:
     time_s = np.arange(16000 * 3) / 16000
     for name, hertz in (("low", 200), ("high", 5000)):
         soundfile.write(tmp_path / f"{name}.wav", 0.5 * np.sin(2 * np.pi * hertz * time_s), 16000)
-    low, high = (mel_picture(tmp_path / f"{name}.wav").image.sum(axis=(1, 2)).argmax() for name in ("low", "high"))
-    picture = mel_picture(tmp_path / "low.wav").image
+    low, high = (
+        mel_picture(tmp_path / f"{name}.wav", OneThread()).image.sum(axis=(1, 2)).argmax() for name in ("low", "high")
+    )
+    picture = mel_picture(tmp_path / "low.wav", OneThread()).image
     assert picture.dtype == np.uint8
     assert picture.shape[0] == 192
     assert low > high

@@ -229,7 +229,7 @@ def test_seconds_heard_begin_as_the_command_said(tiny: Listener, loaded: str, ch
     assert tiny.opened.plan == PLANS["published"]
     assert desk.window == chosen
     assert desk._listener("auto").hearing.plan == PLANS["published"]
-    assert desk._listener(desk.window) is desk.listener
+    assert desk._listener(desk.window).hearing.plan == PLANS[loaded]
     choice = next(block for block in build_page(desk).blocks.values() if isinstance(block, gr.Radio))
     assert choice.value == chosen
 

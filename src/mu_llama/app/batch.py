@@ -95,7 +95,8 @@ def _answered(
     """The rows of one batch, in order; an answer that a stop cuts short isn't given."""
     asking = [row for row in waiting if not isinstance(row, Failure)]
     answers: dict[int, str] = {}
-    for number, piece in write_rows(desk.listener.opened, asking, asked.options) if asking else ():
+    written = write_rows(desk.listener.opened, asking, asked.options) if asking else iter(())
+    for number, piece in desk.compute.each(written):
         if isinstance(piece, Answer):
             answers[number] = piece.text
         if not goes_on():

@@ -73,7 +73,7 @@ class Callbacks:
 
     def _take(self, path: str, window: Window) -> tuple[Held, tuple[Any, ...]]:
         held = self.desk.take(path, window=window)
-        picture = mel_picture(Path(path))
+        picture = mel_picture(Path(path), self.desk.compute)
         if picture.problem:
             self._toast(f"{picture.problem}.")
         line = _plain(self.desk.heard_in_words(held))

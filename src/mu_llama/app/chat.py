@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -14,6 +15,7 @@ import torch
 
 from mu_llama.answers import HeardTrack
 from mu_llama.app.held import Held, HeldTracks
+from mu_llama.app.one_thread import OneThread
 from mu_llama.app.visit import Visit
 from mu_llama.audio.read import open_audio
 from mu_llama.audio.windows import WindowPlan, merge_spans
@@ -22,6 +24,7 @@ from mu_llama.errors import AudioError, QuestionError
 from mu_llama.generation import GenerationOptions
 from mu_llama.hearing import Hearing
 from mu_llama.listener import Listener
+from mu_llama.measured import measure_in_words
 from mu_llama.model.audio_prefix import AudioPrefix
 from mu_llama.model.retrieval import NeighbourBlend
 from mu_llama.prompts import Turn
@@ -64,7 +67,9 @@ class Desk:
         self._likes = likes
         self._held = HeldTracks(limits.most_tracks)
         self._writing = threading.Lock()
-        self._listeners: dict[WindowPlan, Listener] = {listener.hearing.plan: listener}
+        self.compute = OneThread()
+        """Where everything is computed."""
+        self._listeners: dict[WindowPlan, Listener] = {}
 
     @property
     def keeps_likes(self) -> bool:
@@ -91,8 +96,8 @@ class Desk:
         encoder = self.listener.opened.parts.encoder.spec
         if encoder.get("kind") != "musicnn" or track.features is None:
             return self._held.add(Path(str(path)), track, {})  # MERT has no tagger
-        tagger = cast("MusicnnEncoder", self.listener.hearing.encoder)
-        return self._held.add(Path(str(path)), track, tagger.tag_probabilities(track.features))
+        tagger, features = cast("MusicnnEncoder", self.listener.hearing.encoder), track.features
+        return self._held.add(Path(str(path)), track, self.compute.run(lambda: tagger.tag_probabilities(features)))
 
     def hear(self, path: str | Path | None, *, window: Window = "auto") -> HeardTrack:
         """Hear a file without holding it; arguments and errors as for `take`."""
@@ -102,11 +107,13 @@ class Desk:
         declared_s = self._check(path)
         # A file that doesn't say how long it is isn't heard for hours to find out.
         most = None if declared_s is not None else most_s + 1
-        track = self._listener(window).listen(path, duration_s=most)
+        listener, start = self._listener(window), time.perf_counter()
+        features = listener.hearing.hear(path, duration_s=most)
+        track = self.compute.run(lambda: listener.recall(features, name=str(path), since=start))
         end_s = max(end for _, end in track.heard)
         if end_s > most_s:
             raise self._too_long(path, end_s)
-        return track
+        return replace(track, measure=cache(partial(measure_in_words, path, offset_s=0.0, duration_s=most)))
 
     def _listener(self, window: Window) -> Listener:
         """The listener of a window; all share one encoder, unless it is dropped after each track."""
@@ -114,8 +121,10 @@ class Desk:
         plan = own.opened.plan if window == "auto" else PLANS[window]
         if plan not in self._listeners:
             keep = own.hearing.keep_encoder
-            encoder = (lambda: own.hearing.encoder) if keep else own.opened.make_encoder
-            hearing = Hearing(encoder, plan=plan, cache=own.hearing.cache, keep_encoder=keep)
+            # Built here, not when first asked for: Python 3.11 has one lock for the encoders of all hearings.
+            shared = self.compute.encoder(lambda: own.hearing.encoder) if keep else None
+            make = (lambda: shared) if shared else partial(self.compute.encoder, own.opened.make_encoder)
+            hearing = Hearing(make, plan=plan, cache=own.hearing.cache, keep_encoder=keep)
             self._listeners[plan] = Listener(own.opened, hearing=hearing, blend=own.blend)
         return self._listeners[plan]
 
@@ -195,7 +204,7 @@ class Desk:
             return
         yield [*before, Turn(question)]
         text = ""
-        for piece in stream:
+        for piece in self.compute.each(iter(stream)):
             text += piece
             if not visit.say(run, [*before, Turn(question, text.strip())]):
                 return
@@ -207,8 +216,8 @@ class Desk:
         if weight is None or blend is None or track.features is None or weight == blend.options.weight:
             return track
         changed = NeighbourBlend(blend.vectors, replace(blend.options, weight=weight))
-        with torch.inference_mode():
-            conditioning = self.listener.opened.model.condition(track.features[None], blend=changed)[0]
+        condition, features = torch.inference_mode()(self.listener.opened.model.condition), track.features[None]
+        conditioning = self.compute.run(lambda: condition(features, blend=changed)[0])
         return replace(track, conditioning=conditioning, prefix=AudioPrefix())  # what was kept is of other tokens
 
     def like(self, visit: Visit, place: int, liked: bool | None) -> None:

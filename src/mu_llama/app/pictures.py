@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from mu_llama.app.one_thread import OneThread
 from mu_llama.audio.read import AudioStream, open_audio
 from mu_llama.audio.resample import ResampleStream
 from mu_llama.encoders.log_mel import RATE_HZ, LogMel
@@ -32,14 +33,18 @@ class MelPicture:
     """What of the file couldn't be read, in a sentence; None where all could."""
 
 
-def mel_picture(path: Path) -> MelPicture:
+def mel_picture(path: Path, compute: OneThread) -> MelPicture:
     """Draw a whole track.
+
+    Args:
+        path: the file.
+        compute: where the spectrogram is computed.
 
     Raises:
         AudioError: if the file can't be heard.
     """
     with open_audio(path) as stream:
-        mel = np.concatenate(list(_mels(stream)))  # (frames, bands)
+        mel = np.concatenate(list(_mels(stream, compute)))  # (frames, bands)
         problem = stream.problem
     columns = min(_WIDTH, len(mel))
     picture = np.stack([part.mean(axis=0) for part in np.array_split(mel, columns)], axis=1)[::-1]  # high bands on top
@@ -48,16 +53,16 @@ def mel_picture(path: Path) -> MelPicture:
     return MelPicture(_coloured(np.repeat(level, _PIXELS_A_BAND, axis=0)), problem)
 
 
-def _mels(stream: AudioStream) -> Iterator[npt.NDArray[np.float32]]:
+def _mels(stream: AudioStream, compute: OneThread) -> Iterator[npt.NDArray[np.float32]]:
     """The spectrogram a minute at a time, so that an hour needs no gigabyte; one frame a minute is drawn twice."""
     resampler, waiting, size = ResampleStream(stream.rate_hz, RATE_HZ), [np.zeros(0, np.float32)], 0
     for block in stream:
         waiting.append(resampler.feed(block.mean(axis=0, keepdims=True))[0])
         size += waiting[-1].size
         if size >= _PIECE_S * RATE_HZ:
-            yield _mel(np.concatenate(waiting))
+            yield compute.run(partial(_mel, np.concatenate(waiting)))
             waiting, size = [np.zeros(0, np.float32)], 0
-    yield _mel(np.concatenate([*waiting, resampler.finish()[0]]))
+    yield compute.run(partial(_mel, np.concatenate([*waiting, resampler.finish()[0]])))
 
 
 @torch.inference_mode()
