@@ -29,8 +29,8 @@ RUNS, SESSIONS = 7, 8
 _PATIENCE_MS = 300_000
 # Not the bubble that gradio shows while a question waits.
 _BOTS = "#chat .message.bot:not(.pending)"
-# Resolves to the milliseconds from pressing Enter to the first word of the answer. Woken by changes of the page: looking
-# at every frame would have the browser draw them all, on the cores that compute the answer.
+# Resolves to the milliseconds from pressing Enter to the first word of the answer. Woken by changes of the page:
+# looking at every frame would have the browser draw them all, on the cores that compute the answer.
 _FIRST_WORD = """
 (selector) => new Promise((done, failed) => {
   setTimeout(() => failed(new Error('no answer after five minutes')), 300000);
@@ -100,7 +100,7 @@ def first_word_on_page(page: Page) -> float:
     page.evaluate(f"window.firstWord = ({_FIRST_WORD})({_BOTS!r}); null")
     page.keyboard.press("Enter")
     seconds = float(page.evaluate("window.firstWord")) / 1000
-    _finished(page, 1)
+    finished(page, 1)
     return seconds
 
 
@@ -123,7 +123,7 @@ def first_word_of_ask() -> float:
     return seconds
 
 
-def _finished(page: Page, count: int) -> str:
+def finished(page: Page, count: int) -> str:
     """The last answer, once nothing was added to it for five seconds."""
     page.wait_for_function("([s, n]) => document.querySelectorAll(s).length >= n", arg=[_BOTS, count])
     text, still = "", 0
@@ -154,7 +154,7 @@ def sessions_at_once(browser: Browser, address: str, clips: Sequence[Path]) -> l
             _type(page, question)
             page.keyboard.press("Enter")
         for answers, page in zip(found, pages, strict=True):
-            answers.append(_finished(page, number))
+            answers.append(finished(page, number))
     for page in pages:
         page.context.close()
     return found

@@ -9,7 +9,7 @@ import shutil
 
 from playwright.sync_api import sync_playwright
 
-from benchmarks.demo import served
+from benchmarks.demo import finished, served
 from benchmarks.measure import ROOT
 
 CLIP = ROOT / "examples" / "audio" / "midnight-dance-cello.ogg"
@@ -27,10 +27,10 @@ def main() -> None:
             page.wait_for_selector("#question textarea")
             page.set_input_files("#track input[type=file]", str(CLIP))
             page.wait_for_function("document.querySelector('#facts')?.innerText.includes('BPM')", timeout=120_000)
-            for question in QUESTIONS:
+            for number, question in enumerate(QUESTIONS, start=1):
                 page.fill("#question textarea", question)
                 page.keyboard.press("Enter")
-                page.wait_for_timeout(6000)
+                finished(page, number)
             page.screenshot(path=str(ROOT / "docs" / "pictures" / f"demo-{name}.png"), full_page=name != "phone")
             page.close()
         browser.close()
