@@ -73,7 +73,11 @@ class Callbacks:
 
     def _take(self, path: str, window: Window) -> tuple[Held, tuple[Any, ...]]:
         held = self.desk.take(path, window=window)
-        picture = mel_picture(Path(path), self.desk.compute)
+        try:
+            picture = mel_picture(Path(path), self.desk.compute)
+        except BaseException:
+            self.desk.drop(held.token)
+            raise
         if picture.problem:
             self._toast(f"{picture.problem}.")
         line = _plain(self.desk.heard_in_words(held))
