@@ -20,8 +20,7 @@ class OneThread:
     """Runs functions in one thread, in turn.
 
     OpenMP gives each thread that computes helpers of its own. Once there are more of them than cores they sleep between
-    two products instead of waiting awake, and a word is hundreds of products: in a page's many threads the first word
-    took 1.6 times as long.
+    two products instead of waiting awake, and a word is hundreds of products.
     """
 
     def __init__(self) -> None:
