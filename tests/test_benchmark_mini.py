@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from benchmarks.mini.__main__ import DATA, balanced, best_constant, read_features, says_value, shuffled, tagger_score
+from benchmarks.mini.__main__ import DATA, Scored
 from benchmarks.mini.card import WANTED, table
 from benchmarks.mini.reading import contradictions
+from benchmarks.mini.scoring import balanced, best_constant, read_features, says_value, shuffled, tagger_score
 from benchmarks.mini.tasks import Ask, all_tasks
 from mu_llama.musicqa.dialogues.knowledge import Knowledge
 from mu_llama.records import Track, read_lines
@@ -100,3 +102,14 @@ def test_the_card_has_every_task(tracks: list[Track]) -> None:
     lines = table(result).splitlines()
     assert f"**{result['tasks']['drums']['own_audio']}%**" in next(line for line in lines if line.startswith("| drums"))
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+
+
+def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
+    path, asked = tmp_path / "new" / "state.json", {"model": "mini"}
+    Scored(path, asked).get("drums", lambda: {"own_audio": 90.0})
+    again = Scored(path, asked)
+    assert again.get("drums", lambda: pytest.fail("scored twice")) == {"own_audio": 90.0}
+    again.get("energy", lambda: {"own_audio": 60.0})
+    assert set(json.loads(path.read_text())["scores"]) == {"drums", "energy"}
+    with pytest.raises(SystemExit, match="another file"):
+        Scored(path, {"model": "other"})

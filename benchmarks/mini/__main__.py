@@ -1,8 +1,9 @@
 """Score a model on the held-out clips, in generated text (greedy).
 
 The features of the test split (works never trained on; rendered clips in a soundfont never trained on) and their labels
-are in benchmarks/data, made by recipes/mini/test_set.py, so this needs no audio.
-Run: python -m benchmarks.mini [--model FOLDER] [--quick]
+are in benchmarks/data, made by recipes/mini/test_set.py, so this needs no audio. All questions take an hour and more on
+two cores; with `--state FILE` what was scored stays there, and the same command goes on from it.
+Run: python -m benchmarks.mini [--model FOLDER] [--quick] [--state FILE]
 """
 
 from __future__ import annotations
@@ -10,197 +11,60 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 import mu_llama
 from benchmarks.measure import write_result
-from benchmarks.mini.reading import contradictions, refuses
-from benchmarks.mini.tasks import Ask, all_tasks
-from mu_llama.answers import Answer, HeardTrack
+from benchmarks.mini.scoring import SEED, read_features, score_descriptions, score_facts, score_task
+from benchmarks.mini.tasks import all_tasks
+from mu_llama.answers import HeardTrack
 from mu_llama.encoders.track import TrackFeatures
-from mu_llama.generation import GenerationOptions
-from mu_llama.listener import Listener
-from mu_llama.measured import Measured
 from mu_llama.musicqa.dialogues.knowledge import Knowledge
-from mu_llama.prompts import Turn
-from mu_llama.records import Track, read_lines
-from mu_llama.writing import answer_batch, make_row
+from mu_llama.records import Track, read_lines, write_whole
 
 DATA = Path(__file__).parents[1] / "data"
-SEED = 0
-BATCH = 32
 _KINDS = ("own_audio", "shuffled", "blind", "unseen_wording")
-SHORT, LONG = GenerationOptions(max_new_tokens=32), GenerationOptions(max_new_tokens=120)
+_UNANSWERABLE = ("can't tell", "no music")
 
 
-def answers(listener: Listener, asked: Sequence[tuple[HeardTrack, str]], options: GenerationOptions) -> list[str]:
-    """Ask each question about its own track, like lengths together."""
-    order = sorted(range(len(asked)), key=lambda place: len(asked[place][1]))
-    texts = [""] * len(asked)
-    for first in range(0, len(order), BATCH):
-        places = order[first : first + BATCH]
-        for place, answer in zip(places, _batch(listener, [asked[place] for place in places], options), strict=True):
-            texts[place] = answer
-    return texts
+class Scored:
+    """Scores by kind, kept in a file as they come.
 
-
-def _batch(listener: Listener, asked: Sequence[tuple[HeardTrack, str]], options: GenerationOptions) -> list[str]:
-    rows = [make_row(listener.opened, track, [Turn(question)]) for track, question in asked]
-    return [
-        answer.text if isinstance(answer, Answer) else "" for answer in answer_batch(listener.opened, rows, options)
-    ]
-
-
-def balanced(asks: Sequence[Ask], right: Sequence[bool]) -> float:
-    """Mean over the classes of the share of right answers, in percent."""
-    hits, counts = Counter[str](), Counter[str]()
-    for ask, correct in zip(asks, right, strict=True):
-        hits[ask.truth] += correct
-        counts[ask.truth] += 1
-    return 100 * sum(hits[name] / counts[name] for name in counts) / len(counts)
-
-
-def shuffled(asks: Sequence[Ask], labels: Sequence[Track], rng: random.Random) -> list[int]:
-    """For each question the track of another one, by another maker."""
-    rows = [ask.row for ask in asks]
-
-    def another(row: int) -> int:
-        for _ in range(50):
-            other = rng.choice(rows)
-            if other != row and labels[other].group != labels[row].group:
-                return other
-        return rng.choice(rows)
-
-    return [another(row) for row in rows]
-
-
-def tagger_score(asks: Sequence[Ask]) -> float | None:
-    """Balanced accuracy of the tagger alone: of its likeliest tag, or at the threshold that serves it best here."""
-    said = [ask.tagger for ask in asks]
-    if any(value is None for value in said):
-        return None
-    if all(isinstance(value, bool) for value in said):
-        return balanced(asks, [bool(value) for value in said])
-    values = [float(value) for value in said if value is not None]
-    scores = [
-        balanced(asks, [(value >= least) == (ask.truth == "yes") for ask, value in zip(asks, values, strict=True)])
-        for least in sorted(set(values))
-    ]
-    return max(scores)
-
-
-def best_constant(asks: Sequence[Ask], texts: Sequence[str]) -> float:
-    """The best that one of the model's answers would score, if it were given always."""
-    common = [text for text, _ in Counter(texts).most_common(60)]
-    return max(balanced(asks, [ask.is_right(text) for ask in asks]) for text in common)
-
-
-def score_task(
-    listener: Listener,
-    asks: Sequence[Ask],
-    tracks: Sequence[HeardTrack],
-    labels: Sequence[Track],
-    blind: HeardTrack,
-) -> dict[str, Any]:
-    """Scores with the own audio, another's and an average one, in unseen wordings, and of rules that ask no model."""
-    rng = random.Random(SEED)
-
-    def right(rows: Sequence[HeardTrack], *, unseen: bool = False) -> tuple[float, list[str]]:
-        questions = [ask.unseen if unseen else ask.question for ask in asks]
-        texts = answers(listener, list(zip(rows, questions, strict=True)), SHORT)
-        return balanced(asks, [ask.is_right(text) for ask, text in zip(asks, texts, strict=True)]), texts
-
-    own, texts = right([tracks[ask.row] for ask in asks])
-    other, _ = right([tracks[row] for row in shuffled(asks, labels, rng)])
-    none, _ = right([blind] * len(asks))
-    unseen, _ = right([tracks[ask.row] for ask in asks], unseen=True)
-    classes = Counter(ask.truth for ask in asks)
-    result: dict[str, Any] = {
-        "questions": len(asks), "classes": len(classes), "own_audio": own, "shuffled": other, "blind": none,
-        "unseen_wording": unseen, "most_frequent": best_constant(asks, texts), "tagger": tagger_score(asks),
-        "above_shuffled": own - other, "refused": 100 * sum(map(refuses, texts)) / len(texts),
-    }  # fmt: skip
-    hits = Counter(ask.truth for ask, text in zip(asks, texts, strict=True) if ask.is_right(text))
-    examples = rng.sample(list(zip(asks, texts, strict=True)), min(6, len(asks)))
-    return {
-        **{name: round(value, 1) if isinstance(value, float) else value for name, value in result.items()},
-        "by_class": {name: f"{hits[name]}/{count}" for name, count in sorted(classes.items())},
-        "examples": [{"truth": ask.truth, "question": ask.question, "answer": text} for ask, text in examples],
-    }
-
-
-def score_facts(listener: Listener, tracks: Sequence[HeardTrack], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Whether an answer about tempo or key says what was measured, as surely, and refuses where nothing was."""
-    asked, facts = [], []
-    for track, row in zip(tracks, rows, strict=True):
-        measured = {name: Measured(text, confidence) for name, (text, confidence) in row["measured"].items()}
-        heard = replace(track, measure=lambda measured=measured: measured)
-        for topic, question in (("tempo", "What is the tempo in BPM?"), ("key", "What key is this in?")):
-            if topic in measured:
-                asked.append((heard, question))
-                facts.append(measured[topic])
-    if not asked:
-        return {"questions": 0}
-    texts = answers(listener, asked, SHORT)
-    unmeasured = answers(listener, [(replace(track, measure=dict), question) for track, question in asked], SHORT)
-    equal = [says_value(text, fact.text) for fact, text in zip(facts, texts, strict=True)]
-    hedged = [bool(_HEDGE.search(text)) != fact.is_sure for fact, text in zip(facts, texts, strict=True)]
-    return {
-        "questions": len(asked),
-        "equal": round(100 * sum(equal) / len(equal), 1),
-        "hedged_as_measured": round(100 * sum(hedged) / len(hedged), 1),
-        "refused_unmeasured": round(100 * sum(map(refuses, unmeasured)) / len(unmeasured), 1),
-        "examples": texts[:6],
-    }
-
-
-_HEDGE = re.compile(r"probably|perhaps", re.IGNORECASE)
-
-
-def says_value(text: str, value: str) -> bool:
-    """Whether a text holds a measured value and not merely its digits inside others.
-
-    Example:
-        >>> says_value("About 160 BPM.", "60 BPM"), says_value("About 60 beats per minute.", "60 BPM")
-        (False, True)
+    Args:
+        path: where; None keeps none.
+        asked: what is scored; a file about anything else is refused.
     """
-    return bool(re.search(rf"(?<![\d.]){re.escape(value.removesuffix(' BPM'))}(?![\d])", text))
+
+    def __init__(self, path: Path | None, asked: dict[str, Any]) -> None:
+        self._path, self._asked = path, asked
+        self._scores: dict[str, Any] = {}
+        if path is not None and path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["asked"] != asked:
+                raise SystemExit(f"{path} holds scores of {found['asked']}, this run is {asked}; give another file")
+            self._scores = found["scores"]
+
+    def get(self, name: str, score: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What was scored before, or is now."""
+        if name not in self._scores:
+            self._scores[name] = score()
+            if self._path is not None:
+                write_whole(self._path, [json.dumps({"asked": self._asked, "scores": self._scores})])
+        return self._scores[name]
 
 
-def score_descriptions(listener: Listener, tracks: Sequence[HeardTrack], known: Sequence[Knowledge]) -> dict[str, Any]:
-    """How alike full descriptions are, and how many contradict labels."""
-    texts = answers(listener, [(track, "Describe the audio in detail") for track in tracks], LONG)
-    wrong = [contradictions(text, about) for text, about in zip(texts, known, strict=True)]
-    checkable = [about.lists_all_instruments or about.has_voice is not None for about in known]
-    bad = sum(bool(found) for found, can in zip(wrong, checkable, strict=True) if can)
-    _, most = Counter(texts).most_common(1)[0]
-    return {
-        "descriptions": len(texts),
-        "most_frequent": round(100 * most / len(texts), 1),
-        "contradicted": round(100 * bad / max(1, sum(checkable)), 1),
-        "contradicting": Counter(name for found in wrong for name in found).most_common(12),
-        "examples": texts[:: max(1, len(texts) // 8)],
-    }
-
-
-def read_features(data: Path) -> torch.Tensor:
-    """Features (N, L, D) of the held-out clips, which recipes/mini/test_set.py wrote in a byte a number."""
-    stored = load_file(data / "mini_test.safetensors")
-    return stored["codes"].float() * stored["scale"] + stored["lowest"]
-
-
-def run(model: str, *, data: Path = DATA, quick: bool = False, only: Sequence[str] = ()) -> dict[str, Any]:
+def run(
+    model: str, *, data: Path = DATA, quick: bool = False, only: Sequence[str] = (), state: Path | None = None
+) -> dict[str, Any]:
     """Ask everything and score it; `quick` asks a third of the questions, `only` names tasks."""
     rows = list(read_lines(data / "mini_test.jsonl"))
     listener = mu_llama.load(model, use_cache=False)
+    scored = Scored(state, {"model": str(model), "data": str(data), "quick": quick})
     width = listener.opened.parts.adapter_config.encoder_width
     features = read_features(data)[..., :width]  # earlier versions hear the first parts alone
 
@@ -217,27 +81,37 @@ def run(model: str, *, data: Path = DATA, quick: bool = False, only: Sequence[st
             continue
         if quick:
             asks = random.Random(SEED).sample(asks, max(min(len(asks), 30), len(asks) // 3))
-        result["tasks"][name] = score = score_task(listener, asks, tracks, labels, blind)
+        score = scored.get(name, partial(score_task, listener, asks, tracks, labels, blind))
+        result["tasks"][name] = score
         values = " ".join(f"{kind} {score[kind]}" for kind in ("questions", *_KINDS, "tagger"))
         print(f"{name:26} {values}", flush=True)
     if only:
         return result
-    unanswerable = ("can't tell", "no music")
-    answerable = [score for name, score in result["tasks"].items() if name not in unanswerable]
-    asked = sum(score["questions"] for score in answerable)
-    result["wrongly_refused"] = round(sum(score["refused"] * score["questions"] for score in answerable) / asked, 1)
-    bands = [score for name, score in result["tasks"].items() if name.startswith("band: ")]
-    result["bands"] = {
-        kind: round(sum(score[kind] for score in bands) / max(1, len(bands)), 1) for kind in (*_KINDS, "above_shuffled")
-    }
+    result |= _over_tasks(result["tasks"])
     music = [place for place, about in enumerate(labels) if Knowledge(about).is_music]  # speech has a tempo too
-    result["facts"] = score_facts(listener, [tracks[place] for place in music], [rows[place] for place in music])
+    measured = [tracks[place] for place in music], [rows[place] for place in music]
+    result["facts"] = scored.get("facts", partial(score_facts, listener, *measured))
     described = music[:: 4 if quick else 1]
     known = [Knowledge(labels[place]) for place in described]
-    result["descriptions"] = score_descriptions(listener, [tracks[place] for place in described], known)
+    describe = partial(score_descriptions, listener, [tracks[place] for place in described], known)
+    result["descriptions"] = scored.get("descriptions", describe)
     print(json.dumps({name: value for name, value in result.items() if name not in ("tasks", "descriptions")}))
     print(json.dumps({name: value for name, value in result["descriptions"].items() if name != "examples"}))
     return result
+
+
+def _over_tasks(tasks: dict[str, Any]) -> dict[str, Any]:
+    """The share of answerable questions that were refused, and the mean over the families of a band."""
+    answerable = [score for name, score in tasks.items() if name not in _UNANSWERABLE]
+    asked = sum(score["questions"] for score in answerable)
+    bands = [score for name, score in tasks.items() if name.startswith("band: ")]
+    return {
+        "wrongly_refused": round(sum(score["refused"] * score["questions"] for score in answerable) / asked, 1),
+        "bands": {
+            kind: round(sum(score[kind] for score in bands) / max(1, len(bands)), 1)
+            for kind in (*_KINDS, "above_shuffled")
+        },
+    }
 
 
 if __name__ == "__main__":
@@ -246,10 +120,10 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, default=DATA, help="folder with mini_test.jsonl and mini_test.safetensors")
     parser.add_argument("--quick", action="store_true", help="a third of the questions, for a look")
     parser.add_argument("--only", nargs="*", default=(), help='tasks, e.g. "solo instrument" drums; no descriptions')
+    parser.add_argument("--state", type=Path, help="keeps what was scored, to go on from")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/mini.json")
     arguments = parser.parse_args()
-    write_result(
-        "mini",
-        run(arguments.model, data=arguments.data, quick=arguments.quick, only=arguments.only),
-        path=arguments.out,
+    scores = run(
+        arguments.model, data=arguments.data, quick=arguments.quick, only=arguments.only, state=arguments.state
     )
+    write_result("mini", scores, path=arguments.out)

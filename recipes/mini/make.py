@@ -132,7 +132,7 @@ def score(settings: Settings) -> None:
         data = settings.work / "benchmark"
         _run(sys.executable, HERE / "test_set.py", "--work", settings.work, "--out", data)
     _run(sys.executable, "-m", "benchmarks.mini", "--model", settings.work / "run" / "model", "--data", data,
-         "--out", settings.work / "mini.json")  # fmt: skip
+         "--state", settings.work / "run" / "scores.json", "--out", settings.work / "mini.json")  # fmt: skip
 
 
 def card(settings: Settings) -> None:

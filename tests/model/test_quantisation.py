@@ -200,14 +200,20 @@ def test_fast_linear_is_the_stock_linear() -> None:
 @pytest.mark.parametrize("bias", [False, True])
 def test_many_rows_go_through_float32_where_bf16_is_slow(monkeypatch: pytest.MonkeyPatch, bias: bool) -> None:
     monkeypatch.setattr(linears, "SLOW_BF16", True)
-    monkeypatch.setattr(linears, "_PIECE_NUMEL", 64 * 128)  # several pieces
+    monkeypatch.setattr(linears, "_FLOATS_NUMEL", 64 * 128)  # several pieces
     monkeypatch.setattr(nn.Linear, "forward", None)
     linear = random_linear(200, 128, bias=bias)
     x = torch.randn(2, 5, 128).bfloat16()
     exact = x.double() @ linear.weight.double().T + (linear.bias.double() if bias else 0)
-    product = fast_linear(linear)(x)
-    assert product.dtype == torch.bfloat16
-    torch.testing.assert_close(product.double(), exact, atol=1e-2, rtol=2**-7)
+    fast = fast_linear(linear)
+    for trained, most_rows in ((False, 256), (False, 4), (True, 256)):
+        monkeypatch.setattr(linears, "_MOST_PROMPT_ROWS", most_rows)
+        product = fast(x.requires_grad_(trained))
+        assert product.dtype == torch.bfloat16
+        torch.testing.assert_close(product.double(), exact, atol=1e-2, rtol=2**-7)
+    product.float().sum().backward()
+    expected = linear.weight.float().sum(dim=0).expand(2, 5, 128)
+    torch.testing.assert_close(x.grad.float(), expected, atol=2e-2, rtol=2**-6)
 
 
 def test_fast_linear_with_bias_and_float32() -> None:

@@ -11,7 +11,7 @@ as long as in float32 there. So it is multiplied in float32, piece by piece, the
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ INT4_KERNEL_ROWS = 16
 _MOST_INT8_KERNEL_ROWS = 8
 # Weights turned to floats at a time: small enough to stay in the cache.
 _PIECE_NUMEL = 2**21
+# The same for bf16 weights, and up to how many rows are multiplied as a prompt's are.
+_FLOATS_NUMEL = 2**19
+_MOST_PROMPT_ROWS = 256
 _MOST_KEPT_COLUMNS = 32
 
 SLOW_BF16 = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
@@ -35,6 +38,7 @@ SLOW_BF16 = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
 # oneDNN's switch belongs to the process. Whoever multiplies in bf16 here holds this lock, so that the wide products
 # of one thread never run while another has it off: without oneDNN they take ten times as long.
 _ONEDNN = threading.Lock()
+_ROOM = threading.local()
 
 
 class DecodingLinear(nn.Linear):
@@ -66,9 +70,36 @@ class DecodingLinear(nn.Linear):
 
 def _through_floats(rows: Tensor, weight: Tensor) -> Tensor:
     """Multiply (..., in) by bf16 weights (out, in) in float32, some of the weights at a time; rounded at the end."""
-    wide = rows.float()
-    pieces = torch.split(weight, _piece_rows(weight.shape[1]))
-    return torch.cat([multiply(wide, piece.float()).to(rows.dtype) for piece in pieces], dim=-1)
+    pieces = torch.split(weight, max(1, _FLOATS_NUMEL // weight.shape[1]))
+    wide = rows.reshape(-1, weight.shape[1]).float()
+    is_trained = torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad)
+    if is_trained or len(wide) > _MOST_PROMPT_ROWS:
+        narrow = torch.cat([multiply(wide, piece.float()).to(rows.dtype) for piece in pieces], dim=-1)
+    else:
+        narrow = _prompt_product(wide, pieces).to(rows.dtype, memory_format=torch.contiguous_format)
+    return narrow.view(*rows.shape[:-1], len(weight))
+
+
+def _prompt_product(wide: Tensor, pieces: Sequence[Tensor]) -> Tensor:
+    """Multiply few rows (N, in) by pieces of the weights; gives (N, out) in float32, a view of its transpose.
+
+    Weights times rows, not rows times weights: MKL keeps two cores busier with few rows. The pieces become floats in
+    one place, since fresh memory for each costs time too.
+    """
+    num_out = sum(len(piece) for piece in pieces)
+    product, floats = wide.new_empty(num_out, len(wide)), _floats_of_thread(pieces[0].numel())
+    for piece, into in zip(pieces, torch.split(product, len(pieces[0])), strict=True):
+        torch.mm(floats[: piece.numel()].view_as(piece).copy_(piece), wide.t(), out=into)
+    return product.t()
+
+
+def _floats_of_thread(numel: int) -> Tensor:
+    """Room for so many float32, of this thread alone."""
+    floats: Tensor | None = getattr(_ROOM, "floats", None)
+    if floats is None or floats.numel() < numel:
+        with torch.inference_mode(False):  # else it could be used in that mode alone
+            floats = _ROOM.floats = torch.empty(max(numel, _FLOATS_NUMEL))
+    return floats
 
 
 class Int8Linear(nn.Module):
