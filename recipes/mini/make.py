@@ -104,6 +104,8 @@ def questions(settings: Settings) -> None:
 
 def train(settings: Settings) -> None:
     """Train adapter and LoRA with the project's own command."""
+    from mu_llama.model.linears import SLOW_BF16
+
     steps = max(2, round(_recipe_steps() * settings.fraction))
     overrides = {
         "model.base": str(settings.work / "warm"),
@@ -113,6 +115,8 @@ def train(settings: Settings) -> None:
         "schedule.steps": str(steps),
         "schedule.warmup_steps": str(min(40, steps // 2)),
     }
+    if SLOW_BF16:
+        overrides["precision.dtype"] = "fp32"
     finished = settings.work / "run" / "model"
     if finished.exists():
         return

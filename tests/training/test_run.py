@@ -27,6 +27,7 @@ from mu_llama.checkpoints.llama_source import read_llama
 from mu_llama.checkpoints.open_model import find_parts
 from mu_llama.checkpoints.parts import EncoderParts, ModelParts
 from mu_llama.errors import CheckpointError, ConfigError
+from mu_llama.model import linears
 from mu_llama.model.config import AdapterConfig
 from mu_llama.prompts import ALPACA
 from mu_llama.training.config import TrainConfig
@@ -361,9 +362,11 @@ def test_what_can_not_work_is_said_in_one_line(
 def test_the_launcher_says_what_is_cut(data: Path, home: Path, tmp_path: Path) -> None:
     path = as_yaml(tmp_path / "run.yaml", settings(data, tmp_path / "run"))
     line = [sys.executable, "-m", "mu_llama.training", "--config", str(path), "--set", "data.max_tokens=60"]
+    line += ["--set", "precision.dtype=bf16"]
     done = subprocess.run(line, env=environment(home), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "cut at max tokens" in done.stderr
+    assert ("no bf16 arithmetic" in done.stderr) == linears.SLOW_BF16
     assert "memory: " in done.stderr
     assert "update 8/8: loss" in done.stderr
     assert "gemm" not in done.stderr

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from mu_llama.errors import ConfigError
+from mu_llama.model import linears
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.run_folder import RunFolder
 
+logger = logging.getLogger(__name__)
 _SHARDED_STAGE = 3
 _MIXED = {"bf16": "bf16", "fp16": "fp16", "fp32": "no"}
 
@@ -36,6 +39,8 @@ def make_accelerator(config: TrainConfig, folder: RunFolder) -> Any:
         ) from error
     if config.precision.dtype == "fp16" and accelerator.device.type == "cpu":
         raise ConfigError("precision.dtype is fp16, which needs a GPU; on a CPU take bf16 or fp32")
+    if config.precision.dtype == "bf16" and accelerator.device.type == "cpu" and linears.SLOW_BF16:
+        logger.warning("this processor has no bf16 arithmetic; --set precision.dtype=fp32 trains many times as fast")
     made = {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
     absent = [name for name in config.run.trackers if name not in made]
     if absent:
