@@ -124,7 +124,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, default=DATA, help="folder with mini_test.jsonl and mini_test.safetensors")
     parser.add_argument("--quick", action="store_true", help="a third of the questions, for a look")
     parser.add_argument("--only", nargs="*", default=(), help='kinds, e.g. "solo instrument" facts descriptions')
-    parser.add_argument("--state", type=Path, help="keeps what was scored, to go on from")
+    parser.add_argument("--state", type=Path, help="keeps what was scored of these very weights, to go on from")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/mini.json")
     arguments = parser.parse_args()
     scores = run(

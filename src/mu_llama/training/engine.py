@@ -40,7 +40,7 @@ def make_accelerator(config: TrainConfig, folder: RunFolder) -> Any:
     if config.precision.dtype == "fp16" and accelerator.device.type == "cpu":
         raise ConfigError("precision.dtype is fp16, which needs a GPU; on a CPU take bf16 or fp32")
     if config.precision.dtype == "bf16" and accelerator.device.type == "cpu" and linears.SLOW_BF16:
-        logger.warning("this processor has no bf16 arithmetic; --set precision.dtype=fp32 trains many times as fast")
+        logger.warning("bf16 is slow on processors like this one; --set precision.dtype=fp32 can be far quicker")
     made = {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
     absent = [name for name in config.run.trackers if name not in made]
     if absent:
