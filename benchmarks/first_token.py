@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import mu_llama
@@ -22,7 +23,7 @@ from benchmarks.measure import CLIP, ROOT, alternate, medians, write_result
 from mu_llama.generation import GenerationOptions
 
 QUESTION = "Describe the audio in detail"
-RUNS, PROCESSES = 9, 3
+RUNS, PROCESSES = 9, 5
 OPTIONS = GenerationOptions(max_new_tokens=60)
 
 
@@ -42,9 +43,8 @@ def timed(model: str) -> dict[str, Callable[[], float]]:
         return time.perf_counter() - start
 
     def each() -> float:
-        start, seconds = time.perf_counter(), first()
-        answer = listener.ask(track, QUESTION, options=OPTIONS)
-        return (time.perf_counter() - start - 2 * seconds) / max(1, answer.num_tokens - 1)
+        times = [time.perf_counter() for _ in listener.stream(track, QUESTION, options=OPTIONS)]
+        return statistics.median(later - earlier for earlier, later in pairwise(times))
 
     return {"opening_to_first_token": opening, "first_token": first, "each_token": each}
 

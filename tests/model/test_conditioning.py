@@ -7,6 +7,7 @@ import torch
 from transformers import LlamaConfig
 
 from mu_llama.errors import ConfigError
+from mu_llama.model import conditioning
 from mu_llama.model.config import AdapterConfig
 from mu_llama.model.mu_llama import MuLlama, build_mu_llama
 from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
@@ -68,6 +69,23 @@ def test_it_enters_before_the_output_projection_of_the_last_layers() -> None:
         handle.remove()
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(actual, model(ids, conditioning=None), atol=1e-2)
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_word_looks_at_those_before_it_exactly_enough(monkeypatch: pytest.MonkeyPatch, is_slow: bool) -> None:
+    monkeypatch.setattr(conditioning, "SLOW_BF16", is_slow)
+    layer = make_model().llama.model.layers[-1].self_attn
+    torch.manual_seed(1)
+    query, (key, value) = torch.randn(2, HEADS, 1, HEAD_WIDTH).bfloat16(), torch.randn(2, 2, 2, 90, 8).bfloat16()
+    mask = torch.ones(2, 1, 1, 90, dtype=torch.bool)
+    mask[1, ..., :50] = False
+    found, _ = conditioning.conditioned_attention(layer, query, key, value, mask, scaling=HEAD_WIDTH**-0.5)
+    wide_key, wide_value = (x.double().repeat_interleave(HEADS // KEY_VALUE_HEADS, dim=1) for x in (key, value))
+    scores = (query.double() @ wide_key.mT * HEAD_WIDTH**-0.5).masked_fill(~mask, -torch.inf)
+    exact = (scores.softmax(-1) @ wide_value).transpose(1, 2)
+    assert found.dtype == torch.bfloat16
+    assert found.shape == (2, 1, HEADS, HEAD_WIDTH)
+    torch.testing.assert_close(found.double(), exact, atol=2**-9 if is_slow else 2**-7, rtol=2**-8)
 
 
 @torch.inference_mode()

@@ -182,6 +182,7 @@ def test_nf4_of_bitsandbytes() -> None:
 def stock_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a processor with kernels for bf16."""
     monkeypatch.setattr(linears, "SLOW_BF16", False)
+    monkeypatch.setattr(linears, "_ONEDNN_TAKES_BF16", True)
 
 
 @pytest.mark.usefixtures("stock_products")
@@ -268,6 +269,7 @@ def test_threads_leave_onednn_as_it_was() -> None:
     assert seen_by_wide_products == [before] * 200
 
 
+@pytest.mark.usefixtures("stock_products")
 def test_onednn_comes_back_after_an_error() -> None:
     before = torch.backends.mkldnn.enabled
     with pytest.raises(RuntimeError, match="dtype"):

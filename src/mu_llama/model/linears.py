@@ -35,6 +35,7 @@ _MOST_KEPT_COLUMNS = 32
 SLOW_BF16 = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
 """Whether oneDNN has no kernels for bf16 here (x86 without AVX-512), or they aren't known to be fast."""
 
+_ONEDNN_TAKES_BF16 = torch._C._has_mkldnn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 # oneDNN's switch belongs to the process. Whoever multiplies in bf16 here holds this lock, so that the wide products
 # of one thread never run while another has it off: without oneDNN they take ten times as long.
 _ONEDNN = threading.Lock()
@@ -55,16 +56,18 @@ class DecodingLinear(nn.Linear):
         is_one_row = input.numel() == self.in_features
         if SLOW_BF16 and not is_one_row:
             product = _through_floats(input, self.weight)
-            return product if self.bias is None else product + self.bias
-        with _ONEDNN:
-            before = torch._C._get_mkldnn_enabled()
-            if not is_one_row:
-                return super().forward(input)
-            torch._C._set_mkldnn_enabled(False)
-            try:
-                product = multiply(input, self.weight)
-            finally:
-                torch._C._set_mkldnn_enabled(before)
+        elif is_one_row and not _ONEDNN_TAKES_BF16:
+            product = multiply(input, self.weight)  # the kernel wanted, without asking
+        else:
+            with _ONEDNN:
+                before = torch._C._get_mkldnn_enabled()
+                if not is_one_row:
+                    return super().forward(input)
+                torch._C._set_mkldnn_enabled(False)
+                try:
+                    product = multiply(input, self.weight)
+                finally:
+                    torch._C._set_mkldnn_enabled(before)
         return product if self.bias is None else product + self.bias
 
 
