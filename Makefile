@@ -32,7 +32,7 @@ check-slow: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run
 
-# From nothing to a trained and scored mini, about four hours on two cores; stop and start it as you like.
+# From nothing to a trained and scored mini, five to six hours on two cores; stop and start it as you like.
 mini: $(VENV)/.dev
 	$(BIN)/python recipes/mini/make.py
 
