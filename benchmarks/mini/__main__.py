@@ -59,12 +59,27 @@ class Scored:
 
 
 def run(
-    model: str, *, data: Path = DATA, quick: bool = False, only: Sequence[str] = (), state: Path | None = None
+    model: str,
+    *,
+    data: Path = DATA,
+    quick: bool = False,
+    only: Sequence[str] = (),
+    state: Path | None = None,
+    shuffles: int = 1,
 ) -> dict[str, Any]:
-    """Ask everything and score it; `quick` asks a third of the questions, `only` names kinds of question."""
+    """Ask everything and score it.
+
+    Args:
+        model: as `mu_llama.load` takes it.
+        data: folder of the test split.
+        quick: ask a third of the questions.
+        only: kinds of question; none for all.
+        state: file that keeps scores as they come.
+        shuffles: how often other audio is drawn.
+    """
     rows = list(read_lines(data / "mini_test.jsonl"))
     listener = mu_llama.load(model, use_cache=False)
-    scored = Scored(state, {"model": str(model), "data": str(data), "quick": quick})
+    scored = Scored(state, {"model": str(model), "data": str(data), "quick": quick, "shuffles": shuffles})
     width = listener.opened.parts.adapter_config.encoder_width
     features = read_features(data)[..., :width]  # earlier versions hear the first parts alone
 
@@ -74,14 +89,16 @@ def run(
     tracks = [recalled(values, row["id"]) for row, values in zip(rows, features, strict=True)]
     blind = recalled(features.mean(0), "average")
     labels = [Track.from_dict(row) for row in rows]
-    command = "python -m benchmarks.mini" + (" --quick" if quick else "")
+    command = "python -m benchmarks.mini" + " --quick" * quick + f" --shuffles {shuffles}" * (shuffles > 1)
+    if only:
+        command += " --only " + " ".join(f'"{name}"' for name in only)
     result: dict[str, Any] = {"command": command, "model": listener.name, "tracks": len(rows), "tasks": {}}
     for name, asks in all_tasks(labels).items():
         if only and name not in only:
             continue
         if quick:
             asks = random.Random(SEED).sample(asks, max(min(len(asks), 30), len(asks) // 3))
-        score = scored.get(name, partial(score_task, listener, asks, tracks, labels, blind))
+        score = scored.get(name, partial(score_task, listener, asks, tracks, labels, blind, shuffles))
         result["tasks"][name] = score
         values = " ".join(f"{kind} {score[kind]}" for kind in ("questions", *_KINDS, "tagger"))
         print(f"{name:26} {values}", flush=True)
@@ -124,10 +141,17 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, default=DATA, help="folder with mini_test.jsonl and mini_test.safetensors")
     parser.add_argument("--quick", action="store_true", help="a third of the questions, for a look")
     parser.add_argument("--only", nargs="*", default=(), help='kinds, e.g. "solo instrument" facts descriptions')
+    parser.add_argument("--shuffles", type=int, default=1, choices=range(1, 101), metavar="N",
+                        help="how often other audio is drawn (default 1)")  # fmt: skip
     parser.add_argument("--state", type=Path, help="keeps what was scored of these very weights, to go on from")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/mini.json")
     arguments = parser.parse_args()
     scores = run(
-        arguments.model, data=arguments.data, quick=arguments.quick, only=arguments.only, state=arguments.state
+        arguments.model,
+        data=arguments.data,
+        quick=arguments.quick,
+        only=arguments.only,
+        state=arguments.state,
+        shuffles=arguments.shuffles,
     )
     write_result("mini", scores, path=arguments.out)

@@ -97,8 +97,18 @@ def score_task(
     tracks: Sequence[HeardTrack],
     labels: Sequence[Track],
     blind: HeardTrack,
+    shuffles: int = 1,
 ) -> dict[str, Any]:
-    """Scores with the own audio, another's and an average one, in unseen wordings, and of rules that ask no model."""
+    """Scores with the own audio, another's and an average one, in unseen wordings, and of rules that ask no model.
+
+    Args:
+        listener: the model.
+        asks: questions of one kind.
+        tracks: all that can be asked about.
+        labels: theirs.
+        blind: the average of all.
+        shuffles: how often other audio is drawn; its score is their mean.
+    """
     rng = random.Random(SEED)
 
     def right(rows: Sequence[HeardTrack], *, unseen: bool = False) -> tuple[float, list[str]]:
@@ -107,7 +117,8 @@ def score_task(
         return balanced(asks, [ask.is_right(text) for ask, text in zip(asks, texts, strict=True)]), texts
 
     own, texts = right([tracks[ask.row] for ask in asks])
-    other, _ = right([tracks[row] for row in shuffled(asks, labels, rng)])
+    others = [right([tracks[row] for row in shuffled(asks, labels, rng)])[0] for _ in range(shuffles)]
+    other = sum(others) / len(others)
     none, _ = right([blind] * len(asks))
     unseen, _ = right([tracks[ask.row] for ask in asks], unseen=True)
     classes = Counter(ask.truth for ask in asks)
