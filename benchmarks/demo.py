@@ -9,10 +9,11 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 import mu_llama
 from benchmarks.measure import CLIP, COMMAND, ROOT, alternate, medians, write_result
 
-QUESTION = "Describe the audio in detail"
+QUESTION, FOLLOW_UP = "Describe the audio in detail", "Are there drums?"
 ASKED = ("What instruments do you hear?", "Are there drums?", "And a piano?")
 RUNS, SESSIONS = 7, 8
+TYPING_S = 3
 _PATIENCE_MS = 300_000
 # Not the bubble that gradio shows while a question waits.
 _BOTS = "#chat .message.bot:not(.pending)"
@@ -91,16 +93,25 @@ def _type(page: Page, question: str) -> None:
     page.focus("#question textarea")
 
 
-def first_word_on_page(page: Page) -> float:
-    """Seconds from Enter to the first word, in a new conversation about a track that was heard."""
-    if page.locator(_BOTS).count():
+def first_word_on_page(page: Page, question: str = QUESTION, *, said: int = 0) -> float:
+    """Seconds from Enter to the first word; behind so many answers, or in a new conversation."""
+    if not said and page.locator(_BOTS).count():
         page.click("#clear")
-    page.wait_for_function("s => document.querySelectorAll(s).length === 0", arg=_BOTS)
-    _type(page, QUESTION)
+    page.wait_for_function("([s, n]) => document.querySelectorAll(s).length === n", arg=[_BOTS, said])
+    _type(page, question)
     page.evaluate(f"window.firstWord = ({_FIRST_WORD})({_BOTS!r}); null")
     page.keyboard.press("Enter")
     seconds = float(page.evaluate("window.firstWord")) / 1000
-    finished(page, 1)
+    finished(page, said + 1)
+    return seconds
+
+
+def first_words_of_a_visit(browser: Browser, address: str) -> tuple[float, float]:
+    """Seconds from Enter to the first word, of a first question about a new track and of one that follows it."""
+    page = opened(browser, address, CLIP)
+    page.wait_for_timeout(1000 * TYPING_S)
+    seconds = first_word_on_page(page), first_word_on_page(page, FOLLOW_UP, said=1)
+    page.context.close()
     return seconds
 
 
@@ -121,6 +132,24 @@ def first_word_of_ask() -> float:
     process.stdout.read()
     process.wait()
     return seconds
+
+
+_PROCESS = """
+import sys, mu_llama
+listener, (clip, other, *questions) = mu_llama.load("mini"), sys.argv[1:]
+listener.ask(other, questions[0])
+chat = listener.chat(clip)
+print(*(chat.ask(question).timings.first_token_s for question in questions))
+"""
+
+
+def first_words_of_process() -> tuple[float, float]:
+    """The same in a warm process without a page: from a heard track, or a first answer, to the next first word."""
+    other = next(path for path in CLIP.parent.glob("*.ogg") if path != CLIP)
+    command = [sys.executable, "-c", _PROCESS, str(CLIP), str(other), QUESTION, FOLLOW_UP]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    first, second = map(float, done.stdout.split())
+    return first, second
 
 
 def first_word_of_command() -> float:
@@ -178,6 +207,27 @@ def answers_of_ask(clip: Path) -> list[str]:
     return [conversation.ask(question).text for question in ASKED]
 
 
+def first_words(browser: Browser, address: str) -> dict[str, list[float]]:
+    """Seconds to the first word, in turns."""
+    page, pairs = opened(browser, address, CLIP), dict[str, list[float]]()
+
+    def first(name: str, take: Callable[[], tuple[float, float]]) -> float:
+        found, follow_up = take()
+        pairs.setdefault(f"{name}_follow_up", []).append(follow_up)
+        return found
+
+    values = alternate(
+        RUNS,
+        page_first=lambda: first("page", lambda: first_words_of_a_visit(browser, address)),
+        process_first=lambda: first("process", first_words_of_process),
+        page_another=lambda: first_word_on_page(page),
+        ask_another=first_word_of_ask,
+        command=first_word_of_command,
+    )
+    page.context.close()
+    return {**values, **{name: taken[1:] for name, taken in pairs.items()}}  # as `alternate` leaves the first round out
+
+
 def measure() -> dict[str, Any]:
     """Both figures."""
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
@@ -185,11 +235,7 @@ def measure() -> dict[str, Any]:
         raise SystemExit("no chromium here; run: apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder, served() as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-        page = opened(browser, address, CLIP)
-        values = alternate(
-            RUNS, page=lambda: first_word_on_page(page), ask=first_word_of_ask, command=first_word_of_command
-        )
-        page.context.close()
+        values = first_words(browser, address)
         clips = clips_in(Path(folder))
         on_page = sessions_at_once(browser, address, clips)
         browser.close()
@@ -197,11 +243,17 @@ def measure() -> dict[str, Any]:
     middle = medians(values)
     pairs = [pair for rows in zip(on_page, expected, strict=True) for pair in zip(*rows, strict=True)]
     return {
-        "what": "seconds to the first word: from Enter on the page, of the second question of one `ask`, and from "
-        "starting `ask` on a track that was heard before",
+        "what": "seconds to the first word. Of the first question about a track that was just heard, and of one that "
+        "follows it: on the page from Enter, three seconds after the track was heard, and in a warm process. Of a "
+        "second question about the track, without the first before it: on the page and in a running `ask`. Of `ask` "
+        "from its start, about a track that was heard before",
         "median_s": middle,
-        "ratio_to_ask": round(middle["page"] / middle["ask"], 3),
-        "ratio_to_command": round(middle["page"] / middle["command"], 3),
+        "ratios": {
+            "first": round(middle["page_first"] / middle["process_first"], 3),
+            "follow_up": round(middle["page_follow_up"] / middle["process_follow_up"], 3),
+            "another": round(middle["page_another"] / middle["ask_another"], 3),
+            "command": round(middle["page_another"] / middle["command"], 3),
+        },
         "runs_s": values,
         "sessions": len(clips),
         "answers": len(pairs),

@@ -10,7 +10,7 @@ from torch import Tensor
 from mu_llama.errors import MuLlamaError, QuestionError
 from mu_llama.generation import FinishReason
 from mu_llama.measured import Measured
-from mu_llama.model.audio_prefix import AudioPrefix
+from mu_llama.model.prefix_cache import PrefixCache
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class HeardTrack:
     """How long listening took."""
     features: Tensor | None = None
     """What the encoder heard, (L, D)."""
-    prefix: AudioPrefix = field(default_factory=AudioPrefix)
-    """What the model makes of audio tokens, once it was asked."""
+    prefix: PrefixCache = field(default_factory=PrefixCache)
+    """What the model makes of audio tokens and of what was said before, once it was asked."""
     measure: Callable[[], Mapping[str, Measured]] = dict
     """Gives measured facts by name, for models that read them; slow the first time."""
 

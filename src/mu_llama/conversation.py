@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from mu_llama.answers import Answer, AnswerStream, HeardTrack
@@ -25,10 +25,19 @@ class Conversation:
         stream_turns: who answers.
         track: what about.
         options: how answers are written.
+        read_ahead: reads what stands before the next question.
     """
 
-    def __init__(self, stream_turns: StreamTurns, track: HeardTrack, *, options: GenerationOptions) -> None:
+    def __init__(
+        self,
+        stream_turns: StreamTurns,
+        track: HeardTrack,
+        *,
+        options: GenerationOptions,
+        read_ahead: Callable[[HeardTrack, Sequence[Turn]], None],
+    ) -> None:
         self._stream_turns = stream_turns
+        self._read_ahead = read_ahead
         self.track = track
         self.options = options
         self.turns: list[Turn] = []
@@ -45,6 +54,10 @@ class Conversation:
         """Answer the next question piece by piece; the turn is remembered once its answer is finished."""
         stream = self._stream_turns(self.track, [*self.turns, Turn(question)], options=self.options)
         return AnswerStream(self._remembering(stream))
+
+    def read_ahead(self) -> None:
+        """Read what was said so far while nobody waits, so that the next answer begins sooner; it stays the same."""
+        self._read_ahead(self.track, self.turns)
 
     def _remembering(self, stream: AnswerStream) -> Iterator[str | Answer]:
         yield from stream

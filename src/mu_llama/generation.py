@@ -74,7 +74,8 @@ class Decoder:
         conditioning: (B, Q, A), one row a prompt, or None for text alone.
         options: how to choose tokens.
         eos_ids: tokens that end a row.
-        cache: of what stands before the prompts, from `begin_cache`; it is used up. None reads audio tokens anew.
+        cache: of the prompts' beginnings, from `begin_cache`; it is used up. None reads all anew.
+        num_cached: how many tokens of each prompt are in the cache.
 
     Raises:
         QuestionError: if a prompt is empty or leaves no room for an answer.
@@ -89,6 +90,7 @@ class Decoder:
         options: GenerationOptions,
         eos_ids: frozenset[int],
         cache: Cache | None = None,
+        num_cached: int = 0,
     ) -> None:
         self._model = model
         self._cache = cache
@@ -107,7 +109,8 @@ class Decoder:
                     f"the prompt is {len(prompt)} tokens long, the model's context {model.context_length}; "
                     "ask something shorter or start a new conversation"
                 )
-        self._ids, self._mask = _pad_left(prompts, model.device)
+        self._ids, mask = _pad_left([prompt[num_cached:] for prompt in prompts], model.device)
+        self._mask = None if mask is None else torch.cat([mask.new_ones(len(mask), num_cached), mask], dim=1)
 
     def finish(self, row: int) -> None:
         """Take a row out of the batch before its next token."""

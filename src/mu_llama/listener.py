@@ -31,7 +31,7 @@ from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
 from mu_llama.progress import Track, silent
 from mu_llama.prompts import CAPTION_QUESTIONS, Turn
 from mu_llama.runtime import choose_device, choose_dtype, home_folder
-from mu_llama.writing import Row, answer_batch, check_question, end_of_batch, make_row, rows_of, write_rows
+from mu_llama.writing import Row, answer_batch, check_question, end_of_batch, make_row, read_ahead, rows_of, write_rows
 
 _DEFAULTS = GenerationOptions()
 _CONVERSION = ConvertOptions()
@@ -182,7 +182,8 @@ class Listener:
         Raises:
             AudioError: if the track can't be heard.
         """
-        return Conversation(self.stream_turns, self._track(audio, 0.0, None), options=options)
+        track = self._track(audio, 0.0, None)
+        return Conversation(self.stream_turns, track, options=options, read_ahead=partial(read_ahead, self.opened))
 
     def caption(
         self,

@@ -52,12 +52,23 @@ class PromptTemplate:
         """
         if not turns:
             raise ValueError("a prompt needs at least one turn; none came")
+        return self.open(turns[:-1]) + turns[-1].question + self.between
+
+    def open(self, turns: Sequence[Turn]) -> str:
+        """Write what stands before the next question: the beginning of every prompt that goes on from these turns.
+
+        Args:
+            turns: the conversation so far, oldest first; none at its beginning.
+
+        Raises:
+            ValueError: if a turn lacks its answer.
+        """
         text = self.head
-        for turn in turns[:-1]:
+        for turn in turns:
             if turn.answer is None:
                 raise ValueError(f"an earlier turn has no answer: {turn.question!r}")
             text += self.before + turn.question + self.between + turn.answer + self.after
-        return text + self.before + turns[-1].question + self.between
+        return text + self.before
 
 
 _ALPACA_HEAD = (

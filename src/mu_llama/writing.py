@@ -14,7 +14,7 @@ from mu_llama.checkpoints.open_model import OpenedModel
 from mu_llama.errors import MuLlamaError, QuestionError
 from mu_llama.generation import Decoder, FinishReason, GenerationOptions
 from mu_llama.measured import topics_of, with_measured
-from mu_llama.model.audio_prefix import begin_cache
+from mu_llama.model.prefix_cache import Prompt, begin_cache, read_segments
 from mu_llama.prompts import Turn
 
 
@@ -26,8 +26,8 @@ class Row:
     """What it is about."""
     question: str
     """The last thing that was asked."""
-    prompt: list[int]
-    """Token ids of the whole conversation."""
+    prompt: Prompt
+    """The whole conversation."""
 
 
 def make_row(opened: OpenedModel, track: HeardTrack, turns: Sequence[Turn]) -> Row:
@@ -37,18 +37,52 @@ def make_row(opened: OpenedModel, track: HeardTrack, turns: Sequence[Turn]) -> R
         QuestionError: if the question is empty, or the conversation leaves no room for an answer.
     """
     question = turns[-1].question
-    clean = opened.tokenizer.without_special  # so that a question can't end its own turn
-    check_question(clean(question))
-    cleaned = [Turn(clean(turn.question), None if turn.answer is None else clean(turn.answer)) for turn in turns]
-    if opened.parts.template.reads_measured:
-        cleaned = [Turn(_with_facts(turn.question, track), turn.answer) for turn in cleaned]
-    prompt = opened.tokenizer.encode_prompt(opened.parts.template.render(cleaned))
-    if len(prompt) >= opened.model.context_length:
+    check_question(opened.tokenizer.without_special(question))
+    cleaned = [_as_read(opened, track, turn) for turn in turns]
+    ids = opened.tokenizer.encode_prompt(opened.parts.template.render(cleaned))
+    if len(ids) >= opened.model.context_length:
         raise QuestionError(
-            f"the prompt is {len(prompt)} tokens long, the model's context {opened.model.context_length}; "
+            f"the prompt is {len(ids)} tokens long, the model's context {opened.model.context_length}; "
             "ask something shorter or start a new conversation"
         )
-    return Row(track, question, prompt)
+    return Row(track, question, Prompt(ids, _segments(opened, cleaned[:-1])))
+
+
+def read_ahead(opened: OpenedModel, track: HeardTrack, turns: Sequence[Turn]) -> None:
+    """Read what stands before the next question, so that its answer begins sooner; the answer is the same.
+
+    Args:
+        opened: the model.
+        track: what the conversation is about.
+        turns: the conversation so far, each with its answer; none reads what stands before a first question.
+    """
+    segments = _segments(opened, [_as_read(opened, track, turn) for turn in turns])
+    if sum(map(len, segments)) < opened.model.context_length:
+        read_segments(opened.model, track.conditioning, segments, track.prefix)
+
+
+def _as_read(opened: OpenedModel, track: HeardTrack, turn: Turn) -> Turn:
+    """A turn as the prompt has it: with measured facts, and without control tokens, which could end it."""
+    clean = opened.tokenizer.without_special
+    question, answer = clean(turn.question), None if turn.answer is None else clean(turn.answer)
+    return Turn(_with_facts(question, track) if opened.parts.template.reads_measured else question, answer)
+
+
+def _segments(opened: OpenedModel, turns: Sequence[Turn]) -> list[list[int]]:
+    """Token ids of what stands before the next question, turn by turn.
+
+    Only behind audio tokens: other prompts are read at once, as the published system does.
+    """
+    segments, before = list[list[int]](), list[int]()
+    if not opened.model.adapter.config.num_audio_tokens:
+        return segments
+    for end in range(len(turns) + 1):
+        ids = opened.tokenizer.encode_prompt(opened.parts.template.open(turns[:end]))
+        if ids[: len(before)] != before:
+            break  # a token reaches from one turn into the next: it isn't known before that one
+        segments.append(ids[len(before) :])
+        before = ids
+    return segments
 
 
 def _with_facts(question: str, track: HeardTrack) -> str:
@@ -82,11 +116,14 @@ def write_rows(
     """
     start = time.perf_counter()
     conditioning = torch.stack([row.track.conditioning for row in rows])
+    prompts = [row.prompt for row in rows]
+    cache, num_cached = begin_cache(opened.model, conditioning, prompts, [row.track.prefix for row in rows])
     decoder = Decoder(
         opened.model,
-        prompts=[row.prompt for row in rows],
+        prompts=[prompt.ids for prompt in prompts],
         conditioning=conditioning,
-        cache=begin_cache(opened.model, conditioning, [row.track.prefix for row in rows]),
+        cache=cache,
+        num_cached=num_cached,
         options=options,
         eos_ids=opened.tokenizer.eos_ids,
     )
@@ -165,7 +202,7 @@ def _answer(
         model=opened.parts.name,
         finish_reason=reason,
         heard=row.track.heard,
-        num_prompt_tokens=len(row.prompt),
+        num_prompt_tokens=len(row.prompt.ids),
         num_tokens=num_tokens,
         timings=timings,
     )

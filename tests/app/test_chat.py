@@ -6,7 +6,7 @@ import csv
 import json
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
@@ -22,6 +22,7 @@ import torch
 
 from mu_llama.answers import Answer, HeardTrack
 from mu_llama.app.batch import Asked, Row, answer_files, save_rows
+from mu_llama.app.callbacks import Callbacks
 from mu_llama.app.chat import Desk, Limits, Window
 from mu_llama.app.one_thread import OneThread
 from mu_llama.app.pictures import mel_picture
@@ -179,6 +180,50 @@ def test_all_is_computed_in_one_thread(desk: Desk, tracks: list[Path], monkeypat
     list(batch(desk, Visit(), [str(tracks[2])], ["One?"]))
     assert used == {desk.compute.run(threading.get_ident)}
     assert threading.get_ident() not in used
+
+
+def test_what_stands_before_the_next_question_is_read_ahead(
+    desk: Desk, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[HeardTrack, list[Turn], int]] = []
+    monkeypatch.setattr(
+        "mu_llama.app.chat.read_ahead", lambda _, track, turns: read.append((track, turns, threading.get_ident()))
+    )
+    compute, visit, page = desk.compute.run(threading.get_ident), Visit(), Callbacks(desk, pytest.fail)
+    page.hear(str(tracks[0]), visit, "auto")
+    held = visit.held
+    assert held is not None
+    desk.compute.run(lambda: None)
+    answer = last(desk, visit, "What is this?")
+    desk.compute.run(lambda: None)
+    assert read == [(held.track, [], compute), (held.track, [Turn("What is this?", answer)], compute)]
+
+
+def test_what_was_overtaken_is_not_read_ahead(desk: Desk, tracks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+    monkeypatch.setattr("mu_llama.app.chat.read_ahead", lambda *values: read.append(values))
+    busy = threading.Event()
+
+    def meanwhile(visit: Visit, change: Callable[[], object]) -> None:
+        busy.clear()
+        desk.compute.later(busy.wait)
+        desk.read_ahead(visit)
+        change()
+        busy.set()
+        desk.compute.run(lambda: None)
+
+    visit = visiting(desk, tracks[0])
+    meanwhile(visit, visit.forget)
+    meanwhile(visit, lambda: visit.say(visit.begin(), []))
+    meanwhile(visit, lambda: visit.expect(is_coming=True))
+    meanwhile(Visit(), lambda: None)
+    assert read == []
+
+
+def test_what_fails_ahead_is_logged_and_nothing_else(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    desk.compute.later(lambda: 1 // 0)
+    assert desk.compute.run(lambda: 3) == 3
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_one_thread_gives_results_and_errors_and_lets_others_between() -> None:

@@ -16,7 +16,6 @@ from mu_llama.checkpoints.parts import ModelParts
 from mu_llama.checkpoints.stored import in_memory
 from mu_llama.errors import ConfigError
 from mu_llama.generation import Decoder, GenerationOptions
-from mu_llama.model.audio_prefix import AudioPrefix, begin_cache
 from mu_llama.model.audio_tokens import AudioTokens
 from mu_llama.model.mu_llama import MuLlama
 from mu_llama.training.fresh import fresh_adapter
@@ -140,44 +139,6 @@ def test_room_for_text_is_less_by_the_tokens(model: MuLlama) -> None:
 def test_one_way_in_is_wanted(layers: int, tokens: int) -> None:
     with pytest.raises(ConfigError, match="expected one of them"):
         replace(SIZES, num_conditioned_layers=layers, num_audio_tokens=tokens)
-
-
-@torch.no_grad()
-def test_prompts_go_on_from_kept_audio_tokens(model: MuLlama) -> None:
-    conditioning = model.condition(torch.randn(3, 2, 7))
-    prompts, prefixes = [[5, 9, 11, 3], [7, 2], [8, 8, 1, 4, 30, 31]], [AudioPrefix() for _ in range(3)]
-
-    def written(rows: list[int], *, kept: bool) -> list[list[int]]:
-        found: list[list[int]] = [[] for _ in rows]
-        cache = begin_cache(model, conditioning[rows], [prefixes[row] for row in rows]) if kept else None
-        decoder = Decoder(
-            model, prompts=[prompts[row] for row in rows], conditioning=conditioning[rows],
-            options=GenerationOptions(max_new_tokens=8), eos_ids=frozenset(), cache=cache,
-        )  # fmt: skip
-        for token in decoder:
-            assert token.id is not None
-            found[token.row].append(token.id)
-        return found
-
-    expected = written([0, 1, 2], kept=False)
-    assert written([1], kept=True) == [expected[1]]
-    assert [prefix.layers is None for prefix in prefixes] == [True, False, True]
-    assert written([0, 1, 2], kept=True) == expected
-    assert written([2, 0, 0], kept=True) == [expected[2], expected[0], expected[0]]
-
-
-@torch.no_grad()
-def test_a_track_is_read_once_however_often_it_is_asked_about(model: MuLlama) -> None:
-    conditioning = model.condition(torch.randn(1, 2, 7)).expand(3, -1, -1)
-    prefix, sizes = AudioPrefix(), list[int]()
-    handle = model.llama.get_decoder().register_forward_pre_hook(
-        lambda _, __, kwargs: sizes.append(len(kwargs["inputs_embeds"])), with_kwargs=True
-    )
-    begin_cache(model, conditioning, [prefix] * 3)
-    cache = begin_cache(model, conditioning[:2], [prefix] * 2)
-    handle.remove()
-    assert sizes == [1]
-    assert cache.get_seq_length() == TOKENS
 
 
 @torch.no_grad()

@@ -121,7 +121,7 @@ def prompt(listener: Listener, track: HeardTrack, *turns: Turn, reads: bool) -> 
     opened = listener.opened
     parts = replace(opened.parts, template=replace(opened.parts.template, reads_measured=reads))
     row = make_row(replace(opened, parts=parts), track, turns)
-    return opened.tokenizer.decode(row.prompt)
+    return opened.tokenizer.decode(row.prompt.ids)
 
 
 def test_the_prompt_carries_what_is_asked_for(tiny: Listener, track: HeardTrack, counting: Counting) -> None:

@@ -63,6 +63,25 @@ def test_chat_sees_the_first_turn(mini: Listener) -> None:
     assert chat.ask("Are there drums?").num_prompt_tokens > mini.ask(CELLO, "Are there drums?").num_prompt_tokens
 
 
+def test_a_conversation_that_was_read_ahead_has_the_same_answers_and_only_the_question_left(mini: Listener) -> None:
+    questions = ["Describe the audio in detail", "Are there drums?", "How fast is it?"]
+    plain, ahead = mini.chat(ROCK), mini.chat(ROCK)
+    seen: list[int] = []
+    decoder = mini.opened.model.llama.get_decoder()
+    for question in questions:
+        expected = plain.ask(question).text
+        ahead.read_ahead()
+        handle = decoder.register_forward_pre_hook(
+            lambda _, __, values: seen.append(values["input_ids"].shape[1]), with_kwargs=True
+        )
+        found = ahead.ask(question)
+        handle.remove()
+        assert found.text == expected
+        assert seen[0] < 25  # of a prompt of up to 200
+        assert set(seen[1:]) == {1}
+        seen.clear()
+
+
 def test_control_tokens_in_a_question_change_nothing(mini: Listener) -> None:
     plain = mini.ask(CELLO, "Are there drums?")
     assert mini.ask(CELLO, "Are there drums?<|im_end|>").text == plain.text

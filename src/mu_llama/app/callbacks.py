@@ -66,6 +66,7 @@ class Callbacks:
             with self.telling():
                 held, shown = self._take(path, window)
         if visit.arrive(hearing, held):
+            self.desk.read_ahead(visit)
             return shown
         if held is not None:
             self.desk.drop(held.token)

@@ -25,10 +25,10 @@ from mu_llama.generation import GenerationOptions
 from mu_llama.hearing import Hearing
 from mu_llama.listener import Listener
 from mu_llama.measured import measure_in_words
-from mu_llama.model.audio_prefix import AudioPrefix
+from mu_llama.model.prefix_cache import PrefixCache
 from mu_llama.model.retrieval import NeighbourBlend
 from mu_llama.prompts import Turn
-from mu_llama.writing import check_question
+from mu_llama.writing import check_question, read_ahead
 
 if TYPE_CHECKING:
     from mu_llama.encoders.musicnn import MusicnnEncoder
@@ -209,6 +209,21 @@ class Desk:
             if not visit.say(run, [*before, Turn(question, text.strip())]):
                 return
             yield visit.turns
+        if track is held.track:
+            self.read_ahead(visit)
+
+    def read_ahead(self, visit: Visit) -> None:
+        """Read what stands before a session's next question while it is being typed, so that its answer begins sooner.
+
+        It costs what the question itself would have cost more. Left out once that was asked, or another track came.
+        """
+        held, turns = visit.held, visit.turns
+
+        def read() -> None:
+            if held is not None and visit.held is held and visit.turns is turns:
+                read_ahead(self.listener.opened, held.track, [turn for turn in turns if turn.answer])
+
+        self.compute.later(read)
 
     def blended(self, track: HeardTrack, weight: float | None) -> HeardTrack:
         """A track with another share of the index's neighbours; None is the listener's own."""
@@ -218,7 +233,7 @@ class Desk:
         changed = NeighbourBlend(blend.vectors, replace(blend.options, weight=weight))
         condition, features = torch.inference_mode()(self.listener.opened.model.condition), track.features[None]
         conditioning = self.compute.run(lambda: condition(features, blend=changed)[0])
-        return replace(track, conditioning=conditioning, prefix=AudioPrefix())  # what was kept is of other tokens
+        return replace(track, conditioning=conditioning, prefix=PrefixCache())  # what was kept is of other tokens
 
     def like(self, visit: Visit, place: int, liked: bool | None) -> None:
         """Append a judgement of an answer to the file; None takes one back.

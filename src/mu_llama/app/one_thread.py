@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,8 @@ import torch
 
 from mu_llama.audio.waveform import Waveform
 from mu_llama.encoders.protocol import Encoder
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _END = object()
@@ -32,6 +35,17 @@ class OneThread:
         if threading.get_ident() == self._own:
             return function()
         return self._pool.submit(function).result()
+
+    def later(self, function: Callable[[], object]) -> None:
+        """Run a function there once what was asked for before is done; nobody waits for it, what fails is logged."""
+
+        def run() -> None:
+            try:
+                function()
+            except Exception:
+                logger.exception("what was computed ahead failed")
+
+        self._pool.submit(run)
 
     def each(self, items: Iterator[T]) -> Iterator[T]:
         """Iterate there, so that what others run comes between two items."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mu_llama.cli import options as opt
 from mu_llama.errors import MuLlamaError
+
+if TYPE_CHECKING:
+    from mu_llama.conversation import Conversation
 
 
 @opt.records_expanded
@@ -29,7 +32,7 @@ def chat(
         f"{listener.name} has heard {audio.name!r}. Ask away; an empty line ends the conversation.",
         file=sys.stderr,
     )
-    while question := _next_question():
+    while question := _next_question(conversation):
         try:
             for piece in conversation.stream(question):
                 print(piece, end="", flush=True)
@@ -38,10 +41,12 @@ def chat(
             opt.say_error(error)
 
 
-def _next_question() -> str:
+def _next_question(conversation: Conversation) -> str:
     """Read a line, with a prompt where a person types; empty when there is nothing more."""
     if sys.stdin is None:  # closed by the shell
         return ""
+    if sys.stdin.isatty():
+        conversation.read_ahead()  # a person reads the answer meanwhile
     try:
         return input("> " if sys.stdin.isatty() else "").strip()
     except EOFError:
