@@ -146,6 +146,7 @@ def test_one_track_is_read_once_in_a_batch(model: MuLlama, conditioning: Tensor)
     assert sizes == [(1, TOKENS + len(HEAD))]
     assert cache.get_seq_length() == TOKENS + used
     assert used == len(HEAD)
+    assert not cache.layers[0].keys.requires_grad  # nothing of the computation is held
 
 
 def test_without_segments_nothing_is_kept(model: MuLlama, conditioning: Tensor) -> None:

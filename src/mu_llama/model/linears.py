@@ -89,8 +89,8 @@ def _prompt_product(wide: Tensor, pieces: Sequence[Tensor]) -> Tensor:
     """Multiply few rows (N, in) by pieces of the weights; gives (N, out) in float32, a view of its transpose.
 
     Weights times rows, not rows times weights: MKL keeps two cores busier with few rows. The pieces become floats in
-    one place, since fresh memory for each costs time too. Rows of zeros fill MKL's blocks up: 15 rows took it 2.5
-    times as long as 16.
+    one place, since fresh memory for each costs time too. Rows of zeros fill MKL's blocks up: it takes longer for 15
+    rows than for 16.
     """
     num_out, num_rows = sum(len(piece) for piece in pieces), len(wide)
     if num_rows > _FEW_ROWS:

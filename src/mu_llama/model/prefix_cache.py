@@ -53,8 +53,10 @@ class PrefixCache:
 
 
 @torch.inference_mode()
-def read_segments(model: MuLlama, conditioning: Tensor, segments: Sequence[list[int]], kept: PrefixCache) -> None:
-    """Read and keep segments that aren't kept.
+def read_segments(
+    model: MuLlama, conditioning: Tensor, segments: Sequence[list[int]], kept: PrefixCache
+) -> list[_Segment]:
+    """Read and keep segments that aren't kept; gives all of them.
 
     Args:
         model: the model.
@@ -64,13 +66,15 @@ def read_segments(model: MuLlama, conditioning: Tensor, segments: Sequence[list[
     """
     found = kept.begin(segments)
     if len(found) == len(segments):
-        return
+        return found
     cache = _cache_of(model, [found])
     for ids in segments[len(found) :]:
         found += _read(model, conditioning[None], ids, cache)
     kept.segments = found
+    return found
 
 
+@torch.inference_mode()
 def begin_cache(
     model: MuLlama, conditioning: Tensor, prompts: Sequence[Prompt], kept: Sequence[PrefixCache]
 ) -> tuple[Cache, int]:
@@ -91,8 +95,7 @@ def begin_cache(
     if not all(prompt.segments for prompt in prompts):
         return model.new_cache(), 0
     if len(prompts) == 1:
-        read_segments(model, conditioning[0], prompts[0].segments, kept[0])
-        rows = [kept[0].begin(prompts[0].segments)]
+        rows = [read_segments(model, conditioning[0], prompts[0].segments, kept[0])]
     else:
         heads = [prompt.segments[:1] for prompt in prompts]
         missing = {own: row for row, own in enumerate(kept) if not own.begin(heads[row])}
