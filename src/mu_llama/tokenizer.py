@@ -19,6 +19,10 @@ class Tokenizer(Protocol):
     eos_ids: frozenset[int]
     """Ids that end an answer."""
 
+    def encode(self, text: str) -> list[int]:
+        """Turn text into ids with neither begin nor end token."""
+        ...
+
     def encode_prompt(self, text: str) -> list[int]:
         """Turn a whole prompt into ids, with the begin token in front where the model expects one."""
         ...
@@ -160,7 +164,8 @@ class TextStream:
     Example:
         >>> class Bytes:
         ...     vocab_size, eos_ids = 256, frozenset()
-        ...     def encode_prompt(self, text): return list(text.encode())
+        ...     def encode(self, text): return list(text.encode())
+        ...     encode_prompt = encode
         ...     def decode(self, ids): return bytes(ids).decode(errors="replace")
         >>> stream = TextStream(Bytes())
         >>> [stream.push(i) for i in "né".encode()]

@@ -45,7 +45,7 @@ def make_row(opened: OpenedModel, track: HeardTrack, turns: Sequence[Turn]) -> R
             f"the prompt is {len(ids)} tokens long, the model's context {opened.model.context_length}; "
             "ask something shorter or start a new conversation"
         )
-    return Row(track, question, Prompt(ids, _segments(opened, cleaned[:-1])))
+    return Row(track, question, Prompt(ids, _segments(opened, cleaned[:-1], ids)))
 
 
 def read_ahead(opened: OpenedModel, track: HeardTrack, turns: Sequence[Turn]) -> None:
@@ -56,9 +56,10 @@ def read_ahead(opened: OpenedModel, track: HeardTrack, turns: Sequence[Turn]) ->
         track: what the conversation is about.
         turns: the conversation so far, each with its answer; none reads what stands before a first question.
     """
-    segments = _segments(opened, [_as_read(opened, track, turn) for turn in turns])
-    if sum(map(len, segments)) < opened.model.context_length:
-        read_segments(opened.model, track.conditioning, segments, track.prefix)
+    cleaned = [_as_read(opened, track, turn) for turn in turns]
+    ids = opened.tokenizer.encode_prompt(opened.parts.template.open(cleaned))
+    if len(ids) < opened.model.context_length:
+        read_segments(opened.model, track.conditioning, _segments(opened, cleaned, ids), track.prefix)
 
 
 def _as_read(opened: OpenedModel, track: HeardTrack, turn: Turn) -> Turn:
@@ -68,20 +69,28 @@ def _as_read(opened: OpenedModel, track: HeardTrack, turn: Turn) -> Turn:
     return Turn(_with_facts(question, track) if opened.parts.template.reads_measured else question, answer)
 
 
-def _segments(opened: OpenedModel, turns: Sequence[Turn]) -> list[list[int]]:
-    """Token ids of what stands before the next question, turn by turn.
+def _segments(opened: OpenedModel, turns: Sequence[Turn], ids: Sequence[int]) -> list[list[int]]:
+    """Token ids of what stands before the next question: the head, then turn by turn.
 
     Only behind audio tokens: other prompts are read at once, as the published system does.
+
+    Args:
+        opened: the model.
+        turns: the conversation so far, as it is read.
+        ids: token ids of a text that begins with it.
     """
-    segments, before = list[list[int]](), list[int]()
     if not opened.model.adapter.config.num_audio_tokens:
-        return segments
-    for end in range(len(turns) + 1):
-        ids = opened.tokenizer.encode_prompt(opened.parts.template.open(turns[:end]))
-        if ids[: len(before)] != before:
-            break  # a token reaches from one turn into the next: it isn't known before that one
-        segments.append(ids[len(before) :])
-        before = ids
+        return []
+    template, tokenizer = opened.parts.template, opened.tokenizer
+    head = template.open([])
+    segments = [tokenizer.encode_prompt(head)]
+    end = len(segments[0])
+    for turn in turns:
+        segment = tokenizer.encode(template.open([turn])[len(head) :])
+        if list(ids[end : end + len(segment)]) != segment:
+            break  # a token reaches from one turn into the next
+        segments.append(segment)
+        end += len(segment)
     return segments
 
 

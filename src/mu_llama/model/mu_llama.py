@@ -131,7 +131,9 @@ class MuLlama(nn.Module):
             before = torch.arange(num_tokens, device=position_ids.device).expand(len(position_ids), -1)
             position_ids = torch.cat([before, position_ids], dim=1)
         return {
-            "inputs_embeds": torch.cat([conditioning.to(embedded.dtype), embedded], dim=1),  # (B, N + T, H)
+            "inputs_embeds": torch.cat(
+                [conditioning.to(embedded.device, embedded.dtype), embedded], dim=1
+            ),  # (B, N + T, H)
             "attention_mask": attention_mask,
             "position_ids": position_ids,
         }

@@ -46,7 +46,7 @@ class PrefixCache:
     def __init__(self) -> None:
         self.segments: list[_Segment] = []
 
-    def begin(self, segments: Sequence[list[int]]) -> list[_Segment]:
+    def matching(self, segments: Sequence[list[int]]) -> list[_Segment]:
         """What is kept of a conversation: its first segments."""
         pairs = zip(self.segments, segments, strict=False)
         return [kept for kept, _ in takewhile(lambda pair: pair[0].ids == pair[1], pairs)]
@@ -64,7 +64,7 @@ def read_segments(
         segments: of a conversation, see `Prompt`.
         kept: of the track.
     """
-    found = kept.begin(segments)
+    found = kept.matching(segments)
     if len(found) == len(segments):
         return found
     cache = _cache_of(model, [found])
@@ -98,13 +98,13 @@ def begin_cache(
         rows = [read_segments(model, conditioning[0], prompts[0].segments, kept[0])]
     else:
         heads = [prompt.segments[:1] for prompt in prompts]
-        missing = {own: row for row, own in enumerate(kept) if not own.begin(heads[row])}
+        missing = {own: row for row, own in enumerate(kept) if not own.matching(heads[row])}
         if missing:
             some = list(missing.values())
             read = _read(model, conditioning[some], heads[0][0], model.new_cache())
             for own, segment in zip(missing, read, strict=True):
                 own.segments = [segment]
-        rows = [own.begin(head) for own, head in zip(kept, heads, strict=True)]
+        rows = [own.matching(head) for own, head in zip(kept, heads, strict=True)]
     # A token of each prompt is left to go on from.
     used = min(min(_common(prompt, row), len(prompt.ids) - 1) for prompt, row in zip(prompts, rows, strict=True))
     return _cache_of(model, rows, most=model.adapter.config.num_audio_tokens + used), used

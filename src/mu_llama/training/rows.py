@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,14 +16,6 @@ IGNORED = -100
 """Label of a token that is no target."""
 _PADDING = 0
 _UNKNOWN = 0
-
-
-class PlainTokenizer(Tokenizer, Protocol):
-    """A tokenizer that also encodes text without a begin token, as both of ours do."""
-
-    def encode(self, text: str) -> list[int]:
-        """Turn text into ids with neither begin nor end token."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -63,7 +54,7 @@ class Batch:
 def tokenise(
     turns: Sequence[Turn],
     template: PromptTemplate,
-    tokenizer: PlainTokenizer,
+    tokenizer: Tokenizer,
     *,
     max_tokens: int | None,
     ignore_unknown: bool | None = None,
@@ -110,7 +101,7 @@ def _answer(turn: Turn) -> str:
     return turn.answer
 
 
-def _with_answer(prompt: str, answer: str, template: PromptTemplate, tokenizer: PlainTokenizer) -> list[int]:
+def _with_answer(prompt: str, answer: str, template: PromptTemplate, tokenizer: Tokenizer) -> list[int]:
     if template.end_tokens:
         return tokenizer.encode_prompt(prompt + answer + template.end_tokens[0])
     return [*tokenizer.encode_prompt(prompt + answer), min(tokenizer.eos_ids)]
