@@ -8,7 +8,7 @@ TORCH  ?= cpu
 # What `make docs` writes pages about.
 API := $(addprefix mu_llama.,listener answers conversation generation prompts errors audio encoders model checkpoints training musicqa records)
 
-.PHONY: ask test check check-slow lint bench docs mini clean
+.PHONY: ask test check check-slow check-versions lint bench docs mini clean
 
 ask: $(VENV)/.run
 	@test -n "$$AUDIO" || { echo 'usage: make ask AUDIO=file QUESTION="..."' >&2; exit 2; }
@@ -28,6 +28,10 @@ lint: $(VENV)/.dev
 
 check-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+# The lowest and the newest dependencies that pyproject.toml allows; half an hour and 10 GB, so before a release.
+check-versions:
+	"$(PYTHON)" scripts/check_versions.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import mu_llama
 from mu_llama.cli.main import typer_app
 
 ROOT = Path(__file__).parents[1]
@@ -76,3 +77,14 @@ def test_answers_in_the_readme_are_what_the_command_prints() -> None:
         printed = CliRunner().invoke(typer_app, ["ask", str(ROOT / audio), "-q", question])
         assert printed.exit_code == 0
         assert printed.stdout.strip() == answer
+
+
+def test_the_chat_in_the_readme_gives_the_answers_beside_it() -> None:
+    (block,) = (block for kind, block in BLOCKS if kind == "python")
+    audio = re.search(r"listener\.chat\(\"(.+?)\"\)", block)
+    shown = re.findall(r"^chat\.ask\(\"(.+?)\"\)\.text +# (.+)$", block, flags=re.MULTILINE)
+    assert audio is not None
+    assert len(shown) > 1
+    chat = mu_llama.load("mini").chat(ROOT / audio[1])
+    for question, answer in shown:
+        assert chat.ask(question).text == answer
