@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from mu_llama.musicqa.export.staging import ExportError
 from mu_llama.musicqa.items import Item
-from mu_llama.musicqa.left_out import MOST_NAMED, printable
+from mu_llama.musicqa.left_out import printable
+
+_MOST_NAMED = 3
 
 
 def missing_audio(items: Iterable[Item]) -> list[str]:
@@ -20,7 +22,7 @@ def missing_audio(items: Iterable[Item]) -> list[str]:
 
 def missing_audio_error(missing: Sequence[str]) -> ExportError:
     """Say which tracks can't be exported with their audio, and what to do."""
-    named = "; ".join(map(printable, missing[:MOST_NAMED])) + ("; ..." if len(missing) > MOST_NAMED else "")
+    named = "; ".join(map(printable, missing[:_MOST_NAMED])) + ("; ..." if len(missing) > _MOST_NAMED else "")
     count = "1 track has" if len(missing) == 1 else f"{len(missing)} tracks have"
     return ExportError(
         f"{count} no audio that can be read ({named}); say with --root where the corpus is now, or take "

@@ -19,6 +19,7 @@ MANIFEST_FILE = ".export.json"
 MADE_FROM_FILE = ".made_from.jsonl"
 _LOCK_FILE = ".lock"
 _CARD_FILE, _CARD_TITLE = "README.md", "# Questions and answers about music"
+_CARD = "card"
 _NAMES = {
     "published": ("PretrainMusicQA.json", "FinetuneMusicQA.json", "EvalMusicQA.json"),
     "huggingface": (),
@@ -97,7 +98,8 @@ def _put_in_place(scratch: Path, out: Path, to: str) -> None:
         os.replace(scratch / name, out / name)  # noqa: PTH105 - the name says that it's one step
     others = {name for format_name, listed in manifest.items() if format_name != to for name in listed}
     for name in before.difference(names, others):
-        (out / name).unlink(missing_ok=True)
+        if (out / name).parent.resolve().is_relative_to(out.resolve()):  # and not behind a link that leads away
+            (out / name).unlink(missing_ok=True)
     _write_manifest(out, manifest | {to: names})
 
 
@@ -116,26 +118,32 @@ def _check_free(out: Path, names: Iterable[str], to: str) -> None:
 
 
 def _manifest(out: Path) -> dict[str, list[str]]:
-    """The files of earlier exports by format; of those that earlier versions made, too, which kept no list."""
-    path = out / MANIFEST_FILE
+    """The files of earlier exports by format, with their card; earlier versions kept no list, but wrote the card."""
+    path, card = out / MANIFEST_FILE, out / _CARD_FILE
+    is_own_card = False
+    with suppress(OSError, UnicodeDecodeError):
+        is_own_card = card.is_file() and _CARD_TITLE in card.read_text(encoding="utf-8")
+    plots = [plot.relative_to(out).as_posix() for plot in sorted((out / "plots").glob("*.png"))]
+    own_card = {_CARD: [_CARD_FILE, *plots]} if is_own_card else {}
     if path.is_file():
         try:
             plain = json.loads(path.read_text(encoding="utf-8"))["files"]
-            return {str(to): [str(name) for name in names] for to, names in plain.items()}
+            return {str(to): [*filter(_is_inside, names)] for to, names in plain.items()} | own_card
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path}: is damaged ({error}); choose another --out, or remove the export") from error
-    card = out / _CARD_FILE
-    with suppress(OSError, UnicodeDecodeError):
-        if card.is_file() and _CARD_TITLE in card.read_text(encoding="utf-8"):
-            found = {to: [name for name in names if (out / name).is_file()] for to, names in _NAMES.items()}
-            wavs = [f"audios/{row['wav']}" for row in read_lines(out / MADE_FROM_FILE)]
-            found["published"] += [*wavs, MADE_FROM_FILE] if wavs else []
-            found["huggingface"] += [
-                path.relative_to(out).as_posix() for path in sorted((out / "data").glob("*-[0-9]*.parquet"))
-            ]
-            plots = [path.relative_to(out).as_posix() for path in sorted((out / "plots").glob("*.png"))]
-            return found | {"card": [_CARD_FILE, *plots]}
-    return {}
+    if not is_own_card:
+        return {}
+    found = {to: [name for name in names if (out / name).is_file()] for to, names in _NAMES.items()}
+    wavs = [*filter(_is_inside, (f"audios/{row.get('wav')}" for row in read_lines(out / MADE_FROM_FILE)))]
+    found["published"] += [*wavs, MADE_FROM_FILE] if wavs else []
+    parquets = sorted((out / "data").glob("*-[0-9]*.parquet"))
+    found["huggingface"] += [parquet.relative_to(out).as_posix() for parquet in parquets]
+    return found | own_card
+
+
+def _is_inside(name: object) -> bool:
+    """Whether a listed name is that of a file below the export: a folder may come from anybody."""
+    return isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def _write_manifest(out: Path, manifest: dict[str, list[str]]) -> None:
