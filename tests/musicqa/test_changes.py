@@ -137,6 +137,20 @@ def test_a_corpus_that_only_moved_needs_no_word(corpus: Path, tmp_path: Path) ->
     assert contents(out) == contents(tmp_path / "new")
 
 
+def test_a_build_of_an_earlier_version_gets_paths_that_hold(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make(corpus, out)
+    expected = contents(out)
+    (out / "audio.json").unlink()
+    for name in ("tracks.jsonl", "items.jsonl", "train.jsonl"):
+        text = (out / name).read_text().replace('"../corpus/', f'"{corpus}/')
+        (out / name).write_text(text)
+    _, written, told = make(corpus, out)
+    assert (written, told) == ([], [])
+    assert contents(out) == expected
+    assert (out / "audio.json").is_file()
+
+
 def test_a_new_file_that_can_not_be_read_is_reported_by_a_finished_build(corpus: Path, tmp_path: Path) -> None:
     make(corpus, tmp_path / "out")
     (corpus / "bad.wav").write_bytes(b"no sound")
