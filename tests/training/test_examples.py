@@ -78,6 +78,19 @@ def test_json_lines_have_a_long_and_a_short_form(tmp_path: Path) -> None:
     assert read(path, audio_folder=tmp_path / "sound") == own_examples(tmp_path / "sound", "own", 3)
 
 
+def test_a_second_place_is_tried_where_audio_is_missing(tmp_path: Path) -> None:
+    near, far = tmp_path / "near.wav", tmp_path / "elsewhere" / "far.wav"
+    sounds(tmp_path, "near.wav")
+    sounds(tmp_path / "elsewhere", "far.wav")
+    rows = [
+        {"audio": name, "audio_absolute": str(far), "question": "q", "answer": "a"} for name in ("near.wav", "gone")
+    ]
+    assert [example.audio for example in read(write(tmp_path / "x.jsonl", rows))] == [near, far]
+    rows.append({"audio": "gone", "audio_absolute": str(tmp_path / "gone too"), "question": "q", "answer": "a"})
+    with pytest.raises(DataError, match=rf"{tmp_path / 'gone'}\b"):
+        read(write(tmp_path / "x.jsonl", rows))
+
+
 def test_parquet_has_the_same_columns(tmp_path: Path) -> None:
     import pyarrow
     from pyarrow import parquet

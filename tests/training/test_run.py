@@ -111,6 +111,8 @@ def test_a_run_leaves_a_model_that_opens(phase: str, data: Path, home: Path, tmp
     card = (result.model / "MODEL_CARD.md").read_text()
     assert "## Training" in card
     assert "best_validation_loss" in card
+    assert ("`llama/`" in card) == (result.model / "llama").is_dir()
+    assert ("`encoder`" in card) == (result.model / "encoder").is_dir()
     assert (tmp_path / "run" / "loss.png").stat().st_size > 5000
     assert len(list((tmp_path / "run" / "checkpoints").glob("update-*"))) == 2, "keep_last"
 

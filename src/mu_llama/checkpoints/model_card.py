@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mu_llama import __version__
 from mu_llama.checkpoints.native import ADAPTER_FILE, TUNING_FILE, ModelConfig
@@ -69,13 +70,41 @@ def _way_in(sizes: AdapterConfig) -> str:
     return f"conditions the last {sizes.num_conditioned_layers} layers on the track"
 
 
+def _llama_place(folder: Path, llama: Mapping[str, str]) -> tuple[str, str]:
+    """Say where the LLaMA is, and what more is true of it there; other folders' paths stay in config.json."""
+    if "packaged" in llama:
+        return f"`{llama['packaged']}`, which mu-llama brings; not in this folder", ""
+    if _is_inside(folder, llama["folder"]):
+        return f"`{llama['folder']}/`", "; opens with transformers too"
+    return f"`{Path(llama['folder']).name}`, outside of this folder: `config.json` says where", ""
+
+
+def _encoder_place(folder: Path, encoder: Mapping[str, Any]) -> str:
+    if "path" not in encoder:
+        return "inside the package"
+    place = str(encoder["path"])
+    if _is_inside(folder, place):
+        return f"`{place}`"
+    shown = Path(place).name if Path(place).is_absolute() else place  # the name of a hub has no private part
+    return f"`{shown}`, outside of this folder: `config.json` says where"
+
+
+def _is_inside(folder: Path, place: str) -> bool:
+    return not Path(place).is_absolute() and (folder / place).is_dir()
+
+
 def write_card(path: Path, parts: ModelParts, config: ModelConfig, provenance: Provenance) -> None:
     """Write the card, with the fields in front that model hubs read."""
     sizes, llama = config.adapter, parts.llama.config
-    tuning = "merged into `llama/`" if provenance.merged or not parts.tuning else f"`{TUNING_FILE}`"
+    where, note = _llama_place(path.parent, config.llama)
+    tuning, changed = f"`{TUNING_FILE}`", "what tuning changed in the LLaMA"
+    if not parts.tuning:
+        tuning, changed = "none", "the LLaMA is as it was"
+    elif provenance.merged:
+        tuning = "merged into the LLaMA"
     size = f"{llama.num_hidden_layers} layers of width {llama.hidden_size}"
     features = f"{config.encoder['kind']}: {sizes.num_encoder_layers} x {sizes.encoder_width}"
-    encoder = config.encoder.get("path", "inside the package")
+    encoder = _encoder_place(path.parent, config.encoder)
     sources = "\n".join(f"| `{file.name}` | {file.size_bytes} | `{file.sha256}` |" for file in provenance.sources)
     licences = "\n".join(f"- {part}: {licence}" for part, licence in config.licences.items()) or "- unknown"
     path.write_text(
@@ -92,10 +121,10 @@ Listens to music and answers in words. Open it with `mu_llama.load("FOLDER")` or
 
 | part | where | what |
 |---|---|---|
-| LLaMA | `llama/` | {size}, dtype {provenance.dtype}; opens with transformers too |
+| LLaMA | {where} | {size}, dtype {provenance.dtype}{note} |
 | adapter | `{ADAPTER_FILE}` | {_way_in(sizes)} |
-| LoRA, biases, norms | {tuning} | what tuning changed in the LLaMA |
-| audio encoder | `{encoder}` | {features} features a track |
+| LoRA, biases, norms | {tuning} | {changed} |
+| audio encoder | {encoder} | {features} features a track |
 
 Prompt template: `{config.prompt}`. Seconds heard unless told otherwise: `{config.window}`.
 

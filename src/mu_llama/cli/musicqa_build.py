@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterable, Iterator
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mu_llama.cli import options as opt
+from mu_llama.cli.musicqa_progress import BuildProgress
 from mu_llama.errors import ConfigError, MuLlamaError
 
 if TYPE_CHECKING:
     from mu_llama.musicqa.build import BuildOptions, Runner
-    from mu_llama.musicqa.worker import Outcome
+    from mu_llama.musicqa.build_folder import BuildFolder
     from mu_llama.musicqa.writers.spec import WriterSpec
-
-
-_SHOWN_EVERY = 100
 
 
 @dataclass(frozen=True)
@@ -91,36 +89,46 @@ def build(
     ] = None,
     num_workers: Annotated[int, typer.Option(min=1, help="With --ray: workers at the same time.")] = 2,
     retry_rejects: Annotated[bool, typer.Option("--retry-rejects", help="Take rejected tracks up again.")] = False,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="Write about what changed in the corpus; all else stays."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
 ) -> None:
     """Make questions, answers and captions from labels; started again, a build goes on.
 
-    Leaves train.jsonl, validation.jsonl and test.jsonl for `mu-llama train`, items.jsonl for `musicqa export`,
-    rejects.jsonl and skipped.jsonl with reasons, and run.json.
+    Leaves train.jsonl, validation.jsonl and test.jsonl for `mu-llama train`, train.yaml to begin with, items.jsonl for
+    `musicqa export`, rejects.jsonl, skipped.jsonl and dropped.jsonl with reasons, and run.json. A corpus that changed
+    since is named, and taken over with --refresh.
     """
-    bar = _Bar()
+    bar = BuildProgress()
     try:
         opt.quieten_libraries()
         from mu_llama.musicqa.build import build as run
         from mu_llama.musicqa.build_folder import BuildFolder
+        from mu_llama.musicqa.left_out import printable
+        from mu_llama.musicqa.recipe import write_recipe
 
         spec, options = _spec(writer, content), _options(writer, content)
         folder = BuildFolder(out)
         identity = _identity(spec, source, root, content)
         report = run(
             folder,
-            lambda: bar.listing(_tracks(source, root, content)),
+            lambda: _tracks(source, root, content, folder, bar),
             _runner(spec, ray, num_workers),
             options,
             identity=identity,
-            on_outcome=bar.update,
+            on_outcome=bar.written,
             retry_rejects=retry_rejects,
+            refresh=refresh,
+            on_changes=lambda changes: print(f"the corpus changed: {printable(str(changes))}", file=sys.stderr),
         )
-    except MuLlamaError as error:
+        write_recipe(out)
+    except (MuLlamaError, OSError) as error:
         raise opt.fail(error) from None
     finally:
         bar.close()
-    print(json.dumps(report) if as_json else _told(report, out))
+    print(json.dumps(report) if as_json else _summary(report, content, out))
     if report["rejected"] or report["skipped_rows"]:
         raise typer.Exit(opt.PARTLY_FAILED if report["accepted"] else opt.FAILED)
 
@@ -182,15 +190,21 @@ def _identity(spec: WriterSpec, source: str, root: Path, content: ContentOptions
     return {**named, **address, **sampling, "prompts_sha256": load_prompts(spec.prompts).sha256}
 
 
-def _tracks(source: str, root: Path, content: ContentOptions) -> Any:
+def _tracks(source: str, root: Path, content: ContentOptions, folder: BuildFolder, bar: BuildProgress) -> Any:
     from mu_llama.musicqa.sources import source_by_name
 
-    found = source_by_name(source)(root)
+    found = bar.listing(source_by_name(source)(root))
     if not content.measure_facts:
         return found
-    from mu_llama.musicqa.measuring import with_facts
+    from mu_llama.musicqa.build_folder import FACTS_FILE
+    from mu_llama.musicqa.measuring import FactsFile, with_facts
+    from mu_llama.records import Track
 
-    return with_facts(found)
+    listed = list(found)
+    num_audio = sum(isinstance(row, Track) and row.audio is not None for row in listed)
+    facts = FactsFile(folder.path / FACTS_FILE)
+    measured = with_facts(listed, facts_of=facts.of, on_measured=bar.measured)
+    return bar.measuring(measured, min(num_audio, content.limit or num_audio))
 
 
 def _runner(spec: WriterSpec, ray: str | None, num_workers: int) -> Runner:
@@ -205,7 +219,10 @@ def _runner(spec: WriterSpec, ray: str | None, num_workers: int) -> Runner:
     return on_ray(ray, spec, home=home_folder(), num_workers=num_workers)
 
 
-def _told(report: dict[str, Any], out: Path) -> str:
+def _summary(report: dict[str, Any], content: ContentOptions, out: Path) -> str:
+    from mu_llama.musicqa.left_out import left_out_lines
+    from mu_llama.musicqa.report import empty_split_line
+
     splits = ", ".join(f"{count} {name}" for name, count in report["splits"].items())
     lines = [
         f"{report['accepted']} of {report['tracks']} tracks written ({splits}), {report['questions']} questions",
@@ -215,60 +232,16 @@ def _told(report: dict[str, Any], out: Path) -> str:
         cost = f", cost {report['cost']}" if "cost" in report else ""
         lines.append(f"{report['prompt_tokens']} tokens read, {report['completion_tokens']} written{cost}")
     lines += [f"  {count} x rejected: {reason}" for reason, count in report["rejected_for"].items()]
+    names = {"skipped_for": "skipped.jsonl", "dropped_labels": "dropped.jsonl"}
+    where = " and ".join(str(out / file) for name, file in names.items() if report.get(name))
+    lines += left_out_lines(report, tracks="skipped", values="dropped_labels", where=f"all in {where}")
+    empty = empty_split_line(report, {"validation": content.validation, "test": content.test})
+    lines += [f"warning: {empty}"] if empty else []
+    beside = out.with_name(f"{out.name}-huggingface") if out.name not in ("", "..") else Path("huggingface")
+    data = shlex.quote(f"data.train=[{{path: {json.dumps(str(out / 'train.jsonl'))}}}]")
     lines += [
-        f"train on it: mu-llama train --config configs/mini.yaml --set data.train='[{{path: {out}/train.jsonl}}]'",
-        f"pass it on:  mu-llama musicqa export {out} --to huggingface --out FOLDER",
+        f"train on it: mu-llama train --config {shlex.quote(str(out / 'train.yaml'))} --set {data}",
+        f"pass it on:  mu-llama musicqa export {shlex.quote(str(out))} --to huggingface --out "
+        + shlex.quote(str(beside)),
     ]
     return "\n".join(lines)
-
-
-class _Bar:
-    """A progress bar with counts, rate and time left."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._task: Any = None
-        self._rejected = self._tokens = 0
-        self._begun = (0.0, 0)
-
-    def update(self, outcome: Outcome, done: int, total: int) -> None:
-        """Count a track."""
-        if self._bar is None:
-            self._start(total, done)
-        self._rejected += bool(outcome.reasons)
-        self._tokens += outcome.completion_tokens
-        told = f"writing  {self._rejected} rejected" + (f"  {self._tokens} tokens" if self._tokens else "")
-        seconds = max(1e-3, time.monotonic() - self._begun[0])
-        rate = f"{(done - self._begun[1]) / seconds:.1f} tracks/s"
-        self._bar.update(self._task, completed=done, description=told, rate=rate)
-
-    def listing(self, found: Iterable[Any]) -> Iterator[Any]:
-        """Count tracks while they are looked for, which takes long where audio is opened."""
-        from rich.console import Console
-
-        with Console(stderr=True).status("listing tracks") as status:
-            for number, track in enumerate(found, start=1):
-                if number % _SHOWN_EVERY == 0:
-                    status.update(f"listing tracks: {number}")
-                yield track
-
-    def _start(self, total: int, done: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-        )
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
-        self._bar.start()
-        self._task = self._bar.add_task("writing", total=total, completed=max(0, done - 1), rate="")
-        self._begun = (time.monotonic(), max(0, done - 1))
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None

@@ -6,18 +6,21 @@ import asyncio
 import dataclasses
 import importlib.metadata
 import platform
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from mu_llama import __version__
 from mu_llama.audio.read import open_audio
-from mu_llama.errors import AudioError
+from mu_llama.errors import AudioError, ConfigError
 from mu_llama.musicqa.build_folder import ITEMS_FILE, BuildError, BuildFolder
+from mu_llama.musicqa.changes import Changes
 from mu_llama.musicqa.items import SPLITS, Item, read_items, split_of, training_rows, write_items
+from mu_llama.musicqa.left_out import printable
 from mu_llama.musicqa.reply import Reply
+from mu_llama.musicqa.report import build_report
 from mu_llama.musicqa.sources.finding import BadTrack
 from mu_llama.musicqa.worker import Outcome, Rules, write_track
 from mu_llama.musicqa.writers.protocol import Writer
@@ -64,36 +67,46 @@ def build(
     identity: dict[str, Any],
     on_outcome: OnOutcome = lambda *_: None,
     retry_rejects: bool = False,
+    refresh: bool = False,
+    on_changes: Callable[[Changes], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Build, or go on with a build that was stopped; a finished one is left as it is.
+
+    The corpus is listed each time. What only moved is found again at its new place.
 
     Args:
         folder: where everything is written.
         found: opens the source.
         runner: `in_this_process`, or on a cluster.
         options: what the data set is made of.
-        identity: source and writer, for run.json; with other ones a build doesn't go on.
+        identity: source and writer, for run.json; with other ones a build doesn't go on. `root` is where the corpus is.
         on_outcome: told of every track.
         retry_rejects: take rejected tracks up again.
+        refresh: if the corpus changed since it was listed, write about what is new or changed and drop what is gone;
+            replies about all else stay.
+        on_changes: told what changed, before it is written about.
 
     Returns:
         The report: counts, tokens, reasons of rejections.
 
     Raises:
-        ConfigError: if the folder holds another build.
+        ConfigError: if the folder holds another build, or the corpus changed and `refresh` isn't set.
         SourceError: if the source can't be read.
         BuildError: if tracks stay unwritten, or the disk is full; the same command goes on.
         Refused: if the writer will not work at all.
     """
     with folder.locked():
         folder.begin(_settings(identity, options), _versions())
+        root = Path(identity["root"]) if "root" in identity else None
+        if folder.has_tracks:
+            _check_corpus(folder, _chosen(found(), options), root=root, refresh=refresh, on_changes=on_changes)
+        else:
+            folder.list_tracks(_chosen(found(), options), root=root)
         if retry_rejects:
             folder.forget_rejects()
         finished: dict[str, Any] | None = folder.run().get("report")
         if finished is not None:
             return finished if folder.is_whole else finish(folder, options)
-        if not folder.has_tracks:
-            folder.list_tracks(_chosen(found(), options))
         unwritten = _write_all(folder, runner, options.rules, on_outcome)
         if unwritten:
             raise BuildError(
@@ -101,6 +114,34 @@ def build(
                 "command again"
             )
         return finish(folder, options)
+
+
+def _check_corpus(
+    folder: BuildFolder,
+    found: Iterable[Track | BadTrack],
+    *,
+    root: Path | None,
+    refresh: bool,
+    on_changes: Callable[[Changes], None],
+) -> None:
+    """See whether the corpus is as it was listed; take what changed over, if that is wanted or costs no reply.
+
+    Raises:
+        ConfigError: if it changed and `refresh` isn't set.
+    """
+    changes = folder.changes(found)
+    if changes is None:
+        folder.note_root(root)
+        return
+    if changes and not refresh:
+        folder.forget_new_list()
+        raise ConfigError(
+            f"{folder.path}: the corpus changed since this build listed it: {printable(str(changes))}; add --refresh "
+            "to write about what is new or changed and drop what is gone, or choose another --out"
+        )
+    if changes:
+        on_changes(changes)
+    folder.take_changes(changes, root=root)
 
 
 def in_this_process(writer: Writer) -> Runner:
@@ -175,63 +216,19 @@ def finish(folder: BuildFolder, options: BuildOptions) -> dict[str, Any]:
     path = folder.path / ITEMS_FILE
     write_items(path, items())
     for split in SPLITS:
-        rows = (to_line(row) for item in read_items(path) if item.split == split for row in training_rows(item))
-        write_whole(folder.path / f"{split}.jsonl", rows)
-    report = _report(folder, options)
+        rows = (
+            row for item in read_items(path) if item.split == split for row in training_rows(item, folder=folder.path)
+        )
+        write_whole(folder.path / f"{split}.jsonl", map(to_line, rows))
+    folder.write_dropped()
+    report = build_report(folder, options)
     folder.finish(report)
     return report
-
-
-def _report(folder: BuildFolder, options: BuildOptions) -> dict[str, Any]:
-    splits: Counter[str] = Counter()
-    questions = 0
-    for item in read_items(folder.path / ITEMS_FILE):
-        splits[item.split] += 1
-        questions += sum(1 for _ in item.pairs)
-    totals: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    for row in folder.outcomes():
-        totals["accepted" if row.get("reply") else "rejected"] += 1
-        for name in ("num_attempts", "num_damaged", "prompt_tokens", "completion_tokens"):
-            totals[name] += row.get(name) or 0
-        reasons.update(_kind_of(reason) for reason in row.get("reasons", ()))
-    report: dict[str, Any] = {
-        "tracks": sum(1 for _ in folder.tracks()), "skipped_rows": sum(1 for _ in folder.skipped()),
-        "accepted": totals["accepted"], "rejected": totals["rejected"], "questions": questions,
-        "attempts": totals["num_attempts"], "damaged_replies": totals["num_damaged"],
-        "prompt_tokens": totals["prompt_tokens"], "completion_tokens": totals["completion_tokens"],
-        "splits": {split: splits[split] for split in SPLITS}, "rejected_for": dict(reasons.most_common(10)),
-    }  # fmt: skip
-    if options.price_in is not None or options.price_out is not None:
-        cost = totals["prompt_tokens"] * (options.price_in or 0) + totals["completion_tokens"] * (
-            options.price_out or 0
-        )
-        report["cost"] = round(cost / 1e6, 4)
-    return report
-
-
-_KINDS = {
-    " names ": "names what labels don't",
-    " denies ": "denies what labels name",
-    " states ": "states a tempo that labels don't",
-    " speaks of its instructions": "speaks of its instructions",
-    " has fewer than ": "too short",
-    "JSON": "no whole JSON",
-    "is in ": "another language",
-    "no labels": "no labels",
-}
-
-
-def _kind_of(reason: str) -> str:
-    """A reason without what differs from track to track."""
-    return next((kind for words, kind in _KINDS.items() if words in reason), reason.split(":")[0][:60])
 
 
 def _chosen(found: Iterable[Track | BadTrack], options: BuildOptions) -> Iterator[Track | BadTrack]:
     count = 0
     for row in found:
-        if count == options.limit:
-            return
         if isinstance(row, Track) and row.audio is None and not options.keep_missing:
             yield BadTrack(row.id, "its audio is missing; --missing-audio keep writes about it all the same")
             continue
@@ -241,8 +238,10 @@ def _chosen(found: Iterable[Track | BadTrack], options: BuildOptions) -> Iterato
             except AudioError as error:
                 yield BadTrack(row.id, " ".join(str(error).split()))
                 continue
-        count += isinstance(row, Track)
         yield row
+        count += isinstance(row, Track)
+        if count == options.limit:
+            return  # before another track is looked for, and maybe measured
 
 
 def _settings(identity: dict[str, Any], options: BuildOptions) -> dict[str, Any]:

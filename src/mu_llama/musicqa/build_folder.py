@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mu_llama.errors import ConfigError, MuLlamaError
+from mu_llama.musicqa.audio_paths import PLACES_FILE, AudioPaths, write_places
+from mu_llama.musicqa.changes import Changes, changes_between
 from mu_llama.musicqa.items import SPLITS, Item, read_items
 from mu_llama.musicqa.sources.finding import BadTrack
 from mu_llama.musicqa.worker import Outcome
@@ -18,6 +21,14 @@ from mu_llama.records import Track, drop_cut_line, read_lines, read_lines_at, to
 
 RUN_FILE, TRACKS_FILE, SKIPPED_FILE = "run.json", "tracks.jsonl", "skipped.jsonl"
 REPLIES_FILE, REJECTS_FILE, ITEMS_FILE = "replies.jsonl", "rejects.jsonl", "items.jsonl"
+FACTS_FILE, DROPPED_FILE = "facts.jsonl", "dropped.jsonl"
+_ROWS_FILES = tuple(f"{split}.jsonl" for split in SPLITS)
+_OWN_FILES = (
+    REPLIES_FILE, REJECTS_FILE, ITEMS_FILE, TRACKS_FILE, SKIPPED_FILE, FACTS_FILE, DROPPED_FILE, PLACES_FILE,
+    *_ROWS_FILES,
+)  # fmt: skip
+# Where the corpus is doesn't decide what is written: the lists of its tracks are compared instead.
+_NOT_COMPARED = ("root",)
 
 
 class BuildError(MuLlamaError, RuntimeError):
@@ -63,14 +74,14 @@ class BuildFolder:
         """
         path = self.path / RUN_FILE
         if not path.is_file():
-            foreign = [name for name in (REPLIES_FILE, ITEMS_FILE, TRACKS_FILE) if (self.path / name).exists()]
+            foreign = [name for name in _OWN_FILES if (self.path / name).exists()]
             if foreign:
                 raise ConfigError(f"{self.path}: holds {foreign[0]} of no build; choose another --out")
             self._write_run({"settings": dict(settings), "versions": dict(versions)})
         before = self.run()["settings"]
         differing = [
             f"  {name}: {before.get(name)!r} before, {settings.get(name)!r} now"
-            for name in sorted(before.keys() | settings.keys())
+            for name in sorted((before.keys() | settings.keys()) - set(_NOT_COMPARED))
             if before.get(name) != settings.get(name)
         ]
         if differing:
@@ -78,7 +89,7 @@ class BuildFolder:
                 f"{self.path}: holds a build with other settings; choose another --out, or go on with the same ones:\n"
                 + "\n".join(differing)
             )
-        for name in (REPLIES_FILE, REJECTS_FILE):
+        for name in (REPLIES_FILE, REJECTS_FILE, FACTS_FILE):
             drop_cut_line(self.path / name)
 
     def run(self) -> dict[str, Any]:
@@ -101,28 +112,88 @@ class BuildFolder:
         """Add the report to run.json."""
         self._write_run(self.run() | {"report": dict(report)})
 
-    def list_tracks(self, found: Iterable[Track | BadTrack]) -> None:
-        """Write down what is to be written about, once, in order; bad rows go to their own file."""
-        if self.has_tracks:
+    def list_tracks(self, found: Iterable[Track | BadTrack], *, root: Path | None = None) -> None:
+        """Write down what is to be written about, in order; bad rows go to their own file.
+
+        Args:
+            found: the corpus.
+            root: its folder or label file, for finding the audio again; None where it has none.
+        """
+        self._write_new_list(found)
+        if root is not None:
+            write_places(self.path, root)
+        self._take_new_list()
+
+    def changes(self, found: Iterable[Track | BadTrack]) -> Changes | None:
+        """List the corpus anew beside the list that is there, and compare the two.
+
+        Returns:
+            What changed in tracks, maybe nothing but where files are or which rows are bad; None if all is the same.
+            `take_changes` or `forget_new_list` is to follow.
+        """
+        self._write_new_list(found)
+        pairs = ((self.path / name, self._new(name)) for name in (TRACKS_FILE, SKIPPED_FILE))
+        if all(before.is_file() and filecmp.cmp(before, now, shallow=False) for before, now in pairs):
+            self.forget_new_list()
+            return None
+        return changes_between(self.path / TRACKS_FILE, self._new(TRACKS_FILE))
+
+    def take_changes(self, changes: Changes, *, root: Path | None = None) -> None:
+        """Put the new list in place of the old one, and drop the replies that no longer hold.
+
+        A kill in between leaves the old list with fewer replies, and the same changes to be found.
+
+        Args:
+            changes: what `changes` gave.
+            root: see `list_tracks`.
+        """
+        self._forget_report()
+        for name in (REPLIES_FILE, REJECTS_FILE) if changes.outdated else ():
+            if (self.path / name).is_file():
+                rows = read_lines(self.path / name)
+                write_whole(self.path / name, (to_line(row) for row in rows if row["id"] not in changes.outdated))
+        self.note_root(root)
+        self._take_new_list()
+
+    def note_root(self, root: Path | None) -> None:
+        """Write down where the corpus is now, if it isn't where it was."""
+        if root is None:
             return
+        write_places(self.path, root)
+        run, place = self.run(), str(root.absolute())
+        if run["settings"].get("root") != place:
+            self._write_run(run | {"settings": run["settings"] | {"root": place}})
+
+    def forget_new_list(self) -> None:
+        """Leave the list of tracks as it is."""
+        for name in (TRACKS_FILE, SKIPPED_FILE):
+            self._new(name).unlink(missing_ok=True)
+
+    def _new(self, name: str) -> Path:
+        return self.path / f".new.{name}"
+
+    def _write_new_list(self, found: Iterable[Track | BadTrack]) -> None:
+        paths = AudioPaths.of(self.path)
         skipped: list[str] = []
 
         def lines() -> Iterator[str]:
             for row in found:
                 if isinstance(row, Track):
-                    yield to_line(row.to_dict())
+                    yield to_line(paths.to_record(row).to_dict())
                 else:
                     skipped.append(to_line({"where": row.where, "reason": row.reason}))
 
-        scratch = self.path / f".{TRACKS_FILE}"
-        write_whole(scratch, lines())
-        write_whole(self.path / SKIPPED_FILE, skipped)
-        scratch.replace(self.path / TRACKS_FILE)  # last: with it the list is whole
+        write_whole(self._new(TRACKS_FILE), lines())
+        write_whole(self._new(SKIPPED_FILE), skipped)
+
+    def _take_new_list(self) -> None:
+        for name in (SKIPPED_FILE, TRACKS_FILE):  # the tracks last: with them the list is whole
+            self._new(name).replace(self.path / name)
 
     @property
     def is_whole(self) -> bool:
         """Whether every file of a finished build is there."""
-        return all((self.path / name).is_file() for name in (ITEMS_FILE, *(f"{split}.jsonl" for split in SPLITS)))
+        return all((self.path / name).is_file() for name in (ITEMS_FILE, *_ROWS_FILES))
 
     @property
     def has_tracks(self) -> bool:
@@ -130,12 +201,26 @@ class BuildFolder:
         return (self.path / TRACKS_FILE).is_file()
 
     def tracks(self) -> Iterator[Track]:
-        """Stream what is to be written about."""
-        return map(Track.from_dict, read_lines(self.path / TRACKS_FILE))
+        """Stream what is to be written about, with the absolute paths of audio."""
+        paths = AudioPaths.of(self.path)
+        for row in read_lines(self.path / TRACKS_FILE):
+            yield paths.from_record(Track.from_dict(row))
 
     def skipped(self) -> Iterator[dict[str, Any]]:
         """Stream the bad rows."""
         return read_lines(self.path / SKIPPED_FILE)
+
+    def write_dropped(self) -> None:
+        """Write down which values were left out of the labels of tracks; no file where there are none."""
+        rows = [
+            to_line({"id": row["id"], "dropped": row["dropped"]})
+            for row in read_lines(self.path / TRACKS_FILE)
+            if row.get("dropped")
+        ]
+        if rows:
+            write_whole(self.path / DROPPED_FILE, rows)
+        else:
+            (self.path / DROPPED_FILE).unlink(missing_ok=True)
 
     def done(self) -> set[str]:
         """Ids of the tracks that have a reply or were rejected."""
@@ -155,7 +240,10 @@ class BuildFolder:
         """Take the rejected tracks up again."""
         (self.path / REJECTS_FILE).unlink(missing_ok=True)
         if (self.path / RUN_FILE).is_file():
-            self._write_run({name: value for name, value in self.run().items() if name != "report"})
+            self._forget_report()
+
+    def _forget_report(self) -> None:
+        self._write_run({name: value for name, value in self.run().items() if name != "report"})
 
     def outcomes(self) -> Iterator[dict[str, Any]]:
         """Stream everything that was kept."""
@@ -178,12 +266,19 @@ class BuildFolder:
         write_whole(self.path / RUN_FILE, [json.dumps(content, indent=2, ensure_ascii=False) + "\n"])
 
 
-def finished_items(path: Path) -> Iterator[Item]:
+def finished_items(path: Path, *, root: Path | None = None) -> Iterator[Item]:
     """Stream the items of a finished build or an import.
 
+    Args:
+        path: folder of the build or import.
+        root: where its corpus is now, if it isn't where it was.
+
     Raises:
-        ConfigError: if the folder holds none.
+        ConfigError: if the folder holds none, or a build that isn't finished; or if `root` isn't there.
     """
     if not (path / ITEMS_FILE).is_file():
         raise ConfigError(f"{path}: holds no {ITEMS_FILE}; expected a finished `mu-llama musicqa build` or `import`")
-    return read_items(path / ITEMS_FILE)
+    if (path / RUN_FILE).is_file() and "report" not in BuildFolder(path).run():
+        raise ConfigError(f"{path}: holds a build that isn't finished; start the same `musicqa build` again first")
+    AudioPaths.of(path, root=root)  # complains before anything is streamed
+    return read_items(path / ITEMS_FILE, root=root)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from mu_llama.musicqa.audio_paths import AudioPaths, relative_to_folder
 from mu_llama.musicqa.reply import FIXED_QUESTIONS, Reply
 from mu_llama.records import Track, read_lines, to_line, write_whole
 
@@ -72,21 +73,45 @@ def split_of(group: str, *, validation: float, test: float, seed: int) -> Split:
 
 
 def write_items(path: Path, items: Iterable[Item]) -> None:
-    """Write items, one a line, in one step."""
-    write_whole(path, (to_line(item.to_dict()) for item in items))
+    """Write items, one a line, in one step; paths of audio are relative to the file's folder."""
+    paths = AudioPaths.of(path.parent)
+    write_whole(path, (to_line(replace(item, track=paths.to_record(item.track)).to_dict()) for item in items))
 
 
-def read_items(path: Path) -> Iterator[Item]:
-    """Stream items."""
-    return map(Item.from_dict, read_lines(path))
+def read_items(path: Path, *, root: Path | None = None) -> Iterator[Item]:
+    """Stream items, with the absolute paths of their audio.
+
+    Args:
+        path: the file.
+        root: where the corpus is now, if it isn't where it was.
+
+    Raises:
+        ConfigError: if `root` isn't there.
+        RecordError: if the file is damaged.
+    """
+    paths = AudioPaths.of(path.parent, root=root)
+    for plain in read_lines(path):
+        item = Item.from_dict(plain)
+        yield replace(item, track=paths.from_record(item.track))
 
 
-def training_rows(item: Item) -> Iterator[dict[str, Any]]:
-    """Rows that `mu-llama train` reads: one a question."""
-    audio = None if item.track.audio is None else str(item.track.audio.absolute())
+def training_rows(item: Item, *, folder: Path | None = None) -> Iterator[dict[str, Any]]:
+    """Rows that `mu-llama train` reads: one a question.
+
+    Args:
+        item: what is asked about.
+        folder: of the file that the rows are for: `audio` is relative to it, so that both may move together, and
+            `audio_absolute` says where the file is now, so that either may move alone. None writes absolute paths.
+    """
+    audio: dict[str, str | None] = {"audio": None}
+    if item.track.audio is not None:
+        absolute = str(item.track.audio.absolute())
+        audio = {"audio": absolute}
+        if folder is not None:
+            audio = {"audio": relative_to_folder(item.track.audio, folder), "audio_absolute": absolute}
     for number, (kind, question, answer) in enumerate(item.pairs):
         yield {
-            "id": f"{item.track.id}#{number}", "audio": audio, "question": question, "answer": answer, "kind": kind,
+            "id": f"{item.track.id}#{number}", **audio, "question": question, "answer": answer, "kind": kind,
             "group": item.track.group,
         }  # fmt: skip
 

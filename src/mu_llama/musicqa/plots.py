@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,5 +78,9 @@ def _figure(*, width: float, height: float) -> Any:
 def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.png")
-    figure.savefig(scratch)
-    scratch.replace(path)
+    try:
+        figure.savefig(scratch)
+        scratch.replace(path)
+    finally:
+        with suppress(OSError):  # gone, when all went well
+            scratch.unlink()

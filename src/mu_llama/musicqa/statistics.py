@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mu_llama.musicqa.items import Item
+from mu_llama.musicqa.left_out import LeftOut
 from mu_llama.musicqa.sources.finding import BadTrack
 from mu_llama.musicqa.vocabulary import CATEGORIES, terms_of_tag
 from mu_llama.records import Track
@@ -40,9 +41,12 @@ class TrackCounts:
     """Rows that can't be used, the first thousand."""
     num_bad: int = 0
     """All of them."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """Reasons of the bad rows, and values left out of labels."""
 
     def add(self, found: Track | BadTrack) -> None:
         """Count one more row."""
+        self.left_out.add(found)
         if isinstance(found, BadTrack):
             self.num_bad += 1
             if len(self.bad) < _MOST_BAD:
@@ -74,6 +78,7 @@ class TrackCounts:
             "captioned": self.num_captioned,
             "artists": len(self.groups),
             "bad_rows": self.num_bad,
+            **self.left_out.to_dict(tracks="bad", values="dropped_labels"),
             "licences": dict(self.licences.most_common()),
             "tags": {category: dict(counts.most_common(most)) for category, counts in self.tags.items() if counts},
         }

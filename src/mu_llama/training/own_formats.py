@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from mu_llama.prompts import Turn
 from mu_llama.training.example import BadRow, Example
@@ -16,7 +18,7 @@ def read_jsonl(path: Path, *, audio_folder: Path) -> Iterator[Example | BadRow]:
     """Stream JSON lines of `id`, `audio` (a path or null), `turns` of `question` and `answer`, and `group`.
 
     `question` and `answer` may stand in the row itself instead of `turns`; `id` and `group` may be left out, and
-    other keys are passed over.
+    other keys are passed over. `audio_absolute` may name a second place, for where there is no file at `audio`.
 
     Args:
         path: the file; empty lines are passed over.
@@ -40,8 +42,9 @@ def read_jsonl(path: Path, *, audio_folder: Path) -> Iterator[Example | BadRow]:
             row = json.loads(line.decode("utf-8-sig"))
         except ValueError as error:
             raise RowError(f"is not JSON in UTF-8 ({error})") from error
-        return _own_row(row, number, path, audio_folder)
+        return _own_row(row, number, path, audio_folder, is_file)
 
+    is_file = functools.cache(Path.is_file)  # a track has many rows
     return converted(path, "line", rows(), convert)
 
 
@@ -59,10 +62,11 @@ def read_parquet(path: Path, *, audio_folder: Path) -> Iterator[Example | BadRow
         DataError: if pyarrow is missing or the file can't be read.
     """
     rows = enumerate(parquet_rows(path), start=1)
-    return converted(path, "row", rows, lambda row, number: _own_row(row, number, path, audio_folder))
+    is_file = functools.cache(Path.is_file)
+    return converted(path, "row", rows, lambda row, number: _own_row(row, number, path, audio_folder, is_file))
 
 
-def _own_row(raw: object, number: int, path: Path, audio_folder: Path) -> Example:
+def _own_row(raw: object, number: int, path: Path, audio_folder: Path, is_file: Callable[[Path], bool]) -> Example:
     """Read a row of our own format."""
     row = mapping_of(raw)
     turns = row.get("turns")
@@ -81,6 +85,14 @@ def _own_row(raw: object, number: int, path: Path, audio_folder: Path) -> Exampl
     return Example(
         id=f"{path.stem}:{number}" if name is None else str(name),
         turns=tuple(Turn(text_of(turn, "question"), text_of(turn, "answer")) for turn in turns),
-        audio=audio_of(row, "audio", audio_folder),
+        audio=_audio(row, audio_folder, is_file),
         group=group,
     )
+
+
+def _audio(row: Mapping[str, Any], folder: Path, is_file: Callable[[Path], bool]) -> Path | None:
+    audio = audio_of(row, "audio", folder)
+    if audio is None or row.get("audio_absolute") is None or is_file(audio):
+        return audio
+    elsewhere = audio_of(row, "audio_absolute", folder)
+    return elsewhere if elsewhere is not None and is_file(elsewhere) else audio

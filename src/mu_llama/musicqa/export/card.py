@@ -72,6 +72,7 @@ def _body(counts: ItemCounts, run: Mapping[str, Any]) -> str:
     if settings:
         parts.append("Texts were made from labels alone; nobody listened. Each was checked against its labels, in "
                      "shape, language and length, and rejected where it failed.\n")  # fmt: skip
+        report = {name: value for name, value in report.items() if not name.endswith("_first")}  # names of files
         shown = {**settings, "root": Path(str(settings.get("root", ""))).name}  # the folders around it are private
         parts.append(f"```json\n{json.dumps({'settings': shown, 'report': report}, indent=2)}\n```\n")
     else:

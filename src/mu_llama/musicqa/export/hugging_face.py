@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mu_llama.errors import ConfigError
+from mu_llama.musicqa.export.missing import missing_audio, missing_audio_error
+from mu_llama.musicqa.export.staging import staged
 from mu_llama.musicqa.items import SPLITS, Item
 
 SHARD_BYTES = 400 * 2**20
@@ -32,7 +34,11 @@ _FEATURES = {
 
 
 def export_hugging_face(
-    items: Callable[[], Iterable[Item]], out: Path, *, advance: Callable[[int], None] = lambda _: None
+    items: Callable[[], Iterable[Item]],
+    out: Path,
+    *,
+    advance: Callable[[int], None] = lambda _: None,
+    allow_missing_audio: bool = False,
 ) -> dict[str, int]:
     """Write data/<split>-NNNNN.parquet; audio files go in as they are.
 
@@ -40,17 +46,34 @@ def export_hugging_face(
         items: opens the stream of items, in order.
         out: folder; its README.md (see `card`) names the files for the hub.
         advance: told of each track.
+        allow_missing_audio: write rows without audio where a file isn't there.
 
     Returns:
         Tracks of each split.
 
     Raises:
+        ConfigError: if pyarrow isn't installed; see also `staged`.
+        ExportError: if audio is missing, or the folder can't be written; an export that was there stays.
+    """
+    missing = missing_audio(items())
+    if missing and not allow_missing_audio:
+        raise missing_audio_error(missing)
+    with staged(out, to="huggingface") as scratch:
+        return write_parquet_files(items, scratch, advance=advance)
+
+
+def write_parquet_files(
+    items: Callable[[], Iterable[Item]], folder: Path, *, advance: Callable[[int], None] = lambda _: None
+) -> dict[str, int]:
+    """Write the files of `export_hugging_face` into a folder aside; rows whose audio isn't there have none.
+
+    Raises:
         ConfigError: if pyarrow isn't installed.
+        OSError: if the disk is full or the folder can't be written.
     """
     counts: dict[str, int] = dict.fromkeys(SPLITS, 0)
     for split in SPLITS:
-        shards = _Shards(out / "data", split)
-        with shards:
+        with _Shards(folder / "data", split) as shards:
             for item in items():
                 if item.split == split:
                     shards.add(_row(item))
@@ -94,12 +117,7 @@ class _Shards:
 
     def __enter__(self) -> _Shards:
         self._folder.mkdir(parents=True, exist_ok=True)
-        for old in self._old():
-            old.unlink()
         return self
-
-    def _old(self) -> Iterator[Path]:
-        return self._folder.glob(f"{self._split}-*.parquet")
 
     def add(self, row: dict[str, Any]) -> None:
         self._rows.append(row)

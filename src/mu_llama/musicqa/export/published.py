@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from mu_llama.audio.wav_writing import write_wav
 from mu_llama.errors import AudioError
+from mu_llama.musicqa.export.missing import missing_audio_error
+from mu_llama.musicqa.export.staging import MADE_FROM_FILE, ExportError, staged
 from mu_llama.musicqa.items import Item
 from mu_llama.musicqa.reply import FIXED_QUESTIONS, Pair, Reply
 from mu_llama.musicqa.sources.finding import SourceError
@@ -17,6 +20,10 @@ from mu_llama.records import Track, drop_cut_line, read_lines, to_line, write_wh
 
 PARTS = ("Pretrain", "Finetune", "Eval")
 """`PretrainMusicQA.json` (captioned tracks), `FinetuneMusicQA.json` (tagged ones), `EvalMusicQA.json` (held out)."""
+
+AUDIOS_FOLDER = "audios"
+RESUMABLE = (AUDIOS_FOLDER, MADE_FROM_FILE)
+"""What of a killed export the next one goes on with."""
 
 IMPORTED = "musicqa"
 """Source of tracks that were read from published files."""
@@ -112,27 +119,67 @@ def items_of(rows: Iterable[PublishedRow], *, audio_folder: Path | None = None) 
 
 
 def export_published(
-    items: Callable[[], Iterable[Item]], out: Path, *, advance: Callable[[int], None] = lambda _: None
+    items: Callable[[], Iterable[Item]],
+    out: Path,
+    *,
+    advance: Callable[[int], None] = lambda _: None,
+    allow_missing_audio: bool = False,
 ) -> dict[str, int]:
     """Write audios/ and the three JSONs; wavs that were made from the same files before are kept.
 
-    Captioned tracks of the training split go to Pretrain, tagged ones to Finetune, the others to Eval. Tracks without
-    audio get their number and rows, but no wav.
+    Captioned tracks of the training split go to Pretrain, tagged ones to Finetune, the others to Eval. Tracks that
+    have no audio get their number and rows, but no wav.
 
     Args:
         items: opens the stream of items, in order.
         out: folder.
         advance: told of each track.
+        allow_missing_audio: go on without the wavs of files that aren't there or can't be decoded.
 
     Returns:
         Rows of each part, and `unheard`: tracks whose audio couldn't be converted.
+
+    Raises:
+        ConfigError: see `staged`.
+        ExportError: if audio is missing, or the folder can't be written; an export that was there stays.
+    """
+    with staged(out, to="published", resumable=RESUMABLE) as scratch:
+        return write_published_folder(
+            items, scratch, earlier=out, advance=advance, allow_missing_audio=allow_missing_audio
+        )
+
+
+def write_published_folder(
+    items: Callable[[], Iterable[Item]],
+    folder: Path,
+    *,
+    earlier: Path,
+    advance: Callable[[int], None] = lambda _: None,
+    allow_missing_audio: bool = False,
+) -> dict[str, int]:
+    """Write the files of `export_published` into a folder aside.
+
+    Args:
+        items: see there.
+        folder: to be written.
+        earlier: export to take wavs from that were made from the same files.
+        advance: see there.
+        allow_missing_audio: see there.
+
+    Raises:
+        ExportError: if audio is missing, or a wav can't be written.
     """
     counts = dict.fromkeys((*PARTS, "unheard"), 0)
-    wavs = _Wavs(out / "audios")
+    wavs = _Wavs(folder / AUDIOS_FOLDER, earlier / AUDIOS_FOLDER)
+    missing: list[str] = []
     for number, item in enumerate(items()):
-        counts["unheard"] += not wavs.keep_or_write(audio_name(item, number), item.track.audio)
+        problem = wavs.keep_or_write(audio_name(item, number), item.track)
+        missing += [problem] if problem else []
         advance(1)
-    wavs.drop_others()
+    wavs.finish()
+    if missing and not allow_missing_audio:
+        raise missing_audio_error(missing)
+    counts["unheard"] = len(missing)
     for part in PARTS:
 
         def rows(part: str = part) -> Iterator[PublishedRow]:
@@ -142,41 +189,62 @@ def export_published(
                         counts[part] += 1
                         yield row
 
-        write_published(out / f"{part}MusicQA.json", rows())
+        write_published(folder / f"{part}MusicQA.json", rows())
     return counts
 
 
 class _Wavs:
     """The wavs of an export, with a list of what each was made from, so that none is taken for another's."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._list = folder, folder.with_name(".made_from.jsonl")
-        self._known = {row["wav"]: row for row in read_lines(self._list)}
-        self._wanted: set[str] = set()
+    def __init__(self, folder: Path, earlier: Path) -> None:
+        self._folder, self._earlier = folder, earlier
+        self._list = folder.with_name(MADE_FROM_FILE)
         drop_cut_line(self._list)
+        self._begun = {row["wav"]: row for row in read_lines(self._list)}
+        self._known = {row["wav"]: row for row in read_lines(earlier.with_name(MADE_FROM_FILE))}
+        self._rows: dict[str, dict[str, Any]] = {}
 
-    def keep_or_write(self, name: str, source: Path | None) -> bool:
-        """See that a wav is there, unless there is nothing to make it from; says whether all is well."""
-        if source is None:
-            return True
+    def keep_or_write(self, name: str, track: Track) -> str | None:
+        """See that a wav is there, unless there is nothing to make it from; says what is wrong."""
+        if track.audio is None:
+            return None
+        target = self._folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ExportError(f"{track.id}: its audio is called {name!r}, which lies outside of the export; rename it")
         try:
-            stat = source.stat()
-            row = {"wav": name, "source": str(source), "size_bytes": stat.st_size, "time_ns": stat.st_mtime_ns}
-            self._wanted.add(name)
-            if self._known.get(name) != row or not (self._folder / name).is_file():
-                write_wav(source, self._folder / name)
-                self._list.parent.mkdir(parents=True, exist_ok=True)
-                with self._list.open("a", encoding="utf-8") as file:
-                    file.write(to_line(row))
-        except (AudioError, FileNotFoundError):
-            self._wanted.discard(name)
-            return False
-        return True
+            stat = track.audio.stat()
+            row = {"wav": name, "track": track.id, "size_bytes": stat.st_size, "time_ns": stat.st_mtime_ns}
+            if self._begun.get(name) == row and target.is_file():
+                pass
+            elif self._known.get(name) == row and (self._earlier / name).is_file():
+                self._take_over(name)
+            else:
+                write_wav(track.audio, target)
+        except (AudioError, FileNotFoundError) as error:
+            if str(error).startswith(f"{target}:"):  # the wav, not what it is made from: a full disk
+                raise ExportError(" ".join(str(error).split())) from error
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            return f"{track.id}: {track.audio}: {' '.join(str(reason).split())}"
+        self._rows[name] = row
+        with self._list.open("a", encoding="utf-8") as file:
+            file.write(to_line(row))
+        return None
 
-    def drop_others(self) -> None:
-        """Remove wavs of an earlier export that this one doesn't have."""
-        for name in self._known.keys() - self._wanted:
+    def _take_over(self, name: str) -> None:
+        target = self._folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            target.hardlink_to(self._earlier / name)
+        except OSError:  # not on this file system
+            shutil.copy2(self._earlier / name, target)
+
+    def finish(self) -> None:
+        """Remove wavs that a killed export left and this one doesn't have, and list those that it has."""
+        for name in self._begun.keys() - self._rows.keys():
             (self._folder / name).unlink(missing_ok=True)
+        if self._rows or self._list.is_file():
+            write_whole(self._list, map(to_line, self._rows.values()))
 
 
 def audio_name(item: Item, number: int) -> str:

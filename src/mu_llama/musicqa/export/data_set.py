@@ -1,0 +1,96 @@
+"""A finished data set in another format, with its card: whole, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from mu_llama.errors import ConfigError
+from mu_llama.musicqa.build_folder import RUN_FILE, BuildFolder, finished_items
+from mu_llama.musicqa.export.card import write_card
+from mu_llama.musicqa.export.hugging_face import write_parquet_files
+from mu_llama.musicqa.export.intermediate_csv import write_csv
+from mu_llama.musicqa.export.missing import missing_audio, missing_audio_error
+from mu_llama.musicqa.export.published import RESUMABLE, audio_name, write_published_folder
+from mu_llama.musicqa.export.staging import staged
+from mu_llama.musicqa.items import SPLITS, Item, training_rows
+from mu_llama.records import to_line, write_whole
+
+ExportFormat = Literal["published", "huggingface", "jsonl", "csv"]
+FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+
+Items = Callable[[], Iterable[Item]]
+
+
+def export_data_set(
+    folder: Path,
+    out: Path,
+    *,
+    to: ExportFormat = "huggingface",
+    root: Path | None = None,
+    allow_missing_audio: bool = False,
+) -> dict[str, int]:
+    """Write a finished data set in another format, with a card of sources, licences and plots.
+
+    Args:
+        folder: of a build or an import.
+        out: folder of the export; an export that is there is replaced when the new one is whole.
+        to: the format.
+        root: where the corpus is now, if it isn't where it was.
+        allow_missing_audio: go on where audio files aren't there, or can't be decoded.
+
+    Returns:
+        What was written, by name; and tracks whose audio is missing, where some may be.
+
+    Raises:
+        ConfigError: if `folder` holds no finished data set, or `out` holds something else or is `folder`.
+        ExportError: if audio is missing, or `out` can't be written.
+    """
+    if to not in FORMATS:
+        raise ConfigError(f"--to is {to!r}; expected one of: {', '.join(FORMATS)}")
+    finished_items(folder, root=root)  # complains before anything is written
+    if out.resolve() == folder.resolve():
+        raise ConfigError(f"{out}: is the build itself; give another folder as --out")
+
+    def items() -> Iterator[Item]:
+        return finished_items(folder, root=root)
+
+    missing = [] if to == "csv" else missing_audio(items())  # the table names wavs by number, and has none
+    if missing and not allow_missing_audio:
+        raise missing_audio_error(missing)
+    with staged(out, to=to, resumable=RESUMABLE if to == "published" else ()) as scratch:
+        counts = _write(to, items, scratch, out, allow_missing_audio)
+        run: dict[str, Any] = BuildFolder(folder).run() if (folder / RUN_FILE).is_file() else {}
+        write_card(scratch, items(), run, parquet=to == "huggingface")
+    if missing and to != "published":  # which counts them itself
+        counts["missing_audio"] = len(missing)
+    return counts
+
+
+def _write(to: ExportFormat, items: Items, scratch: Path, out: Path, allow_missing_audio: bool) -> dict[str, int]:
+    if to == "published":
+        return write_published_folder(items, scratch, earlier=out, allow_missing_audio=allow_missing_audio)
+    if to == "huggingface":
+        return write_parquet_files(items, scratch)
+    if to == "jsonl":
+        return _write_jsonl(items, scratch, out)
+    most = max((len(item.reply.pairs) for item in items()), default=0)
+    named = ((audio_name(item, number), item) for number, item in enumerate(items()))
+    write_csv(scratch / "musicqa.csv", named, num_pairs=most)
+    return {"tracks": sum(1 for _ in items())}
+
+
+def _write_jsonl(items: Items, scratch: Path, out: Path) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for split in SPLITS:
+
+        def rows(split: str = split) -> Iterator[str]:
+            for item in items():
+                if item.split == split:
+                    for row in training_rows(item, folder=out):
+                        counts[split] = counts.get(split, 0) + 1
+                        yield to_line(row)
+
+        write_whole(scratch / f"{split}.jsonl", rows())
+    return counts
