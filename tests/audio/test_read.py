@@ -203,6 +203,28 @@ def test_rate_and_channels_may_change_inside_a_file() -> None:
         assert abs(int(spectrum.argmax()) - 220) < 120  # the tone didn't change its pitch
 
 
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("mp3", "libmp3lame"), ("flac", "flac"), ("mp4", "aac"), ("wav", "pcm_s16le")],
+)
+@pytest.mark.parametrize(
+    "broken", ["Caf\xe9".encode("latin-1"), "\u591c\u306e".encode("shift-jis"), b"\xff\xfe\xed\xa0\x80"]
+)
+def test_tags_of_any_bytes_never_end_the_reading(container: str, codec: str, broken: bytes) -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=44100, layout="stereo")
+        output.metadata["title"] = "\u00e9 " + "x" * len(broken)
+        output.metadata["artist"] = "Somebody"
+        media._encode(output, stream, media.music(0.5), 44100, "stereo")
+    data = file.getvalue().replace(b"x" * len(broken), broken)
+    assert broken in data
+    with open_audio(data) as opened:
+        assert sum(block.shape[1] for block in opened) >= 22050
+        assert opened.tags["title"] == f"\u00e9 {broken.decode('utf-8', 'replace')}"
+        assert opened.tags["artist"] == "Somebody"
+
+
 # --- what is refused --------------------------------------------------------------------------------------
 
 
