@@ -10,6 +10,7 @@ from typing import Any
 import av
 import av.stream
 
+from mu_llama.audio.diagnosis import is_joined_mp3
 from mu_llama.audio.frames import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, to_blocks
 from mu_llama.audio.source import ByteReader
 from mu_llama.audio.waveform import Samples
@@ -144,14 +145,21 @@ class FfmpegDecoder:
 
     def _declared_s(self) -> float | None:
         name, stream = self._container.format.name, self._stream
-        # An mp3 whose stream starts late has a LAME header, which counts the frames.
-        is_stated = name in DECLARING or (name == "mp3" and stream.start_time)
+        # An mp3 whose stream starts late has a LAME header, which counts the frames of the file it was written for.
+        is_stated = name in DECLARING or (name == "mp3" and stream.start_time and not self._is_joined())
         if is_stated and stream.duration and stream.duration > 0:
             return float(stream.duration * self._time_base)
         container = self._container
         if name == "matroska,webm" and len(container.streams) == 1 and (container.duration or 0) > 0:
             return float(container.duration / av.time_base)
         return None
+
+    def _is_joined(self) -> bool:
+        position = self._reader.tell()  # FFmpeg goes on reading there
+        try:
+            return is_joined_mp3(self._reader)
+        finally:
+            self._reader.seek(position)
 
     def _packets(self) -> Iterator[Any]:
         """Demux; a read error ends the stream like its end does, and is remembered."""
