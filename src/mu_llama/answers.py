@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
@@ -11,6 +12,8 @@ from mu_llama.errors import MuLlamaError, QuestionError
 from mu_llama.generation import FinishReason
 from mu_llama.measured import Measured
 from mu_llama.model.prefix_cache import PrefixCache
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,26 @@ class Failure:
     """Why."""
 
 
+class ComputedOnce(Generic[Value]):
+    """Calls a function when its value is first asked for and keeps the value; can be pickled where the function can."""
+
+    def __init__(self, function: Callable[[], Value]) -> None:
+        self._function = function
+        self._values: tuple[Value, ...] = ()
+
+    def __call__(self) -> Value:
+        """Return the value."""
+        if not self._values:
+            self._values = (self._function(),)
+        return self._values[0]
+
+
 @dataclass(frozen=True, eq=False)
 class HeardTrack:
-    """A track after listening: what any number of questions can be asked about."""
+    """A track after listening: what any number of questions can be asked about. Can be pickled.
+
+    What came from an open file is pickled with a copy of the file's bytes, to measure it when that is asked for.
+    """
 
     name: str
     """Name of the source."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from mu_llama.audio.source import AudioSource, display_name
+from mu_llama.audio.downmix import Downmix
+from mu_llama.audio.read import warn_of_cancelling
+from mu_llama.audio.source import AudioSource, display_name, repeatable
 from mu_llama.audio.waveform import Waveform
 from mu_llama.audio.windows import Window, WindowPlan, stream_windows
 from mu_llama.encoders.feature_cache import FeatureCache, content_hash, feature_key
@@ -27,12 +28,13 @@ SILENCE_PEAK = 1e-4
 def audio_name(audio: Audio) -> str:
     """Name a source for answers and messages."""
     if isinstance(audio, (str, os.PathLike)):
-        return os.fspath(audio)
+        return os.fsdecode(audio)
     if isinstance(audio, Waveform):
         return "waveform"
     if isinstance(audio, (bytes, bytearray, memoryview)):
         return "bytes"
-    return str(getattr(audio, "name", "file object"))
+    name = getattr(audio, "name", None)  # the number of a file that has none
+    return name if isinstance(name, str) and name else "file object"
 
 
 class Hearing:
@@ -68,11 +70,14 @@ class Hearing:
         """Name and fingerprint of the encoder, known also after it is dropped."""
         return self.encoder.name, self.encoder.fingerprint
 
-    def hear(self, audio: Audio, *, offset_s: float = 0.0, duration_s: float | None = None) -> TrackFeatures:
+    def hear(
+        self, audio: Audio, *, name: str | None = None, offset_s: float = 0.0, duration_s: float | None = None
+    ) -> TrackFeatures:
         """Compute or look up the features of one track.
 
         Args:
-            audio: path, bytes, binary file or waveform.
+            audio: path, bytes, open binary file or waveform. An open file is left where it stood.
+            name: what to call it in messages; None for its own name.
             offset_s: where listening starts.
             duration_s: how much is listened to; None is up to the end.
 
@@ -83,7 +88,7 @@ class Hearing:
             AudioError: if the source can't be read, holds nothing or is silent.
         """
         try:
-            return self._hear(_seekable(audio), audio_name(audio), offset_s, duration_s)
+            return self._hear(repeatable(audio), audio_name(audio) if name is None else name, offset_s, duration_s)
         finally:
             if not self.keep_encoder:
                 self.__dict__.pop("encoder", None)
@@ -103,52 +108,35 @@ class Hearing:
         return self.cache.get_or_compute(key, lambda: self._encode(audio, name, offset_s, duration_s))
 
     def _encode(self, audio: Audio, name: str, offset_s: float, duration_s: float | None) -> TrackFeatures:
-        windows = stream_windows(
-            audio, plan=self.plan, rate_hz=self.encoder.rate_hz, offset_s=offset_s, duration_s=duration_s
-        )
+        mix = Downmix()
         weighting: Weighting = "equal" if self.plan.name == "published" else "duration"
+
+        def encode() -> TrackFeatures:
+            rate_hz = self.encoder.rate_hz
+            windows = stream_windows(
+                audio, plan=self.plan, rate_hz=rate_hz, offset_s=offset_s, duration_s=duration_s, mix=mix
+            )
+            return encode_track(self.encoder, _refuse_silence(windows, name, mix), weighting=weighting)
+
         try:
-            with _position_kept(audio):
-                return encode_track(self.encoder, _refuse_silence(windows, name), weighting=weighting)
+            features = encode()
+            if mix.settle():
+                warn_of_cancelling(display_name(name), mix)
+                features = encode()
+            return features
         except AudioError as error:
             if Path(name).name in str(error):
                 raise
             raise AudioError(f"{display_name(name)}: {error}") from error
 
 
-def _refuse_silence(windows: Iterator[Window], name: str) -> Iterator[Window]:
-    """Pass windows on, and fail at the end if none of them held a sound."""
+def _refuse_silence(windows: Iterator[Window], name: str, mix: Downmix) -> Iterator[Window]:
+    """Pass windows on, and fail at the end if none of them held a sound, unless another mix does."""
     loudest = 0.0
     for window in windows:
         loudest = max(loudest, float(np.abs(window.waveform.samples).max()))
         yield window
-    if loudest < SILENCE_PEAK:
+    if loudest < SILENCE_PEAK and not mix.cancels:
         raise AudioError(
             f"{display_name(name)}: silent (peak below -80 dBFS); expected something to hear: check the recording"
         )
-
-
-def _seekable(audio: Audio) -> Audio:
-    """Read a stream that can't seek into memory: it is gone through once to hash and once to hear.
-
-    Raises:
-        AudioError: if it is nothing that can be heard.
-    """
-    if isinstance(audio, (str, Path, bytes, bytearray, memoryview, Waveform)):
-        return audio
-    if not hasattr(audio, "read"):
-        raise AudioError(f"the audio is a {type(audio).__name__}; expected a path, bytes, a binary file or a Waveform")
-    return audio if audio.seekable() else audio.read()
-
-
-@contextmanager
-def _position_kept(audio: Audio) -> Iterator[None]:
-    """Put an open file back to where it stood, so that asking again hears the same."""
-    if isinstance(audio, (str, Path, bytes, bytearray, memoryview, Waveform)):
-        yield
-        return
-    position = audio.tell()
-    try:
-        yield
-    finally:
-        audio.seek(position)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mu_llama.errors import ModelNotFoundError
+from mu_llama.errors import ConfigError, ModelNotFoundError
 
 # The hub shows a card of this name.
 _CARD_FILE, _HUB_CARD_FILE = "MODEL_CARD.md", "README.md"
@@ -17,6 +18,23 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 def is_hub_id(text: str) -> bool:
     """Say whether a text is written like a hub id, `owner/name`."""
     return _HUB_ID.fullmatch(text) is not None and ".." not in text
+
+
+def name_or_path(value: str | os.PathLike[str], *, role: str) -> str | Path:
+    """Return what names a model or a part of one: text as it is, any object for a path as a `Path`.
+
+    Args:
+        value: what a caller gave.
+        role: what it is to name, for the message.
+
+    Raises:
+        ConfigError: if it is neither.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, os.PathLike):
+        return Path(os.fsdecode(value))
+    raise ConfigError(f"{role} is {value!r:.80} ({type(value).__name__}); expected a name, a path or a hub id")
 
 
 def fetch(hub_id: str, *, patterns: Sequence[str], expected: str, revision: str | None = None) -> Path:

@@ -6,13 +6,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from mu_llama.answers import Answer, AnswerStream, Failure, HeardTrack
+from mu_llama.answers import Answer, AnswerStream, ComputedOnce, Failure, HeardTrack
+from mu_llama.audio.source import repeatable
 from mu_llama.checkpoints.assembling import Placement
 from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder
 from mu_llama.checkpoints.dispatch import DeviceMap
@@ -31,7 +33,7 @@ from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
 from mu_llama.progress import Track, silent
 from mu_llama.prompts import CAPTION_QUESTIONS, Turn
 from mu_llama.runtime import choose_device, choose_dtype, home_folder
-from mu_llama.writing import Row, answer_batch, check_question, end_of_batch, make_row, read_ahead, rows_of, write_rows
+from mu_llama.writing import Row, answer_rows, check_batch, check_question, make_row, read_ahead, rows_of, write_rows
 
 _DEFAULTS = GenerationOptions()
 _CONVERSION = ConvertOptions()
@@ -64,9 +66,11 @@ class Listener:
         Raises:
             AudioError: if it can't be heard.
         """
+        self.opened.process.check()
         start = time.perf_counter()
-        features = self.hearing.hear(audio, offset_s=offset_s, duration_s=duration_s)
-        measure = cache(partial(measure_in_words, audio, offset_s=offset_s, duration_s=duration_s))
+        source = repeatable(audio)
+        features = self.hearing.hear(source, name=audio_name(audio), offset_s=offset_s, duration_s=duration_s)
+        measure = ComputedOnce(partial(measure_in_words, source, offset_s=offset_s, duration_s=duration_s))
         return replace(self.recall(features, name=audio_name(audio), since=start), measure=measure)
 
     @torch.inference_mode()
@@ -164,17 +168,14 @@ class Listener:
         duration_s: float | None = None,
     ) -> Iterator[Answer | Failure]:
         """Like `ask_many`, yielding records in order as batches finish; holds one batch at a time."""
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}; expected 1 or more")
-        waiting: list[Row | Failure] = []
-        for audio in audios:
-            name = audio.name if isinstance(audio, HeardTrack) else audio_name(audio)
-            hear = partial(self._track, audio, offset_s, duration_s)
-            waiting.extend(rows_of(self.opened, hear, questions, name=name))
-            while (end := end_of_batch(waiting, batch_size)) is not None:
-                yield from answer_batch(self.opened, waiting[:end], options)
-                waiting = waiting[end:]
-        yield from answer_batch(self.opened, waiting, options)
+        check_batch(audios, questions, batch_size)
+
+        def rows() -> Iterator[Row | Failure]:
+            for audio in audios:
+                name = audio.name if isinstance(audio, HeardTrack) else audio_name(audio)
+                yield from rows_of(self.opened, partial(self._track, audio, offset_s, duration_s), questions, name=name)
+
+        yield from answer_rows(self.opened, rows(), batch_size, options)
 
     def chat(self, audio: Audio | HeardTrack, *, options: GenerationOptions = _DEFAULTS) -> Conversation:
         """Start a conversation about one track; earlier turns are part of every prompt.
@@ -204,12 +205,12 @@ class Listener:
         return self.ask(audio, CAPTION_QUESTIONS[detail], options=options)
 
     @classmethod
-    def from_pretrained(cls, model: str | Path, **settings: Any) -> Listener:
+    def from_pretrained(cls, model: str | PathLike[str], **settings: Any) -> Listener:
         """Open a model folder or hub id: `load`, under the name that users of the hub's libraries look for."""
         return load(model, **settings)
 
     def save_pretrained(
-        self, folder: str | Path, *, options: ConvertOptions = _CONVERSION, track: Track = silent
+        self, folder: str | PathLike[str], *, options: ConvertOptions = _CONVERSION, track: Track = silent
     ) -> None:
         """Write everything this model was loaded from as one folder that `load` opens anywhere.
 
@@ -252,11 +253,11 @@ class Listener:
 
 
 def load(
-    model: str | Path = "mini",
+    model: str | PathLike[str] = "mini",
     *,
-    llama: str | Path | None = None,
-    encoder: str | Path | None = None,
-    knn_index: str | Path | None = None,
+    llama: str | PathLike[str] | None = None,
+    encoder: str | PathLike[str] | None = None,
+    knn_index: str | PathLike[str] | None = None,
     blend: BlendOptions | None = None,
     window: Literal["auto", "full", "published"] = "auto",
     device: str = "auto",

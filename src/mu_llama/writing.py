@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from os import PathLike
 
 import torch
 
 from mu_llama.answer_text import AnswerText
 from mu_llama.answers import Answer, Failure, HeardTrack, Timings
 from mu_llama.checkpoints.open_model import OpenedModel
-from mu_llama.errors import MuLlamaError, QuestionError
+from mu_llama.errors import AudioError, ConfigError, MuLlamaError, QuestionError
 from mu_llama.generation import Decoder, FinishReason, GenerationOptions
 from mu_llama.measured import topics_of, with_measured
 from mu_llama.model.prefix_cache import Prompt, begin_cache, read_segments
@@ -37,6 +38,7 @@ def make_row(opened: OpenedModel, track: HeardTrack, turns: Sequence[Turn]) -> R
         QuestionError: if the question is empty, or the conversation leaves no room for an answer.
     """
     question = turns[-1].question
+    check_question(question)
     check_question(opened.tokenizer.without_special(question))
     cleaned = [_as_read(opened, track, turn) for turn in turns]
     ids = opened.tokenizer.encode_prompt(opened.parts.template.render(cleaned))
@@ -101,12 +103,31 @@ def _with_facts(question: str, track: HeardTrack) -> str:
     return with_measured(question, {topic: facts[topic] for topic in topics if topic in facts})
 
 
-def check_question(question: str) -> None:
+def check_batch(audios: object, questions: object, batch_size: int) -> None:
+    """Refuse what `ask_many` can't take, such as one question where a list is expected.
+
+    Raises:
+        ConfigError: if the batch size isn't positive.
+        AudioError, QuestionError: if there is one track or question rather than a list.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}; expected 1 or more")
+    if isinstance(audios, (str, bytes, PathLike, HeardTrack)):
+        raise AudioError(f"audios is one {type(audios).__name__}; expected a list: put it in brackets")
+    if isinstance(questions, (str, bytes)):
+        raise QuestionError(f"questions is one {type(questions).__name__}; expected a list: put it in brackets")
+
+
+def check_question(question: object) -> None:
     """Refuse a question without words.
 
     Raises:
-        QuestionError: if there is nothing but space, or bytes that are no text.
+        QuestionError: if it isn't a string, holds nothing but space, or bytes that are no text.
     """
+    if not isinstance(question, str):
+        raise QuestionError(
+            f"the question is {question!r:.80} ({type(question).__name__}); expected a string, e.g. 'Is there singing?'"
+        )
     try:
         question.encode()
     except UnicodeEncodeError as error:
@@ -187,6 +208,19 @@ def end_of_batch(waiting: Sequence[Row | Failure], batch_size: int) -> int | Non
         if num_rows == batch_size:
             return index + 1
     return None
+
+
+def answer_rows(
+    opened: OpenedModel, rows: Iterable[Row | Failure], batch_size: int, options: GenerationOptions
+) -> Iterator[Answer | Failure]:
+    """Answer rows in batches of a size, made when they are needed; yields answers and failures in order."""
+    waiting: list[Row | Failure] = []
+    for row in rows:
+        waiting.append(row)
+        if end_of_batch(waiting, batch_size) is not None:
+            yield from answer_batch(opened, waiting, options)
+            waiting = []
+    yield from answer_batch(opened, waiting, options)
 
 
 def answer_batch(

@@ -159,6 +159,16 @@ def test_published_considers_only_the_part_asked_for(two_hours: Path) -> None:
     assert spans(two_hours, plan=PUBLISHED, rate_hz=2000, offset_s=7190) == [(7190, 7200)]
 
 
+def test_published_asks_the_sound_and_not_the_header_how_long_it_lasts(two_hours: Path, tmp_path: Path) -> None:
+    rate_hz, path = 2000, tmp_path / "streamed.flac"
+    with soundfile.SoundFile(path, "w", rate_hz, 1, "PCM_16") as file:
+        for _ in range(3601):
+            file.write(np.zeros(rate_hz, np.int16))
+    data = bytearray(path.read_bytes())
+    data[22:26] = (5 * rate_hz).to_bytes(4)  # STREAMINFO says 5 s
+    assert spans(bytes(data), plan=PUBLISHED, rate_hz=rate_hz) == [(0, 60), (60, 120)]
+
+
 # --- both -------------------------------------------------------------------------------------------------
 
 

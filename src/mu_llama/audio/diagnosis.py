@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mu_llama.audio.source import ByteReader
+from mu_llama.git_lfs import LFS_ADVICE, is_lfs_pointer
 
 _PLAYLIST_STARTS = (
     b"#extm3u",
@@ -29,6 +30,8 @@ _PLAYLIST_MARKS = (
 
 OPEN_ENDED_BYTES = 0x7FF00000
 """A RIFF size from here up is what a program writes that streams and doesn't know the size."""
+MP3_FRAME_BYTES = 4096
+"""More than the longest frame of an mp3 and some padding before it."""
 OGG_PAGE_BYTES = 65307
 """The longest page of an Ogg file."""
 
@@ -52,6 +55,33 @@ def is_cut_off(reader: ByteReader) -> bool:
     return False
 
 
+def is_joined_mp3(reader: ByteReader) -> bool:
+    """Tell whether an mp3 is longer than the header in its first frame says, as if others were appended.
+
+    FFmpeg then ignores the header and guesses the length from a bit rate. Source: libavformat/mp3dec.c, and the Xing
+    header, whose byte count starts at the frame that holds it. Moves the reader.
+    """
+    reader.seek(0)
+    head = reader.read(10)
+    start = 0
+    if head[:3] == b"ID3" and len(head) == 10:
+        size = 0
+        for byte in head[6:10]:
+            size = size << 7 | byte & 127
+        start = 10 + size
+    reader.seek(start)
+    frame = reader.read(MP3_FRAME_BYTES)
+    at = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if at < 0:
+        return False
+    flags = int.from_bytes(frame[at + 4 : at + 8])
+    if not flags & 2:  # no byte count
+        return False
+    at += 8 + 4 * (flags & 1)
+    announced = int.from_bytes(frame[at : at + 4])
+    return reader.size_bytes - start - announced > max(announced, 1) / 16
+
+
 def explain_refusal(reader: ByteReader, problem: str) -> str:
     """Return the rest of a sentence that begins with the file's name.
 
@@ -61,6 +91,8 @@ def explain_refusal(reader: ByteReader, problem: str) -> str:
     """
     reader.seek(0)
     head = reader.read(4096)
+    if is_lfs_pointer(head):
+        return LFS_ADVICE
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     is_text = b"\0" not in head and sum(byte < 9 for byte in head) == 0 and not _is_binary(head)
     if is_text and (text.startswith(_PLAYLIST_STARTS) or any(mark in text for mark in _PLAYLIST_MARKS)):

@@ -8,8 +8,9 @@ from itertools import chain
 from typing import Any
 
 import av
-from av.stream import Discard
+import av.stream
 
+from mu_llama.audio.diagnosis import is_joined_mp3
 from mu_llama.audio.frames import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, to_blocks
 from mu_llama.audio.source import ByteReader
 from mu_llama.audio.waveform import Samples
@@ -41,6 +42,8 @@ FOREIGN_ERRORS = (
     MemoryError,
 )
 """What PyAV is known to raise for bad data."""
+TAGS_OPTIONS = {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""Has bytes in tags that aren't UTF-8 kept as surrogates, which PyAV does by itself from version 19 on."""
 _Frames = Iterator[Any]
 
 
@@ -65,7 +68,7 @@ class FfmpegDecoder:
         self.declared_s: float | None = self._declared_s()
         """Length that the container states, if its kind is known to state it."""
         stated = {**self._stream.metadata, **self._container.metadata}
-        self.tags = {name.lower(): value for name, value in stated.items()}
+        self.tags = {_printable(name).lower(): _printable(value) for name, value in stated.items()}
         """What the file says about itself (title, artist, genre, ...), names in small letters."""
 
     def close(self) -> None:
@@ -105,9 +108,9 @@ class FfmpegDecoder:
                     "enable_drefs": "0",
                     "use_absolute_path": "0",
                 },
-                metadata_errors="replace",
                 buffer_size=BUFFER_BYTES,
                 io_open=_refuse,
+                **TAGS_OPTIONS,
             )
         except FOREIGN_ERRORS as error:
             raise AudioError(f"isn't audio that FFmpeg can read ({_reason(error)})") from error
@@ -129,8 +132,8 @@ class FfmpegDecoder:
         if self._stream.codec_context is None:
             raise AudioError("holds audio in a codec that FFmpeg has no decoder for")
         for stream in self._container.streams:
-            if stream.index != self._stream.index:
-                stream.discard = Discard.all
+            if stream.index != self._stream.index and hasattr(av.stream, "Discard"):  # saves time; from PyAV 17 on
+                stream.discard = av.stream.Discard.all
         self._frames = self._decoded(self._packets())
         first = next(self._frames, None)
         if first is None:
@@ -142,14 +145,21 @@ class FfmpegDecoder:
 
     def _declared_s(self) -> float | None:
         name, stream = self._container.format.name, self._stream
-        # An mp3 whose stream starts late has a LAME header, which counts the frames.
-        is_stated = name in DECLARING or (name == "mp3" and stream.start_time)
+        # An mp3 whose stream starts late has a LAME header, which counts the frames of the file it was written for.
+        is_stated = name in DECLARING or (name == "mp3" and stream.start_time and not self._is_joined())
         if is_stated and stream.duration and stream.duration > 0:
             return float(stream.duration * self._time_base)
         container = self._container
         if name == "matroska,webm" and len(container.streams) == 1 and (container.duration or 0) > 0:
             return float(container.duration / av.time_base)
         return None
+
+    def _is_joined(self) -> bool:
+        position = self._reader.tell()  # FFmpeg goes on reading there
+        try:
+            return is_joined_mp3(self._reader)
+        finally:
+            self._reader.seek(position)
 
     def _packets(self) -> Iterator[Any]:
         """Demux; a read error ends the stream like its end does, and is remembered."""
@@ -240,6 +250,11 @@ class FfmpegDecoder:
 def _refuse(url: str, flags: int, options: dict[str, str]) -> Any:
     """Stand in FFmpeg's way when a file asks for another file."""
     raise PermissionError("it refers to another file")
+
+
+def _printable(text: str) -> str:
+    """Put U+FFFD for bytes that aren't UTF-8, given as surrogates."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _reason(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import warnings
 from collections.abc import Iterator
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from mu_llama.audio.diagnosis import explain_refusal, is_cut_off
+from mu_llama.audio.downmix import Downmix
 from mu_llama.audio.ffmpeg_decoder import FfmpegDecoder
 from mu_llama.audio.resample import ResampleStream
 from mu_llama.audio.soundfile_decoder import SoundfileDecoder
@@ -22,6 +24,9 @@ __all__ = ["AudioSource", "AudioStream", "AudioWarning", "open_audio", "read_aud
 
 MISSING_S = 0.5
 """A track this much shorter than its header says counts as truncated."""
+
+MAX_POSITION = 2**53
+"""A sample that no track has; offsets and durations beyond mean this one."""
 
 
 class AudioWarning(UserWarning):
@@ -63,7 +68,7 @@ class AudioStream:
         self.num_channels = decoder.num_channels
         """C: channels, as stored in the file."""
         self.declared_s = decoder.declared_s
-        """Length of the whole file as its header states it; None where that is a guess."""
+        """Length of the whole file as its header states it, which may be wrong; None where that is a guess."""
         self.tags = decoder.tags
         """What the file says about itself (title, artist, genre, ...), names in small letters."""
         self.truncated = False
@@ -74,8 +79,9 @@ class AudioStream:
         """Packets that the last iteration couldn't decode and left out."""
         self.offset_s = offset_s
         """Where the stream starts in the file."""
-        self._start = round(offset_s * self.rate_hz)
-        self._stop = None if duration_s is None else self._start + max(1, round(duration_s * self.rate_hz))
+        self._start = sample_at(offset_s, self.rate_hz)
+        self._stop = None if duration_s is None else self._start + max(1, sample_at(duration_s, self.rate_hz))
+        self._num_read, self._ended = 0, False
 
     def __iter__(self) -> Iterator[Samples]:
         position = self._start
@@ -85,6 +91,7 @@ class AudioStream:
             if not np.isfinite(block).all():
                 raise AudioError(f"{self.name}: holds NaN or infinite samples; export it again as PCM or FLAC")
             position += block.shape[1]
+            self._num_read = max(self._num_read, position)
             yield block
             if position == self._stop:
                 return
@@ -92,10 +99,25 @@ class AudioStream:
             failure = self._reader.failure
             raise AudioError(f"{self.name}: reading failed ({failure}); check the disk or stream") from failure
         if position == self._start:
+            end_s = self._count() / self.rate_hz
             raise AudioError(
-                f"{self.name}: has no sound at offset {self.offset_s:g} s; choose an offset before its end"
+                f"{self.name}: has no sound at offset {self.offset_s:g} s, it ends at {end_s:.6g} s; choose an offset "
+                "before its end"
             )
+        self._ended = True
         self._note_losses(position / self.rate_hz)
+
+    @property
+    def length_s(self) -> float | None:
+        """Length of the whole file in seconds, as far as it is known.
+
+        Once an iteration came to the end of the file, what it read. Before that, what the header states, or what was
+        read where that is more; None where the header states nothing.
+        """
+        read_s = self._num_read / self.rate_hz
+        if self._ended or self.declared_s is None:
+            return read_s if self._ended else None
+        return max(self.declared_s, read_s)
 
     def has_sample(self, index: int) -> bool:
         """Tell whether the stream reaches sample `index`, counted from its own start."""
@@ -116,6 +138,10 @@ class AudioStream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _count(self) -> int:
+        """Decode the whole file to count its samples."""
+        return sum(block.shape[1] for block in self._decoder.blocks(0))
 
     def _note_losses(self, end_s: float) -> None:
         self.num_damaged = self._decoder.damaged
@@ -140,7 +166,7 @@ def open_audio(source: AudioSource, *, offset_s: float = 0.0, duration_s: float 
     taken. Files that point at other files or addresses (playlists, scripts) are refused.
 
     Args:
-        source: path, bytes or binary file.
+        source: path, bytes or open binary file, see `AudioSource`.
         offset_s: first second heard, exact to the sample.
         duration_s: how many seconds at most; None for all.
 
@@ -173,7 +199,7 @@ def read_audio(
         duration_s: how many seconds at most; None for all.
 
     Returns:
-        The mean of the channels.
+        The mean of the channels; where they cancel (see `Downmix`), the loudest of them, with an `AudioWarning`.
 
     Raises:
         AudioError: as `open_audio`, and for a rate that isn't positive.
@@ -181,10 +207,30 @@ def read_audio(
     if rate_hz is not None and rate_hz <= 0:
         raise AudioError(f"rate_hz is {rate_hz}; expected a positive number of samples per second")
     with open_audio(source, offset_s=offset_s, duration_s=duration_s) as stream:
-        resampler = ResampleStream(stream.rate_hz, rate_hz or stream.rate_hz)
-        parts = [resampler.feed(block.mean(axis=0, keepdims=True)) for block in stream]
-        samples = np.concatenate([*parts, resampler.finish()], axis=1)[0]
-    return Waveform(samples, rate_hz or stream.rate_hz)
+        rate_hz, mix = rate_hz or stream.rate_hz, Downmix()
+        samples = _read_mono(stream, mix, rate_hz)
+        if mix.settle():
+            warn_of_cancelling(stream.name, mix)
+            samples = _read_mono(stream, mix, rate_hz)
+    return Waveform(samples, rate_hz)
+
+
+def _read_mono(stream: AudioStream, mix: Downmix, rate_hz: int) -> Samples:
+    mix.start(num_channels=stream.num_channels, rate_hz=stream.rate_hz)
+    resampler = ResampleStream(stream.rate_hz, rate_hz)
+    parts = [resampler.feed(mix.select(block).mean(axis=0, keepdims=True)) for block in stream]
+    samples: Samples = np.concatenate([*parts, resampler.finish()], axis=1)[0]
+    return samples
+
+
+def warn_of_cancelling(name: str, mix: Downmix) -> None:
+    """Say that a track is read in one channel, after `Downmix.settle`."""
+    warnings.warn(
+        f"{name}: the channels cancel each other in their mean, as if one had its polarity reversed, so channel "
+        f"{(mix.channel or 0) + 1} is used alone; check the recording",
+        AudioWarning,
+        stacklevel=1,  # one place, so that Python shows it once for each track
+    )
 
 
 def check_range(offset_s: float, duration_s: float | None) -> None:
@@ -193,10 +239,19 @@ def check_range(offset_s: float, duration_s: float | None) -> None:
     Raises:
         AudioError: if the offset is negative, the duration isn't positive, or either isn't finite.
     """
-    if not (math.isfinite(offset_s) and offset_s >= 0):
-        raise AudioError(f"offset_s is {offset_s}; expected seconds from 0 up")
-    if duration_s is not None and not (math.isfinite(duration_s) and duration_s > 0):
-        raise AudioError(f"duration_s is {duration_s}; expected more than 0 seconds, or None for all")
+    if not (_is_number(offset_s) and math.isfinite(offset_s) and offset_s >= 0):
+        raise AudioError(f"offset_s is {offset_s!r}; expected seconds from 0 up")
+    if duration_s is not None and not (_is_number(duration_s) and math.isfinite(duration_s) and duration_s > 0):
+        raise AudioError(f"duration_s is {duration_s!r}; expected more than 0 seconds, or None for all")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def sample_at(seconds: float, rate_hz: int) -> int:
+    """Return the sample nearest to a moment, or one that no track has where a track can't be that long."""
+    return round(min(float(seconds) * rate_hz, float(MAX_POSITION)))
 
 
 def _decoder(reader: ByteReader) -> Decoder:

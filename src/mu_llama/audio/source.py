@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import shutil
+import os
 import stat
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
+from mu_llama.audio.source_copy import SourceCopy
+from mu_llama.audio.waveform import Waveform
 from mu_llama.errors import AudioError, AudioNotFoundError
 
-AudioSource = str | Path | bytes | BinaryIO
-"""A path, the bytes of a file, or an open binary file, which is read from where it stands."""
+AudioSource = str | os.PathLike[str] | bytes | BinaryIO | SourceCopy
+"""A path, the bytes of a file, or an open binary file.
 
-SPOOL_BYTES = 16 * 2**20
-"""How much of a source that can't seek is kept in memory before it goes to a temporary file."""
+An open file is read from where it stands, or from its beginning where it stands at its end, and is left where it stood.
+"""
+
+CHUNK_BYTES = 2**20
+"""How much of an open file is copied at a time."""
 
 
 class ByteReader:
@@ -34,25 +40,33 @@ class ByteReader:
         """The first error of the underlying file, if any."""
         self._file = file
         self._owned = owned
-        self._origin = file.tell()
-        self.size_bytes = max(0, file.seek(0, io.SEEK_END) - self._origin)
-        """Length in bytes, from where the source stood when it was given."""
+        self._stood = file.tell()
+        file.seek(0, io.SEEK_END)
+        end = file.tell()
+        self._origin = self._stood if self._stood < end else 0
+        self.size_bytes = end - self._origin
+        """Length in bytes, from where reading starts."""
         file.seek(self._origin)
 
     def read(self, size: int = -1) -> bytes:
-        """Read at most `size` bytes; empty at the end and after a failure."""
+        """Read `size` bytes, less only at the end and after a failure."""
+        size = self.size_bytes if size < 0 else size
+        parts: list[bytes] = []
         try:
-            data = bytes(self._file.read(size) or b"")
+            while size > 0 and (part := _checked(self._file.read(size))):
+                parts.append(part[:size])
+                size -= len(part)
         except Exception as error:  # any caller's object may stand here, and C code is above us
             self.failure = self.failure or error
             return b""
-        return data if size < 0 else data[:size]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a position; a move to before the start or on a broken file goes to the start."""
+        """Move to a position; one outside of the data becomes its nearest end, and on a broken file the start."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self.size_bytes}.get(whence, 0)
         try:
-            return self._file.seek(self._origin + max(0, base + offset)) - self._origin
+            self._file.seek(self._origin + min(max(0, base + offset), self.size_bytes))
+            return self._file.tell() - self._origin
         except Exception as error:  # as in read
             self.failure = self.failure or error
             return 0
@@ -66,18 +80,21 @@ class ByteReader:
             return 0
 
     def close(self) -> None:
-        """Close the file if this reader opened it."""
+        """Close the file if this reader opened it; put any other back to where it stood."""
         if self._owned:
             self._file.close()
+            return
+        with contextlib.suppress(Exception):  # its owner may have closed it
+            self._file.seek(self._stood)
 
 
 def open_bytes(source: AudioSource) -> ByteReader:
     """Open a source for reading from any position.
 
     Args:
-        source: path, bytes or binary file. A string is always a path: an address such as `https://...` is a
-            file that doesn't exist. Only regular files are opened: a pipe or device could block for ever.
-            A binary file that can't seek is copied to a temporary file first.
+        source: see `AudioSource`. A string is always a path: an address such as `https://...` is a file that
+            doesn't exist. Of paths, only regular files are opened: a pipe or device could block for ever. An open
+            file that can't seek is copied first.
 
     Returns:
         A reader to be closed by the caller.
@@ -86,18 +103,40 @@ def open_bytes(source: AudioSource) -> ByteReader:
         AudioNotFoundError: if the path doesn't exist.
         AudioError: if it can't be opened, isn't a regular file, or is empty.
     """
-    if isinstance(source, (str, Path)):
-        reader = _open_path(source)
-    elif isinstance(source, (bytes, bytearray, memoryview)):
+    if isinstance(source, (bytes, bytearray, memoryview)):
         reader = ByteReader(io.BytesIO(source), label="the given bytes", owned=True)
-    elif callable(getattr(source, "read", None)):
+    elif isinstance(source, SourceCopy):
+        reader = ByteReader(source.open(), label=source.label, owned=True)
+    elif _is_file(source):
         reader = _open_file_object(source)
+    elif isinstance(source, (str, os.PathLike)):
+        reader = _open_path(os.fsdecode(source))
     else:
-        raise AudioError(f"audio was given as {type(source).__name__}; expected a path, bytes or an open binary file")
+        raise _no_source(source)
     if reader.size_bytes == 0:
         reader.close()
         raise AudioError(f"{reader.label}: is empty (0 bytes); copy or download it again")
     return reader
+
+
+def repeatable(source: object) -> AudioSource | Waveform:
+    """Return a source that can be read again at any time, whatever becomes of an open file: its bytes are copied.
+
+    Args:
+        source: see `AudioSource`; paths, bytes and waveforms are returned as they are.
+
+    Raises:
+        AudioError: if it is an open file that can't be read, or nothing that can be heard.
+    """
+    if isinstance(source, (bytearray, memoryview)):
+        return bytes(source)
+    if isinstance(source, (bytes, SourceCopy, Waveform)):
+        return source
+    if _is_file(source):
+        return _copied(source)
+    if isinstance(source, (str, os.PathLike)):
+        return source
+    raise _no_source(source)
 
 
 def display_name(name: str) -> str:
@@ -106,9 +145,9 @@ def display_name(name: str) -> str:
     return "".join(char if char.isprintable() else "\ufffd" for char in last)[:200]
 
 
-def _open_path(path: str | Path) -> ByteReader:
-    label = display_name(str(path))
-    if str(path) == "":
+def _open_path(path: str) -> ByteReader:
+    label = display_name(path)
+    if path == "":
         raise AudioError("the audio path is empty; give the path of an audio file")
     try:
         mode = Path(path).stat().st_mode
@@ -118,7 +157,7 @@ def _open_path(path: str | Path) -> ByteReader:
             raise AudioError(f"{label}: is a pipe or device, not a regular file; save its audio to a file first")
         return ByteReader(Path(path).open("rb"), label=label, owned=True)
     except FileNotFoundError as error:
-        advice = "download it and give the file's path" if "://" in str(path) else "check the path"
+        advice = "download it and give the file's path" if "://" in path else "check the path"
         raise AudioNotFoundError(f"{label}: there is no such file; {advice}") from error
     except PermissionError as error:
         raise AudioError(f"{label}: may not be read (permission denied); change its permissions") from error
@@ -130,20 +169,84 @@ def _open_path(path: str | Path) -> ByteReader:
         raise AudioError(f"{label}: is not a usable path ({error}); check the path") from error
 
 
-def _open_file_object(file: BinaryIO) -> ByteReader:
-    name = getattr(file, "name", None)
-    label = display_name(name) if isinstance(name, str) and name else "the given stream"
+def _is_file(source: object) -> bool:
+    return callable(getattr(source, "read", None))
+
+
+def _open_file_object(file: Any) -> ByteReader:
     try:
-        if not isinstance(file.read(0), (bytes, bytearray, type(None))):
-            raise AudioError(f"{label}: was opened as text; open it in binary mode ('rb')")
-        seekable = getattr(file, "seekable", None)
-        if callable(getattr(file, "seek", None)) and (seekable is None or seekable()):
-            return ByteReader(file, label=label, owned=False)
-        spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 - the reader closes it
-        shutil.copyfileobj(file, spool)
-        spool.seek(0)
-        return ByteReader(spool, label=label, owned=True)
-    except AudioError:
-        raise
-    except (OSError, ValueError, TypeError) as error:
-        raise AudioError(f"{label}: can't be read ({error}); open it again in binary mode") from error
+        if _position(file) is not None:
+            _checked(file.read(0))
+            return ByteReader(file, label=_label(file), owned=False)
+    except Exception as error:  # any caller's object may stand here
+        raise _unreadable(file, error) from error
+    return ByteReader(_copied(file).open(), label=_label(file), owned=True)
+
+
+def _copied(file: Any) -> SourceCopy:
+    try:
+        stood = _position(file)
+        try:
+            copy = SourceCopy(_chunks(file), label=_label(file))
+            if stood and not copy.size_bytes:
+                file.seek(0)
+                copy = SourceCopy(_chunks(file), label=_label(file))
+        finally:
+            if stood is not None:
+                file.seek(stood)
+    except Exception as error:  # as above
+        raise _unreadable(file, error) from error
+    if not copy.size_bytes:
+        advice = "it was read to its end: open it again" if stood is None else "copy or download it again"
+        raise AudioError(f"{copy.label}: is empty (0 bytes); {advice}")
+    return copy
+
+
+def _unreadable(file: Any, error: Exception) -> AudioError:
+    if getattr(file, "closed", False) is True:
+        return AudioError(f"{_label(file)}: is closed; open it again")
+    if isinstance(error, TypeError):
+        return AudioError(f"{_label(file)}: can't be read ({error}); open it in binary mode ('rb')")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return AudioError(f"{_label(file)}: reading failed ({reason}); check the disk or stream")
+
+
+def _no_source(source: object) -> AudioError:
+    return AudioError(
+        f"audio was given as {type(source).__name__}; expected a path, bytes, an open binary file or "
+        "mu_llama.Waveform(samples, rate_hz)"
+    )
+
+
+def _chunks(file: Any) -> Iterator[bytes]:
+    while chunk := _checked(file.read(CHUNK_BYTES)):
+        yield chunk
+
+
+def _position(file: Any) -> int | None:
+    """Where an open file stands; None if it can't be put back there."""
+    seekable = getattr(file, "seekable", None)
+    if not callable(getattr(file, "seek", None)) or (callable(seekable) and not seekable()):
+        return None
+    try:
+        return int(file.tell())
+    except (OSError, AttributeError):
+        return None
+
+
+def _checked(data: Any) -> bytes:
+    """Refuse what `read` of a binary file doesn't give."""
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, (bytearray, memoryview)):
+        return bytes(data)
+    if data is None:
+        raise OSError("it doesn't wait for data; read it to its end and give the bytes")
+    if isinstance(data, str):
+        raise TypeError("it was opened as text")
+    raise TypeError(f"its read() gave {type(data).__name__}, not bytes")
+
+
+def _label(file: Any) -> str:
+    name = getattr(file, "name", None)
+    return display_name(name) if isinstance(name, str) and name else "the given stream"

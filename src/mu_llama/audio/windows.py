@@ -11,7 +11,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from mu_llama.audio.read import AudioSource, check_range, open_audio
+from mu_llama.audio.downmix import Downmix
+from mu_llama.audio.read import AudioSource, check_range, open_audio, sample_at
 from mu_llama.audio.resample import ResampleStream, SincStream
 from mu_llama.audio.waveform import Samples, Waveform
 from mu_llama.errors import AudioError, ConfigError
@@ -22,8 +23,6 @@ PUBLISHED_STEP_S = 3600
 """It hears one more window for each full hour."""
 MIN_LAST_S = 1.0
 """A shorter rest at the end of a track joins the window before it."""
-HEADER_MARGIN_S = 10
-"""How far from a full hour a stated length is believed without reading on."""
 WAVEFORM_BLOCK = 2**18
 """Samples of a waveform in memory that are resampled at a time."""
 
@@ -91,7 +90,6 @@ class _Signal(Protocol):
 
     rate_hz: int
     num_channels: int
-    declared_s: float | None
 
     def __iter__(self) -> Iterator[Samples]: ...
     def has_sample(self, index: int) -> bool: ...
@@ -105,6 +103,7 @@ def stream_windows(
     rate_hz: int,
     offset_s: float = 0.0,
     duration_s: float | None = None,
+    mix: Downmix | None = None,
 ) -> Iterator[Window]:
     """Yield the windows of a track that a plan hears, in order, reading no further than asked.
 
@@ -115,6 +114,7 @@ def stream_windows(
         rate_hz: rate of the windows.
         offset_s: the part of the track to consider starts here; window times are still those of the track.
         duration_s: length of that part at most; None for all.
+        mix: measures whether the mean of the channels loses their sound, so that the caller can read again with one.
 
     Yields:
         Windows; one or two of them are in memory, whatever the length of the track.
@@ -135,8 +135,9 @@ def stream_windows(
         signal = _WaveformSignal(source, offset_s=offset_s, duration_s=duration_s)
     else:
         signal = open_audio(source, offset_s=offset_s, duration_s=duration_s)
+    mix = mix or Downmix()
     with closing(signal):
-        chunks = _full(signal, plan, rate_hz) if plan.name == "full" else _published(signal, rate_hz)
+        chunks = _full(signal, plan, rate_hz, mix) if plan.name == "full" else _published(signal, rate_hz, mix)
         first = 0
         for samples in chunks:
             last = first + samples.size
@@ -160,14 +161,15 @@ def merge_spans(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float
     return merged
 
 
-def _full(signal: _Signal, plan: WindowPlan, rate_hz: int) -> Iterator[Samples]:
+def _full(signal: _Signal, plan: WindowPlan, rate_hz: int, mix: Downmix) -> Iterator[Samples]:
     """Cut the mean of the channels into windows; a rest of under MIN_LAST_S joins the last one."""
-    mono = (block.mean(axis=0, keepdims=True) for block in signal)
+    mix.start(num_channels=signal.num_channels, rate_hz=signal.rate_hz)
+    mono = (mix.select(block).mean(axis=0, keepdims=True) for block in signal)
     converter = ResampleStream(signal.rate_hz, rate_hz)
     yield from _cut(mono, converter, round(plan.window_s * rate_hz), rest_size=round(MIN_LAST_S * rate_hz))
 
 
-def _published(signal: _Signal, rate_hz: int) -> Iterator[Samples]:
+def _published(signal: _Signal, rate_hz: int, mix: Downmix) -> Iterator[Samples]:
     """Yield the first minute, then one more minute from the track's beginning for each hour it lasts.
 
     compat: the published code steps through seconds where minutes were meant, so it hears
@@ -175,8 +177,9 @@ def _published(signal: _Signal, rate_hz: int) -> Iterator[Samples]:
     """
 
     def minutes() -> Iterator[Samples]:
-        converter = SincStream(signal.rate_hz, rate_hz, num_channels=signal.num_channels)
-        return _cut(iter(signal), converter, PUBLISHED_WINDOW_S * rate_hz, rest_size=0)
+        mix.start(num_channels=signal.num_channels, rate_hz=signal.rate_hz)
+        converter = SincStream(signal.rate_hz, rate_hz, num_channels=mix.num_selected)
+        return _cut(map(mix.select, signal), converter, PUBLISHED_WINDOW_S * rate_hz, rest_size=0)
 
     yield from islice(minutes(), 1)
     num_windows = 1
@@ -187,9 +190,7 @@ def _published(signal: _Signal, rate_hz: int) -> Iterator[Samples]:
 
 
 def _lasts(signal: _Signal, seconds: int, rate_hz: int) -> bool:
-    """Tell whether the signal, once resampled, has at least that many seconds."""
-    if signal.declared_s is not None and signal.declared_s < seconds - HEADER_MARGIN_S:
-        return False
+    """Tell whether the signal, once resampled, has at least that many seconds; asks the signal, not its header."""
     # ceil(n * rate_hz / signal.rate_hz) >= seconds * rate_hz, solved for the last of n samples
     return signal.has_sample((seconds * rate_hz - 1) * signal.rate_hz // rate_hz)
 
@@ -221,12 +222,11 @@ class _WaveformSignal:
     def __init__(self, waveform: Waveform, *, offset_s: float, duration_s: float | None) -> None:
         check_range(offset_s, duration_s)
         self.rate_hz = waveform.rate_hz
-        start = round(offset_s * self.rate_hz)
-        stop = None if duration_s is None else start + max(1, round(duration_s * self.rate_hz))
+        start = sample_at(offset_s, self.rate_hz)
+        stop = None if duration_s is None else start + max(1, sample_at(duration_s, self.rate_hz))
         self._samples = waveform.samples[start:stop]
         if self._samples.size == 0:
             raise AudioError(f"the waveform has no sound at offset {offset_s:g} s; it lasts {waveform.duration_s:g} s")
-        self.declared_s: float | None = self._samples.size / self.rate_hz
 
     def __iter__(self) -> Iterator[Samples]:
         for first in range(0, self._samples.size, WAVEFORM_BLOCK):

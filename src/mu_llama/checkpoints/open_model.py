@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from mu_llama.checkpoints.published_model import published_parts
 from mu_llama.encoders import build_encoder
 from mu_llama.encoders.protocol import Encoder
 from mu_llama.errors import CheckpointError, ConfigError, ModelNotFoundError
-from mu_llama.hub import fetch, is_hub_id
+from mu_llama.forking import LoadedProcess
+from mu_llama.hub import fetch, is_hub_id, name_or_path
 from mu_llama.model.mu_llama import MuLlama
 from mu_llama.progress import Track, silent
 from mu_llama.tokenizer import Tokenizer
@@ -47,11 +49,14 @@ class OpenedModel:
     """Reads adapter and LLaMA to their device."""
     make_encoder: Callable[[], Encoder]
     """Builds the audio encoder; called when something has to be heard."""
+    process: LoadedProcess = field(default_factory=lambda: LoadedProcess("cpu"))
+    """Where it was opened."""
     _reading: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def model(self) -> MuLlama:
         """Adapter and LLaMA, on their device, in eval mode; read on first use, so after the first track is heard."""
+        self.process.check()
         with self._reading:
             return self._model
 
@@ -71,10 +76,10 @@ def embedded_folder(name: str) -> Path:
 
 
 def open_model(
-    model: str | Path,
+    model: str | PathLike[str],
     *,
-    llama: str | Path | None = None,
-    encoder: str | Path | None = None,
+    llama: str | PathLike[str] | None = None,
+    encoder: str | PathLike[str] | None = None,
     placement: Placement,
     home: Path,
     report: Callable[[str], None] = lambda _: None,
@@ -96,13 +101,20 @@ def open_model(
         CheckpointError: if the files don't fit together.
         ConfigError: if an argument is missing or does not apply.
     """
-    parts = find_parts(model, llama=llama, encoder=encoder, home=home, report=report)
+    parts = find_parts(
+        name_or_path(model, role="model"),
+        llama=None if llama is None else name_or_path(llama, role="llama"),
+        encoder=None if encoder is None else name_or_path(encoder, role="encoder"),
+        home=home,
+        report=report,
+    )
     assembly = prepare(parts, placement)
     return OpenedModel(
         parts=parts,
         tokenizer=open_tokenizer(parts.llama, parts.template),
         make_model=lambda: fill(assembly, track=track),
         make_encoder=lambda: make_encoder(parts, device=str(placement.device)),
+        process=LoadedProcess(str(placement.device)),
     )
 
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from mu_llama.audio.source import AudioSource, open_bytes
+from mu_llama.audio.source_copy import SourceCopy
 from mu_llama.audio.waveform import Waveform
 from mu_llama.encoders.track import TrackFeatures
 from mu_llama.errors import AudioError
@@ -49,7 +50,7 @@ def content_hash(source: AudioSource | Waveform) -> str:
         digest = hashlib.sha256(f"waveform {source.rate_hz} ".encode())
         digest.update(source.samples.astype("<f4").tobytes())
         return digest.hexdigest()
-    if isinstance(source, (str, Path, bytes)) or not hasattr(source, "read"):
+    if isinstance(source, (str, os.PathLike, bytes, SourceCopy)) or not hasattr(source, "read"):
         return _hash_bytes(source)
     return _hash_file_object(source)
 
