@@ -244,6 +244,10 @@ def test_contradictions_are_reported_beside_wrong_values_of_the_same_section() -
         "optimiser.lr",
         "optimiser.weight_decay",
     ]
+    for broken in ({1: 2}, {True: 2}, {"run": {2: 1}}):
+        first, second = problems_of("schedule.epochs=1", raw=VALID | broken)
+        assert "expected names that are texts" in first
+        assert second.startswith("schedule.epochs: is 1 and schedule.steps is 10;")
     assert problems_of("name=null", "schedule.epochs=1")[0].startswith("name: is null; expected a text")
 
 

@@ -197,7 +197,8 @@ def _without(errors: Iterable[ErrorDetails], raw: dict[str, Any]) -> tuple[dict[
                 break
             path.append(name)
             inside = inside[name]
-        inside.pop(last, None)
+        for key in [key for key in inside if key == last or not isinstance(key, str)]:
+            del inside[key]
         names.add(_dotted([*path, last]))
     return raw, names
 
