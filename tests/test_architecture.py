@@ -38,6 +38,8 @@ DOORS = {
     "peft": {"training/trainable.py"},
     "matplotlib": {"training/export.py", "musicqa/plots.py"},
     "yaml": {"training/config_file.py"},
+    "pydantic": {"training/config"},
+    "pydantic_core": {"training/config_checks.py"},
     "pyarrow": {"training/parquet.py", "musicqa/export/hugging_face.py"},
     "openai": {"musicqa/writers/endpoint.py"},
     "llguidance": {"musicqa/writers/local.py"},

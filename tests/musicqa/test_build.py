@@ -77,7 +77,7 @@ def test_a_build_without_a_language_model(corpus: Path, tmp_path: Path) -> None:
     assert (report["tracks"], report["accepted"], report["rejected"]) == (40, 40, 0)
     assert sum(report["splits"].values()) == 40
     assert min(report["splits"].values()) > 0
-    (dataset,) = read_datasets([DatasetEntry(tmp_path / "out" / "train.jsonl")])
+    (dataset,) = read_datasets([DatasetEntry(path=tmp_path / "out" / "train.jsonl")])
     assert len(dataset.examples) == report["splits"]["train"] * 12
     assert all(example.audio is not None and example.audio.is_file() for example in dataset.examples)
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir() if path.name[0] != "."}

@@ -79,7 +79,7 @@ def test_the_published_layout(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "EvalMusicQA.json").read_text(encoding="utf-8")
     assert text == json.dumps(json.loads(text), indent=2), "as json.dump writes it"
     assert list(json.loads(text)[0]) == ["audio_name", "conversation"]
-    (dataset,) = read_datasets([DatasetEntry(tmp_path / "out" / "FinetuneMusicQA.json")])
+    (dataset,) = read_datasets([DatasetEntry(path=tmp_path / "out" / "FinetuneMusicQA.json")])
     assert len(dataset.examples) == 6
     stamp = (tmp_path / "out" / "audios" / "000000.wav").stat().st_mtime_ns
     export_published(lambda: made, tmp_path / "out")

@@ -34,7 +34,7 @@ def sounds(folder: Path, *names: str) -> None:
 
 
 def read(path: Path, **settings: Any) -> tuple[Example, ...]:
-    (dataset,) = read_datasets([DatasetEntry(path, **settings)])
+    (dataset,) = read_datasets([DatasetEntry(path=path, **settings)])
     return dataset.examples
 
 
@@ -157,7 +157,11 @@ def test_all_bad_rows_of_all_files_come_in_one_error(tmp_path: Path) -> None:
     own.write_bytes("\n".join(lines).encode() + b'\n{"audio": "\xff"}')
     with pytest.raises(DataError) as caught:
         read_datasets(
-            [DatasetEntry(write(tmp_path / "qa.json", qa)), DatasetEntry(own), DatasetEntry(tmp_path / "none.json")]
+            [
+                DatasetEntry(path=write(tmp_path / "qa.json", qa)),
+                DatasetEntry(path=own),
+                DatasetEntry(path=tmp_path / "none.json"),
+            ]
         )
     text = str(caught.value)
     for expected in (
@@ -189,7 +193,7 @@ def test_missing_audio_stops_or_is_dropped_and_counted(tmp_path: Path) -> None:
     sounds(tmp_path, "here.wav")
     rows = [{"audio_name": f"{n:02}.wav", "conversation": said("Q", "A")} for n in range(22) for _ in range(2)]
     rows += [{"audio_name": "here.wav", "conversation": said("Q", "A")}, {"conversation": said("Q", "A")}]
-    entry = DatasetEntry(write(tmp_path / "a.json", rows))
+    entry = DatasetEntry(path=write(tmp_path / "a.json", rows))
     with pytest.raises(DataError, match=r"22 missing audio files.*skip_missing") as caught:
         read_datasets([entry])
     assert str(tmp_path / "19.wav") in str(caught.value)
@@ -197,7 +201,7 @@ def test_missing_audio_stops_or_is_dropped_and_counted(tmp_path: Path) -> None:
     assert "and 2 more" in str(caught.value)
     (dataset,) = read_datasets([entry], skip_missing=True)
     assert (len(dataset.examples), dataset.num_missing) == (2, 44)
-    only_missing = DatasetEntry(write(tmp_path / "b.json", rows[:2]))
+    only_missing = DatasetEntry(path=write(tmp_path / "b.json", rows[:2]))
     with pytest.raises(DataError, match="has no example whose audio is there"):
         read_datasets([only_missing], skip_missing=True)
 
@@ -207,7 +211,7 @@ def test_ids_are_unique_over_data_sets(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     row = {"audio": None, "question": "Q", "answer": "A"}
     paths = [write(tmp_path / name / "train.jsonl", [row, row | {"id": name}]) for name in ("a", "b")]
-    datasets = read_datasets([DatasetEntry(path) for path in paths])
+    datasets = read_datasets([DatasetEntry(path=path) for path in paths])
     ids = [example.id for dataset in datasets for example in dataset.examples]
     assert ids == ["0/train:1", "a", "1/train:1", "b"]
     assert datasets[0].sha256 != datasets[1].sha256
@@ -217,7 +221,7 @@ def test_held_out_tracks_keep_their_questions_together() -> None:
     examples = [Example(f"{n}.{q}", (Turn("Q", "A"),), Path(f"{n}.wav")) for n in range(20) for q in range(3)]
     examples += [Example(f"text{n}", (Turn("Q", "A"),)) for n in range(20)]
     halves = [
-        Dataset(DatasetEntry(Path(name)), tuple(part), num_missing=0, sha256="")
+        Dataset(DatasetEntry(path=Path(name)), tuple(part), num_missing=0, sha256="")
         for name, part in (("a", examples[:31]), ("b", examples[31:]))  # track 10 is in both
     ]
     train, held = hold_out(halves, fraction=0.25, seed=1)

@@ -13,6 +13,7 @@ from mu_llama.training.phases import (
     LORA,
     PHASES,
     PRETRAIN,
+    Phase,
     phase_by_name,
     plain_name,
     select_trainable,
@@ -59,6 +60,23 @@ def test_joint_trains_adapter_and_lora() -> None:
 def test_exactly_what_is_selected_needs_gradients(phase) -> None:
     model = build_trainable(tiny_parts(), phase=phase)
     assert [name for name, value in model.named_parameters() if value.requires_grad] == select_trainable(model, phase)
+
+
+@pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES)
+def test_traits_follow_from_what_is_trained(phase) -> None:
+    names = select_trainable(build_trainable(tiny_parts(), phase=phase), phase)
+    assert phase.trains_adapter == any(not name.startswith("llama.") for name in names)
+    assert phase.trains_llama == any(name.startswith("llama.") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "traits"),
+    [("conditioner.gate", (True, False)), ("llama.*norm.weight", (False, True)), ("adapt*", (True, False)),
+     ("*norm.weight", (True, True))],
+)  # fmt: skip
+def test_traits_of_a_phase_of_ones_own(pattern: str, traits: tuple[bool, bool]) -> None:
+    phase = Phase("own", (pattern,))
+    assert (phase.trains_adapter, phase.trains_llama) == traits
 
 
 def test_a_pattern_for_nothing_is_an_error_with_the_nearest_names() -> None:

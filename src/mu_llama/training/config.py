@@ -2,59 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import Annotated, Literal, Self
 
-from mu_llama.errors import ConfigError
-from mu_llama.training.config_rules import RULES
-from mu_llama.training.config_sources import DataConfig, ModelSource
-from mu_llama.training.config_values import Count, NotNegative, Range, Rate, RecordReader, to_plain
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
-Phase = Literal["pretrain", "finetune", "joint", "lora"]
+from mu_llama.training.config_checks import Problem, Settings, refuse, shown
+from mu_llama.training.config_sources import Count, DataConfig, FilePath, Listed, ModelSource, one_of
+from mu_llama.training.phases import PHASES
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "aim"]
 
 
-@dataclass(frozen=True)
-class OptimiserConfig:
-    """AdamW; 1-d tensors don't decay. Every trained part needs a rate: by `base_lr`, `lr` or its own."""
+class OptimiserConfig(Settings):
+    """AdamW; 1-d tensors don't decay. Every trained part needs a learning rate: `base_lr`, `lr` or its own."""
 
-    base_lr: Rate | None = None
+    base_lr: PositiveFloat | None = None
     """Peak learning rate at 256 rows an update; scaled to rows = size x accumulate x processes."""
-    lr: Rate | None = None
+    lr: PositiveFloat | None = None
     """Peak learning rate itself."""
-    adapter_lr: Rate | None = None
+    adapter_lr: PositiveFloat | None = None
     """Peak for adapter and conditioner, instead of the common one."""
-    lora_lr: Rate | None = None
+    lora_lr: PositiveFloat | None = None
     """Peak for what is trained inside the LLaMA, instead of the common one."""
-    weight_decay: NotNegative = 0.05
+    weight_decay: NonNegativeFloat = 0.05
     """Decoupled weight decay."""
-    betas: tuple[Annotated[float, Range(0, 1, below=True)], Annotated[float, Range(0, 1, below=True)]] = (0.9, 0.95)
+    betas: Listed[tuple[Decay, Decay]] = (0.9, 0.95)
     """Decay of the two moments."""
-    clip_norm: Rate | None = None
+    clip_norm: PositiveFloat | None = None
     """Gradients are scaled down to this total norm; None only reports it, as published."""
 
 
-@dataclass(frozen=True)
-class ScheduleConfig:
+class ScheduleConfig(Settings):
     """Linear warm-up, then half a cosine; the length is `epochs` or `steps`."""
 
     epochs: Count | None = None
     """Passes; with `split_epoch` each goes through one part of the data."""
     steps: Count | None = None
     """Updates."""
-    warmup_epochs: NotNegative | None = None
+    warmup_epochs: NonNegativeFloat | None = None
     """Length of the warm-up in epochs; goes with `epochs`."""
-    warmup_steps: Annotated[int, Range(0)] | None = None
+    warmup_steps: NonNegativeInt | None = None
     """Length of the warm-up in updates."""
-    min_lr: NotNegative = 0.0
+    min_lr: NonNegativeFloat = 0.0
     """Where the cosine ends."""
     split_epoch: Count = 1
     """How many epochs one pass through all the data is cut into."""
 
 
-@dataclass(frozen=True)
-class BatchConfig:
+class BatchConfig(Settings):
     """How rows come together."""
 
     size: Count = 1
@@ -67,8 +65,7 @@ class BatchConfig:
     """Most tokens of a forward pass, padding included; then batches hold up to `size` rows."""
 
 
-@dataclass(frozen=True)
-class PrecisionConfig:
+class PrecisionConfig(Settings):
     """Exactness against speed and memory."""
 
     dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
@@ -81,13 +78,12 @@ class PrecisionConfig:
     """Use torch.compile: slow to start, faster afterwards."""
 
 
-@dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Settings):
     """What is written, and when."""
 
-    out: Path | None = None
+    out: FilePath | None = None
     """Run folder; None is `runs/<name>`."""
-    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     """Of everything that is drawn."""
     save_every_steps: Count = 500
     """Updates between two checkpoints."""
@@ -101,16 +97,15 @@ class RunConfig:
     """Stop after so many validations without a lower loss."""
     sample_every_steps: Count | None = None
     """Updates between two rounds of sample answers on fixed validation tracks; None writes none."""
-    sample_questions: tuple[str, ...] = ("Describe the audio",)
+    sample_questions: Listed[tuple[str, ...]] = ("Describe the audio",)
     """What is asked of those tracks."""
     num_sample_tracks: Count = 2
     """How many such tracks."""
-    trackers: tuple[Tracker, ...] = ()
+    trackers: Listed[tuple[Tracker, ...]] = ()
     """Where metrics go besides metrics.jsonl."""
 
 
-@dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """A whole training run.
 
     Raises:
@@ -118,24 +113,25 @@ class TrainConfig:
 
     Example:
         >>> from mu_llama.training.config_sources import DatasetEntry
-        >>> data = DataConfig(train=(DatasetEntry(Path("music.json")),))
-        >>> run = TrainConfig("mine", phase="joint", model=ModelSource(base="mini"), data=data,
+        >>> data = DataConfig(train=[DatasetEntry(path="music.json")])
+        >>> run = TrainConfig(name="mine", phase="joint", model=ModelSource(base="mini"), data=data,
         ...                   optimiser=OptimiserConfig(lr=1e-4), schedule=ScheduleConfig(epochs=3))
         >>> run.batch.size
         1
     """
 
-    name: Annotated[str, Range(1)]
+    name: Annotated[str, Field(min_length=1, examples=["mine"])]
     """What the run and its model are called."""
-    phase: Phase
-    """What is trained: the adapter, what tunes the LLaMA, (joint) adapter and LoRA, or (lora) LoRA alone."""
-    model: ModelSource
+    phase: Annotated[str, one_of(PHASES), Field(examples=["joint"])]
+    """What is trained, a key of `phases.PHASES`: the adapter (pretrain), what tunes the LLaMA (finetune), adapter and
+    LoRA (joint), or LoRA alone (lora)."""
+    model: ModelSource = ModelSource()
     """Where weights come from."""
-    data: DataConfig
+    data: DataConfig = DataConfig()
     """What is learned from."""
-    optimiser: OptimiserConfig
+    optimiser: OptimiserConfig = OptimiserConfig()
     """How a gradient becomes an update."""
-    schedule: ScheduleConfig
+    schedule: ScheduleConfig = ScheduleConfig()
     """How long, and the learning rate on the way."""
     batch: BatchConfig = BatchConfig()
     """How rows come together."""
@@ -144,9 +140,113 @@ class TrainConfig:
     run: RunConfig = RunConfig()
     """What is written, and when."""
 
-    def __post_init__(self) -> None:
-        reader = RecordReader(TrainConfig)
-        values = reader.read(to_plain(self))
-        problems = reader.problems + RULES.broken(values, doubtful=reader.doubtful)
-        if problems:
-            raise ConfigError("the training settings don't fit:\n" + "\n".join(map(str, problems)))
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        checks = (_check_choices, _check_schedule, _check_learning_rates, _check_model, _check_data, _check_run)
+        refuse(problem for check in checks for problem in check(self))
+        return self
+
+
+# Settings of which only one may be given; of some, one must be.
+_CHOICES = {
+    ("schedule.epochs", "schedule.steps"): True,
+    ("schedule.warmup_epochs", "schedule.warmup_steps"): False,
+    ("optimiser.lr", "optimiser.base_lr"): False,
+    ("model.base", "model.fresh"): True,
+    ("data.validation", "data.validation_fraction"): False,
+}
+
+
+def _check_choices(config: TrainConfig) -> Iterator[Problem]:
+    for (one, other), is_needed in _CHOICES.items():
+        first, second = (attrgetter(name)(config) for name in (one, other))
+        if is_needed and first is None and second is None:
+            yield Problem(one, f"and {other} are both missing; give one of them", (other,))
+        if first not in (None, ()) and second is not None:
+            came = [shown(value) if isinstance(value, (str, int, float)) else "given" for value in (first, second)]
+            text = f"is {came[0]} and {other} is {came[1]}; expected one of them: set the other to null"
+            yield Problem(one, text, (other,))
+
+
+def _check_schedule(config: TrainConfig) -> Iterator[Problem]:
+    for unit in ("epochs", "steps"):
+        warmup, length = getattr(config.schedule, f"warmup_{unit}"), getattr(config.schedule, unit)
+        path, other = f"schedule.warmup_{unit}", f"schedule.{unit}"
+        if warmup is not None and length is not None and warmup >= length:
+            yield Problem(path, f"is {warmup:g}; expected less than {other}, which is {length}", (other,))
+        if warmup is not None and length is None and unit == "epochs":
+            text = f"is {warmup:g}, but the length is not in epochs; give schedule.warmup_steps instead"
+            yield Problem(path, text, (other,))
+
+
+def _check_learning_rates(config: TrainConfig) -> Iterator[Problem]:
+    phase, optimiser, min_lr = PHASES[config.phase], config.optimiser, config.schedule.min_lr
+    common = ("optimiser.lr", "optimiser.base_lr")
+    has_common = optimiser.lr is not None or optimiser.base_lr is not None
+    parts = (
+        ("optimiser.adapter_lr", optimiser.adapter_lr, phase.trains_adapter, "no adapter"),
+        ("optimiser.lora_lr", optimiser.lora_lr, phase.trains_llama, "nothing inside the LLaMA"),
+    )
+    for path, lr, is_trained, nothing in parts:
+        if lr is not None and not is_trained:
+            yield Problem(path, f"is {lr:g}, but phase {phase.name} trains {nothing}; leave it out", ("phase",))
+        if lr is None and is_trained and not has_common:
+            text = f"is missing, and so are {' and '.join(common)}; phase {phase.name} needs one of them"
+            yield Problem(path, text, ("phase", *common))
+    peaks = [lr for lr in (optimiser.lr, optimiser.adapter_lr, optimiser.lora_lr) if lr is not None]
+    if peaks and min_lr > min(peaks):
+        text = f"is {min_lr:g}; expected at most the peak rate, {min(peaks):g}"
+        yield Problem("schedule.min_lr", text, ("optimiser.lr", *(path for path, *_ in parts)))
+
+
+def _check_model(config: TrainConfig) -> Iterator[Problem]:
+    model = config.model
+    if model.fresh is not None:
+        parts = {"model.llama": model.llama, "model.encoder": model.encoder}
+        missing = [name for name, part in parts.items() if part is None]
+        if missing:
+            text = f"is an adapter between an encoder and a LLaMA; give {' and '.join(missing)}"
+            yield Problem("model.fresh", text, tuple(parts))
+        if not PHASES[config.phase].trains_adapter:
+            phases = " or ".join(phase.name for phase in PHASES.values() if phase.trains_adapter)
+            text = f"would stay untrained in phase {config.phase}; give model.base, or take phase {phases}"
+            yield Problem("model.fresh", text, ("phase",))
+    if model.encoder is not None and model.base is not None and not model.encoder.get("path"):
+        text = "is given beside model.base without a path; give {kind: mert, path: ...}, or leave it out"
+        yield Problem("model.encoder", text, ("model.base",))
+
+
+def _check_data(config: TrainConfig) -> Iterator[Problem]:
+    data, max_tokens = config.data, config.batch.max_tokens
+    num_shares, num_entries = sum(entry.share is not None for entry in data.train), len(data.train)
+    if not data.train:
+        yield Problem("data.train", "is empty; expected at least one data set")
+    if 0 < num_shares < num_entries:
+        text = f"has a share in {num_shares} of {num_entries} entries; give it in all of them or in none"
+        yield Problem("data.train", text)
+    if any(entry.share is not None for entry in data.validation):
+        text = "has an entry with a share, but each validation example counts once; leave it out"
+        yield Problem("data.validation", text)
+    if data.augment and data.encode == "once":
+        text = "changes nothing where features are made once; set data.encode to live, or leave it out"
+        yield Problem("data.augment", text, ("data.encode",))
+    if max_tokens is not None and max_tokens < data.max_tokens:
+        longest = f"data.max_tokens, which is {data.max_tokens}"
+        text = f"is {max_tokens}; expected at least {longest}, so that every row fits in a batch"
+        yield Problem("batch.max_tokens", text, ("data.max_tokens",))
+    if max_tokens is not None and (not config.batch.bucketed or config.schedule.split_epoch > 1 or num_shares):
+        text = "fills batches by length only with batch.bucketed, split_epoch 1 and no shares; leave it out"
+        yield Problem("batch.max_tokens", text, ("batch.bucketed", "schedule.split_epoch", "data.train"))
+
+
+def _check_run(config: TrainConfig) -> Iterator[Problem]:
+    run, data = config.run, config.data
+    for name in ("validate_every_steps", "early_stop_patience", "sample_every_steps"):
+        value = getattr(run, name)
+        if value is not None and not data.validation and data.validation_fraction is None:
+            sources = ("data.validation", "data.validation_fraction")
+            text = f"is {value}, but there is no validation data; give {' or '.join(sources)}"
+            yield Problem(f"run.{name}", text, sources)
+    if run.sample_every_steps is not None and not all(question.strip() for question in run.sample_questions or ("",)):
+        text = "is empty or has an empty question; expected at least one to ask"
+        yield Problem("run.sample_questions", text, ("run.sample_every_steps",))

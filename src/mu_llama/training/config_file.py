@@ -10,10 +10,12 @@ from typing import Any
 import yaml
 
 from mu_llama.errors import ConfigError
-from mu_llama.training.config import TrainConfig
-from mu_llama.training.config_rules import RULES
-from mu_llama.training.config_values import RecordReader, to_plain
-from mu_llama.training.rule_book import Problem
+
+try:
+    from mu_llama.training.config import TrainConfig
+    from mu_llama.training.config_checks import Problem, checked, shown, unfolded
+except ModuleNotFoundError as error:
+    raise ConfigError(f"training settings need {error.name}; run: pip install 'mu-llama[train]'") from error
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -36,8 +38,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         raise ConfigError(f"{source}: can't be read ({reason}); expected a YAML file of training settings") from error
     try:
         raw = _read_yaml(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: is not YAML ({' '.join(str(error).split())}); correct it there") from error
+    except _NotYamlError as error:
+        raise ConfigError(f"{source}: is not YAML ({error}); correct it there") from error
     return parse_config(raw, overrides, source=source)
 
 
@@ -54,31 +56,17 @@ def parse_config(raw: object, overrides: Sequence[str] = (), *, source: str = "t
     """
     problems: list[Problem] = []
     if isinstance(raw, Mapping):
-        raw = _unfolded(raw, source)
-        for override in overrides:
-            problems += _apply(raw, override)
-    reader = RecordReader(TrainConfig)
-    values = reader.read(raw)
-    problems += reader.problems
-    if isinstance(raw, Mapping):
-        problems += RULES.broken(values, doubtful={*reader.doubtful, *(problem.path for problem in problems)})
-    if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise ConfigError(f"{source} has {count}:\n" + "\n".join(map(str, problems)))
-    return TrainConfig(**values)
+        try:
+            raw = unfolded(raw)
+        except RecursionError:
+            raise ConfigError(f"{source}: holds an anchor that contains itself; write the value out") from None
+        problems = [problem for override in overrides for problem in _apply(raw, override)]
+    return checked(TrainConfig, raw, source=source, problems=problems)
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     """Give all settings, defaults too, as plain values for JSON or YAML; `parse_config` reads them back."""
-    plain: dict[str, Any] = to_plain(config)
-    return plain
-
-
-def _unfolded(raw: Mapping[Any, Any], source: str) -> Any:
-    try:
-        return to_plain(raw)
-    except RecursionError:
-        raise ConfigError(f"{source}: holds an anchor that contains itself; write the value out") from None
+    return config.model_dump(mode="json")
 
 
 class _Loader(yaml.SafeLoader):
@@ -101,8 +89,17 @@ _Loader.add_implicit_resolver(
 )
 
 
+class _NotYamlError(ValueError):
+    """Why a text can't be read, in one line."""
+
+
 def _read_yaml(text: str) -> Any:
-    return yaml.load(text, _Loader)
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise _NotYamlError("too many brackets inside one another") from None
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML raises plain ValueErrors for a day 32 and the like
+        raise _NotYamlError(" ".join(str(error).split())) from error
 
 
 def _apply(raw: Any, override: str) -> list[Problem]:
@@ -113,8 +110,8 @@ def _apply(raw: Any, override: str) -> list[Problem]:
         return [Problem(override, "is no override; expected key=value, such as data.max_tokens=128")]
     try:
         value = _read_yaml(text)
-    except yaml.YAMLError as error:
-        return [Problem(key, f"the value {text!r} is not YAML ({' '.join(str(error).split())})")]
+    except _NotYamlError as error:
+        return [Problem(key, f"the value {shown(text)} is not YAML ({error}); put it in quotes, or correct it")]
     *parents, last = key.split(".")
     inside = raw
     for name in parents:

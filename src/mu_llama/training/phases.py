@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from mu_llama.errors import ConfigError
+
+if TYPE_CHECKING:  # settings look phases up, and load no torch
+    from torch import nn
 
 _ADAPTER = ("adapter.*", "conditioner.prefix", "conditioner.gate")
 _LORA = ("llama.*.lora_A.weight", "llama.*.lora_B.weight")
@@ -29,6 +31,20 @@ class Phase:
     """Whether linears of the LLaMA that have no LoRA get one."""
     adds_biases: bool = False
     """Whether the linears of `BIASED_LINEARS` that have no bias get one of zeros."""
+
+    @property
+    def trains_adapter(self) -> bool:
+        """Whether anything of the adapter or its conditioner is trained."""
+        return self._trains_inside("adapter.") or self._trains_inside("conditioner.")
+
+    @property
+    def trains_llama(self) -> bool:
+        """Whether anything inside the LLaMA is trained: LoRA, biases or norms."""
+        return self._trains_inside("llama.")
+
+    def _trains_inside(self, prefix: str) -> bool:
+        starts = [pattern.partition("*")[0] for pattern in self.trains]
+        return any(start.startswith(prefix) or prefix.startswith(start) for start in starts)
 
 
 PRETRAIN = Phase("pretrain", _ADAPTER)

@@ -22,7 +22,7 @@ from mu_llama.model.config import AdapterConfig
 from mu_llama.progress import Track, silent
 from mu_llama.prompts import template_by_name
 from mu_llama.training.config import TrainConfig
-from mu_llama.training.config_sources import FreshAdapter
+from mu_llama.training.config_sources import NewAdapter
 from mu_llama.training.example import DataError, Example
 from mu_llama.training.examples import Dataset, hold_out, read_datasets
 from mu_llama.training.features import Features, FeatureTable, LiveFeatures
@@ -135,7 +135,7 @@ def find_llama(config: TrainConfig, *, home: Path, report: Callable[[str], None]
     """
     name = str(config.model.llama)
     llama = read_llama(provide_llama(PACKAGED[name], home, report=report) if name in PACKAGED else name)
-    wanted = (config.model.fresh or FreshAdapter()).num_conditioned_layers
+    wanted = (config.model.fresh or NewAdapter()).num_conditioned_layers
     if wanted > llama.config.num_hidden_layers:
         raise ConfigError(
             f"model.fresh.num_conditioned_layers is {wanted}; {llama.source} has {llama.config.num_hidden_layers}"
@@ -145,7 +145,7 @@ def find_llama(config: TrainConfig, *, home: Path, report: Callable[[str], None]
 
 def fresh_parts(config: TrainConfig, data: Data, llama: LlamaParts) -> ModelParts:
     """Describe a model with a new adapter between an encoder and a LLaMA."""
-    fresh, source = config.model.fresh or FreshAdapter(), config.model
+    fresh, source = config.model.fresh or NewAdapter(), config.model
     _, num_encoder_layers, encoder_width = data.features.values.shape
     sizes = AdapterConfig(
         num_encoder_layers=num_encoder_layers,
