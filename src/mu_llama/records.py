@@ -55,6 +55,8 @@ class Track:
     """Of the audio and its labels, as far as known."""
     source: str = ""
     """Name of the corpus."""
+    dropped: tuple[str, ...] = ()
+    """What its source left out of its labels or noted on its audio, one sentence each: `key: 'o' is no key`."""
 
     @property
     def group(self) -> str:
@@ -73,6 +75,7 @@ class Track:
             "artist": self.artist,
             "licence": self.licence,
             "source": self.source,
+            "dropped": list(self.dropped),
         }
         return {name: value for name, value in plain.items() if value or name == "id"}
 
@@ -90,6 +93,7 @@ class Track:
             artist=plain.get("artist"),
             licence=plain.get("licence"),
             source=plain.get("source", ""),
+            dropped=tuple(plain.get("dropped", ())),
         )
 
 
