@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from mu_llama.musicqa.grounding import terms_said
 from mu_llama.musicqa.items import Item
 from mu_llama.musicqa.sources.finding import BadTrack
-from mu_llama.musicqa.vocabulary import CATEGORIES, terms_of_tag
+from mu_llama.musicqa.vocabulary import CATEGORIES
 from mu_llama.records import Track
 
-_MOST_BAD = 1000
+_MOST_BAD, _MOST_DROPPED = 1000, 100
 
 
 @dataclass
@@ -32,6 +33,14 @@ class TrackCounts:
     """Hashes of artists."""
     tags: dict[str, Counter[str]] = field(default_factory=lambda: {category: Counter() for category in CATEGORIES})
     """How often each label stands, by category, in the vocabulary's words where it knows them."""
+    absent: Counter[str] = field(default_factory=Counter)
+    """How often each term is said not to be there."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Values that sources left out and notes on audio, by field: key, tempo_bpm, licence, audio, ..."""
+    num_dropped_from: int = 0
+    """Tracks with any of them."""
+    examples_dropped: list[str] = field(default_factory=list)
+    """Some of them in words, each with its track."""
     licences: Counter[str] = field(default_factory=Counter)
     """Tracks by licence."""
     sources: Counter[str] = field(default_factory=Counter)
@@ -61,8 +70,24 @@ class TrackCounts:
         for category, tags in found.tags.items():
             own = self.tags[category]
             for tag in tags:
-                names = [term.name for term in terms_of_tag(tag) if term.category == category]
-                own.update(names or [tag])
+                named, denied = terms_said(tag, is_genre=category == "genre")
+                names = [term.name for term in named if term.category == category]
+                own.update(names or ([] if denied and category != "other" else [tag]))
+        self._add_absent(found)
+        self._add_dropped(found)
+
+    def _add_absent(self, track: Track) -> None:
+        said = {name for names in track.absent.values() for name in names}
+        for category, tags in track.tags.items():
+            for tag in tags:
+                said.update(term.name for term in terms_said(tag, is_genre=category == "genre")[1])
+        self.absent.update(said)
+
+    def _add_dropped(self, track: Track) -> None:
+        self.num_dropped_from += bool(track.dropped)
+        self.dropped.update(note.partition(":")[0] for note in track.dropped)
+        room = _MOST_DROPPED - len(self.examples_dropped)
+        self.examples_dropped += [f"{track.id}: {note}" for note in track.dropped[:room]]
 
     def to_dict(self, *, most: int = 50) -> dict[str, object]:
         """Give plain values for JSON."""
@@ -75,6 +100,10 @@ class TrackCounts:
             "artists": len(self.groups),
             "bad_rows": self.num_bad,
             "licences": dict(self.licences.most_common()),
+            "dropped": dict(self.dropped.most_common()),
+            "tracks_with_dropped": self.num_dropped_from,
+            "examples_of_dropped": self.examples_dropped[:most],
+            "absent": dict(self.absent.most_common(most)),
             "tags": {category: dict(counts.most_common(most)) for category, counts in self.tags.items() if counts},
         }
 
