@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from mu_llama.errors import ConfigError
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.sources.finding import AudioFiles, BadTrack, SourceError
+from mu_llama.musicqa.sources.whole_audio import with_true_length
 from mu_llama.musicqa.statistics import count_tracks
 from mu_llama.records import Track, to_line
 from tests.musicqa import corpora
@@ -159,6 +161,37 @@ def test_what_is_denied_or_dropped_is_counted_as_such(tmp_path: Path) -> None:
     assert (counts.dropped, counts.num_dropped_from) == ({"key": 2, "tempo_bpm": 2}, 2)
     assert counts.to_dict()["dropped"] == {"key": 2, "tempo_bpm": 2}
     assert "folder/0.wav: key: 'o' is no key" in counts.examples_dropped
+
+
+def test_tracks_that_lost_their_sound_are_bad_and_shorter_ones_keep_their_true_length(tmp_path: Path) -> None:
+    for name, share in (("most", 0.05), ("some", 0.9), ("none", 1.0)):
+        corpora.tone(tmp_path / f"{name}.flac", seconds=23)
+        data = (tmp_path / f"{name}.flac").read_bytes()
+        (tmp_path / f"{name}.flac").write_bytes(data[: int(share * len(data))])
+        (tmp_path / f"{name}.json").write_text(json.dumps({"genre": "jazz"}))
+    tracks, bad = read("folder", tmp_path)
+    assert [row.where for row in bad] == ["most.flac"]
+    assert re.fullmatch(r"has only 1\.\d s of 23\.0 s, most of its sound is missing; copy .*", bad[0].reason)
+    assert [track.id for track in tracks] == ["folder/none.flac", "folder/some.flac"]
+    assert tracks[0].facts == {"duration_s": 23.0}
+    assert 20 < tracks[1].facts["duration_s"] < 21.5
+    assert re.fullmatch(r"audio: ends early, after 2\d\.\d s of 23\.0 s", tracks[1].dropped[0])
+
+
+def test_audio_is_held_against_the_length_that_labels_state(tmp_path: Path) -> None:
+    corpora.tone(tmp_path / "a.wav", seconds=3)
+    track = Track("a", audio=tmp_path / "a.wav", facts={"duration_s": 3.2})
+    assert with_true_length(track) == track
+    track = Track("a", audio=tmp_path / "a.wav", facts={"duration_s": 4.0}, dropped=("key: 'o' is no key",))
+    kept = with_true_length(track)
+    assert isinstance(kept, Track)
+    assert kept.facts == {"duration_s": 3.0}
+    assert kept.dropped == ("key: 'o' is no key", "audio: ends early, after 3.0 s of 4.0 s")
+    assert with_true_length(kept) == kept
+    bad = with_true_length(Track("a", audio=tmp_path / "a.wav", facts={"duration_s": 29.0}))
+    assert isinstance(bad, BadTrack)
+    assert "has only 3.0 s of 29.0 s" in bad.reason
+    assert isinstance(with_true_length(Track("a", audio=tmp_path / "gone.wav")), BadTrack)
 
 
 def test_columns_match_in_any_letters(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from mu_llama.audio.source import display_name
 from mu_llama.errors import AudioError
 from mu_llama.musicqa.sources.finding import AUDIO_SUFFIXES, BadTrack, SourceError, read_table
 from mu_llama.musicqa.sources.folder_labels import labels_from, usable_tags
+from mu_llama.musicqa.sources.whole_audio import true_length
 from mu_llama.records import Track
 
 TABLES = ("labels.csv", "metadata.csv", "labels.tsv", "metadata.tsv", "labels.jsonl", "metadata.jsonl")
@@ -103,10 +104,13 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _track(path: Path, name: str, row: Mapping[str, Any], listings: Listings) -> Track:
     with open_audio(path) as stream:
-        stated, duration_s = stream.tags, stream.declared_s
+        duration_s, note = true_length(stream)
+        stated = stream.tags
     labels = labels_from([_beside(path, listings), row, usable_tags(stated)])
     if duration_s is not None:
         labels["facts"] = {"duration_s": round(duration_s, 3), **labels["facts"]}
+    if note is not None:
+        labels["dropped"] += (note,)
     return Track(id=f"folder/{name}", audio=path, source="folder", **labels)
 
 
