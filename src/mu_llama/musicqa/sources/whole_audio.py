@@ -1,11 +1,11 @@
-"""Whether a track's audio is as long as it is said to be: one that lost most of it can't bear its labels."""
+"""Whether a track's audio is as long as its file says: one that lost most of it can't bear its labels."""
 
 from __future__ import annotations
 
 import dataclasses
 
 from mu_llama.audio.completeness import find_lost_end
-from mu_llama.audio.read import MISSING_S, AudioStream, open_audio
+from mu_llama.audio.read import AudioStream, open_audio
 from mu_llama.errors import AudioError
 from mu_llama.musicqa.sources.finding import BadTrack
 from mu_llama.records import Track
@@ -16,12 +16,11 @@ LEAST_CUT_S = 10.0
 """Seconds that a track must have which was cut off nobody knows where."""
 
 
-def true_length(stream: AudioStream, *, stated_s: float | None = None) -> tuple[float | None, str | None]:
+def true_length(stream: AudioStream) -> tuple[float | None, str | None]:
     """Measure how long a track is, without decoding it unless it looks cut.
 
     Args:
         stream: of the whole file.
-        stated_s: seconds that labels state, where they do.
 
     Returns:
         Seconds, None where the file doesn't say; and a note for `Track.dropped` if some are missing.
@@ -30,25 +29,16 @@ def true_length(stream: AudioStream, *, stated_s: float | None = None) -> tuple[
         AudioError: if most of the sound is missing.
     """
     lost = find_lost_end(stream)
-    length_s = stream.declared_s if lost is None else lost.end_s
-    if length_s is None:
-        return None, None
-    lengths = [seconds for seconds in (stated_s, None if lost is None else lost.stated_s) if seconds is not None]
-    if not lengths:
-        if lost is None:
-            return length_s, None
-        if length_s < LEAST_CUT_S:
-            raise AudioError(f"{stream.name}: is cut off after {length_s:.1f} s; copy or download it again")
-        return length_s, f"audio: ends early, after {length_s:.1f} s"
-    whole_s = max(lengths)
-    if length_s < LEAST_SHARE * whole_s:
+    if lost is None:
+        return stream.declared_s, None
+    of = "" if lost.stated_s is None else f" of {lost.stated_s:.1f} s"
+    if lost.stated_s is None and lost.end_s < LEAST_CUT_S:
+        raise AudioError(f"{stream.name}: is cut off after {lost.end_s:.1f} s; copy or download it again")
+    if lost.stated_s is not None and lost.end_s < LEAST_SHARE * lost.stated_s:
         raise AudioError(
-            f"{stream.name}: has only {length_s:.1f} s of {whole_s:.1f} s, most of its sound is missing; "
-            "copy or download it again"
+            f"{stream.name}: has only {lost.end_s:.1f} s{of}, most of its sound is missing; copy or download it again"
         )
-    if lost is not None or whole_s - length_s > MISSING_S:
-        return length_s, f"audio: ends early, after {length_s:.1f} s of {whole_s:.1f} s"
-    return length_s, None
+    return lost.end_s, f"audio: ends early, after {lost.end_s:.1f} s{of}"
 
 
 def with_true_length(track: Track) -> Track | BadTrack:
@@ -57,10 +47,9 @@ def with_true_length(track: Track) -> Track | BadTrack:
     """
     if track.audio is None:
         return track
-    stated_s = track.facts.get("duration_s")
     try:
         with open_audio(track.audio) as stream:
-            length_s, note = true_length(stream, stated_s=stated_s if isinstance(stated_s, int | float) else None)
+            length_s, note = true_length(stream)
     except AudioError as error:
         return BadTrack(track.id, " ".join(str(error).split()))
     if note is None or length_s is None:
