@@ -13,12 +13,11 @@ from itertools import islice
 from typing import Any
 
 from mu_llama import __version__
-from mu_llama.audio.read import open_audio
-from mu_llama.errors import AudioError
 from mu_llama.musicqa.build_folder import ITEMS_FILE, BuildError, BuildFolder
 from mu_llama.musicqa.items import SPLITS, Item, read_items, split_of, training_rows, write_items
 from mu_llama.musicqa.reply import Reply
 from mu_llama.musicqa.sources.finding import BadTrack
+from mu_llama.musicqa.sources.whole_audio import with_true_length
 from mu_llama.musicqa.worker import Outcome, Rules, write_track
 from mu_llama.musicqa.writers.protocol import Writer
 from mu_llama.records import Track, to_line, write_whole
@@ -235,12 +234,8 @@ def _chosen(found: Iterable[Track | BadTrack], options: BuildOptions) -> Iterato
         if isinstance(row, Track) and row.audio is None and not options.keep_missing:
             yield BadTrack(row.id, "its audio is missing; --missing-audio keep writes about it all the same")
             continue
-        if isinstance(row, Track) and row.audio is not None:
-            try:
-                open_audio(row.audio).close()
-            except AudioError as error:
-                yield BadTrack(row.id, " ".join(str(error).split()))
-                continue
+        if isinstance(row, Track):
+            row = with_true_length(row)
         count += isinstance(row, Track)
         yield row
 
