@@ -150,17 +150,15 @@ def test_statements_are_parsed_or_dropped_and_named(tmp_path: Path) -> None:
     assert [Track.from_dict(json.loads(to_line(track.to_dict()))) for track in tracks] == tracks
 
 
-def test_what_is_denied_or_dropped_is_counted_as_such(tmp_path: Path) -> None:
+def test_what_is_denied_is_counted_as_absent(tmp_path: Path) -> None:
     for number in range(2):
         corpora.tone(tmp_path / f"{number}.wav")
-        (tmp_path / f"{number}.json").write_text(json.dumps({"instruments": "no drums, bass", "key": "o", "bpm": "x"}))
+        (tmp_path / f"{number}.json").write_text(json.dumps({"instruments": "no drums, bass"}))
     counts = count_tracks(source_by_name("folder")(tmp_path))
     counts.add(Track("old", tags={"instrument": ("no drums",)}))
     assert counts.tags["instrument"] == {"bass": 2}
     assert counts.absent == {"drums": 3}
-    assert (counts.dropped, counts.num_dropped_from) == ({"key": 2, "tempo_bpm": 2}, 2)
-    assert counts.to_dict()["dropped"] == {"key": 2, "tempo_bpm": 2}
-    assert "folder/0.wav: key: 'o' is no key" in counts.examples_dropped
+    assert counts.to_dict()["absent"] == {"drums": 3}
 
 
 def test_tracks_that_lost_their_sound_are_bad_and_shorter_ones_keep_their_true_length(tmp_path: Path) -> None:

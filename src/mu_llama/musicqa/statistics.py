@@ -12,7 +12,7 @@ from mu_llama.musicqa.sources.finding import BadTrack
 from mu_llama.musicqa.vocabulary import CATEGORIES
 from mu_llama.records import Track
 
-_MOST_BAD, _MOST_DROPPED = 1000, 100
+_MOST_BAD = 1000
 
 
 @dataclass
@@ -35,12 +35,6 @@ class TrackCounts:
     """How often each label stands, by category, in the vocabulary's words where it knows them."""
     absent: Counter[str] = field(default_factory=Counter)
     """How often each term is said not to be there."""
-    dropped: Counter[str] = field(default_factory=Counter)
-    """Values that sources left out and notes on audio, by field: key, tempo_bpm, licence, audio, ..."""
-    num_dropped_from: int = 0
-    """Tracks with any of them."""
-    examples_dropped: list[str] = field(default_factory=list)
-    """Some of them in words, each with its track."""
     licences: Counter[str] = field(default_factory=Counter)
     """Tracks by licence."""
     sources: Counter[str] = field(default_factory=Counter)
@@ -74,7 +68,6 @@ class TrackCounts:
                 names = [term.name for term in named if term.category == category]
                 own.update(names or ([] if denied and category != "other" else [tag]))
         self._add_absent(found)
-        self._add_dropped(found)
 
     def _add_absent(self, track: Track) -> None:
         said = {name for names in track.absent.values() for name in names}
@@ -82,12 +75,6 @@ class TrackCounts:
             for tag in tags:
                 said.update(term.name for term in terms_said(tag, is_genre=category == "genre")[1])
         self.absent.update(said)
-
-    def _add_dropped(self, track: Track) -> None:
-        self.num_dropped_from += bool(track.dropped)
-        self.dropped.update(note.partition(":")[0] for note in track.dropped)
-        room = _MOST_DROPPED - len(self.examples_dropped)
-        self.examples_dropped += [f"{track.id}: {note}" for note in track.dropped[:room]]
 
     def to_dict(self, *, most: int = 50) -> dict[str, object]:
         """Give plain values for JSON."""
@@ -100,9 +87,6 @@ class TrackCounts:
             "artists": len(self.groups),
             "bad_rows": self.num_bad,
             "licences": dict(self.licences.most_common()),
-            "dropped": dict(self.dropped.most_common()),
-            "tracks_with_dropped": self.num_dropped_from,
-            "examples_of_dropped": self.examples_dropped[:most],
             "absent": dict(self.absent.most_common(most)),
             "tags": {category: dict(counts.most_common(most)) for category, counts in self.tags.items() if counts},
         }
