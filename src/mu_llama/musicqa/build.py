@@ -14,6 +14,7 @@ from typing import Any
 
 from mu_llama import __version__
 from mu_llama.musicqa.build_folder import ITEMS_FILE, BuildError, BuildFolder
+from mu_llama.musicqa.groups import content_groups
 from mu_llama.musicqa.items import SPLITS, Item, read_items, split_of, training_rows, write_items
 from mu_llama.musicqa.reply import Reply
 from mu_llama.musicqa.sources.finding import BadTrack
@@ -164,10 +165,12 @@ def _write_all(folder: BuildFolder, runner: Runner, rules: Rules, on_outcome: On
 
 
 def finish(folder: BuildFolder, options: BuildOptions) -> dict[str, Any]:
-    """Put replies in order, split them by artist, write the rows for training and the report."""
+    """Put replies in order, split them by artist and audio, write the rows for training and the report."""
+    groups = content_groups(folder.tracks())
 
     def items() -> Iterator[Item]:
-        for track, row in folder.replies_in_order():
+        for listed, row in folder.replies_in_order():
+            track = groups.joined(listed)
             split = split_of(track.group, validation=options.validation, test=options.test, seed=options.seed)
             yield Item(track, Reply.from_dict(row["reply"]), split)
 
@@ -177,6 +180,7 @@ def finish(folder: BuildFolder, options: BuildOptions) -> dict[str, Any]:
         rows = (to_line(row) for item in read_items(path) if item.split == split for row in training_rows(item))
         write_whole(folder.path / f"{split}.jsonl", rows)
     report = _report(folder, options)
+    report["same_audio"] = groups.num_same_audio
     folder.finish(report)
     return report
 
