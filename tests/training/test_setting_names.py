@@ -8,7 +8,7 @@ import pytest
 
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.training.config import DataConfig, OptimiserConfig, ScheduleConfig, TrainConfig
-from mu_llama.training.config_sources import DatasetEntry, FreshAdapter, ModelSource
+from mu_llama.training.config_sources import DatasetEntry, ModelSource
 from mu_llama.training.setting_names import with_setting_names
 from mu_llama.training.starting import base_parts, find_llama
 
@@ -40,7 +40,7 @@ def test_a_wrong_base_and_llama_are_refused_in_settings(tmp_path: Path) -> None:
     (tmp_path / "mert" / "model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
     for source, find in (
         (ModelSource(base=str(tmp_path / "mert")), base_parts),
-        (ModelSource(fresh=FreshAdapter(), llama=str(tmp_path / "mert"), encoder={"kind": "musicnn"}), find_llama),
+        (ModelSource(base="mini", llama=str(tmp_path / "mert")), find_llama),
     ):
         with pytest.raises((ConfigError, CheckpointError), match=r"model\.encoder") as caught:
             find(config_of(source), home=tmp_path, report=print)

@@ -55,9 +55,7 @@ class AudioStream:
     """
 
     def __init__(self, reader: ByteReader, decoder: Decoder, *, offset_s: float, duration_s: float | None) -> None:
-        self._decoder = decoder
-        self.reader = reader
-        """The bytes of the file, for looks at its headers."""
+        self._reader, self._decoder = reader, decoder
         self.name = reader.label
         """File name, for messages."""
         self.rate_hz = decoder.rate_hz
@@ -90,14 +88,19 @@ class AudioStream:
             yield block
             if position == self._stop:
                 return
-        if self.reader.failure is not None:
-            failure = self.reader.failure
+        if self._reader.failure is not None:
+            failure = self._reader.failure
             raise AudioError(f"{self.name}: reading failed ({failure}); check the disk or stream") from failure
         if position == self._start:
             raise AudioError(
                 f"{self.name}: has no sound at offset {self.offset_s:g} s; choose an offset before its end"
             )
         self._note_losses(position / self.rate_hz)
+
+    @property
+    def reader(self) -> ByteReader:
+        """The bytes of the file, for looks at its headers; to be left where it stood."""
+        return self._reader
 
     def has_sample(self, index: int) -> bool:
         """Tell whether the stream reaches sample `index`, counted from its own start."""
@@ -109,7 +112,7 @@ class AudioStream:
     def close(self) -> None:
         """Close the file; iterating afterwards isn't possible."""
         self._decoder.close()
-        self.reader.close()
+        self._reader.close()
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +125,7 @@ class AudioStream:
     def _note_losses(self, end_s: float) -> None:
         self.num_damaged = self._decoder.damaged
         short_s = (self.declared_s or 0) - end_s
-        self.truncated = self._decoder.broken or short_s > MISSING_S or is_cut_off(self.reader)
+        self.truncated = self._decoder.broken or short_s > MISSING_S or is_cut_off(self._reader)
         if self.truncated:
             promised = f" of {self.declared_s:.1f} s" if short_s > MISSING_S else ""
             problem = f"ends early, after {end_s:.1f} s{promised}"
