@@ -68,7 +68,7 @@ def telling_names(paths: Iterable[Path]) -> dict[Path, str]:
     names = dict.fromkeys(unnamed, "")
     depth = 1
     while unnamed:
-        shown = {path: "/".join(map(display_name, path.parts[-depth:])) or str(path) for path in unnamed}
+        shown = {path: "/".join(map(display_name, path.parts[-depth:])).replace("//", "/") or str(path) for path in unnamed}
         times = Counter(shown.values())
         done = [path for path in unnamed if times[shown[path]] == 1 or depth >= len(path.parts)]
         for path in done:
