@@ -53,6 +53,8 @@ class Track:
     """Who made it; tracks of one artist stay on one side of a split."""
     licence: str | None = None
     """Of the audio and its labels, as far as known."""
+    shared_group: str | None = None
+    """Group of tracks whose audio is the same under several artists or ids; None where it has none but its own."""
     source: str = ""
     """Name of the corpus."""
     dropped: tuple[str, ...] = ()
@@ -60,8 +62,8 @@ class Track:
 
     @property
     def group(self) -> str:
-        """What stays together in a split: the artist, else the track."""
-        return self.artist or self.id
+        """What stays together in a split: those of the same audio, else the artist, else the track."""
+        return self.shared_group or self.artist or self.id
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values for JSON; what is unknown is left out."""
@@ -74,6 +76,7 @@ class Track:
             "title": self.title,
             "artist": self.artist,
             "licence": self.licence,
+            "shared_group": self.shared_group,
             "source": self.source,
             "dropped": list(self.dropped),
         }
@@ -92,6 +95,7 @@ class Track:
             title=plain.get("title"),
             artist=plain.get("artist"),
             licence=plain.get("licence"),
+            shared_group=plain.get("shared_group"),
             source=plain.get("source", ""),
             dropped=tuple(plain.get("dropped", ())),
         )

@@ -128,7 +128,16 @@ def test_the_format_is_told_by_content_not_name(tmp_path: Path, content: str, ex
     assert detect_format(path) == expected
 
 
-@pytest.mark.parametrize("content", [b"", b"question,answer\n", b'[{"caption": 1}]', b"\xff\xfe\x00"])
+@pytest.mark.parametrize("content", [b"", b" \n\n", b"[]", b"\xef\xbb\xbf[ ]\n"])
+def test_an_empty_file_is_called_empty(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "test.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=r"test.jsonl: is empty; .*leave the file out, or.*larger share"):
+        read(tmp_path / "test.jsonl")
+    with pytest.raises(DataError, match=r"test.jsonl: is (empty|no JSON|not JSON)"):
+        read_datasets([DatasetEntry(tmp_path / "test.jsonl", format="musicqa")])
+
+
+@pytest.mark.parametrize("content", [b"question,answer\n", b'[{"caption": 1}]', b"\xff\xfe\x00"])
 def test_other_content_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "data.json").write_bytes(content)
     with pytest.raises(DataError, match=r"data.json: begins like none of musicqa, alpaca, jsonl, parquet"):
@@ -204,6 +213,25 @@ def test_missing_audio_stops_or_is_dropped_and_counted(tmp_path: Path) -> None:
     only_missing = DatasetEntry(path=write(tmp_path / "b.json", rows[:2]))
     with pytest.raises(DataError, match="has no example whose audio is there"):
         read_datasets([only_missing], skip_missing=True)
+
+
+@pytest.mark.parametrize(("written", "on_disk"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
+def test_audio_is_found_in_another_unicode_form(written: str, on_disk: str, tmp_path: Path) -> None:
+    (tmp_path / on_disk).mkdir()
+    sounds(tmp_path / on_disk, f"{on_disk}.wav")
+    row = {"audio": f"{written}/{written}.wav", "question": "Q", "answer": "A"}
+    (dataset,) = read_datasets([DatasetEntry(write(tmp_path / "a.jsonl", [row]))])
+    assert dataset.examples[0].audio == tmp_path / on_disk / f"{on_disk}.wav"
+
+
+def test_files_of_the_same_bytes_are_held_out_together(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number}.wav").write_bytes(b"%02d" % (number // 2))
+    examples = tuple(Example(str(n), (Turn("Q", "A"),), tmp_path / f"{n}.wav") for n in range(20))
+    _, held = hold_out([Dataset(DatasetEntry(Path("a")), examples, num_missing=0, sha256="")], fraction=0.3, seed=0)
+    assert len(held) == 6
+    numbers = {int(example.id) for example in held}
+    assert {number ^ 1 for number in numbers} == numbers
 
 
 def test_ids_are_unique_over_data_sets(tmp_path: Path) -> None:

@@ -119,6 +119,11 @@ class AudioStream:
             return read_s if self._ended else None
         return max(self.declared_s, read_s)
 
+    @property
+    def reader(self) -> ByteReader:
+        """The bytes of the file, for looks at its headers; to be left where it stood."""
+        return self._reader
+
     def has_sample(self, index: int) -> bool:
         """Tell whether the stream reaches sample `index`, counted from its own start."""
         position = self._start + index

@@ -97,9 +97,10 @@ def _print_text(
     seconds: dict[str, Any],
 ) -> int:
     """Answer one after the other, each as it is written; returns how many rows failed."""
-    from mu_llama.audio.source import display_name
+    from mu_llama.audio.file_names import telling_names
 
     failed = 0
+    names = telling_names(audio)
     for path in audio:
         try:
             track = listener.listen(path, **seconds)
@@ -107,7 +108,7 @@ def _print_text(
             opt.say_error(error)
             failed += len(question)
             continue
-        heading = f"{display_name(path.name)} ({_seconds(track.heard)})"
+        heading = f"{names[path]} ({_seconds(track.heard)})"
         for text in question:
             if len(audio) * len(question) > 1:
                 print(f"{heading}: {text}", flush=True)
@@ -119,7 +120,7 @@ def _print_text(
                 opt.say_error(error)
                 failed += 1
         if len(audio) * len(question) == 1 and sys.stderr.isatty():
-            print(f"[{listener.name} heard {_seconds(track.heard)} of {display_name(path.name)}]", file=sys.stderr)
+            print(f"[{listener.name} heard {_seconds(track.heard)} of {names[path]}]", file=sys.stderr)
     return failed
 
 

@@ -99,8 +99,11 @@ class _Display:
 
     def answered(self, update: int, samples: list[dict[str, str]]) -> None:
         """Print the sample answers."""
+        from mu_llama.audio.file_names import telling_names
+
+        names = telling_names(Path(sample["audio"]) for sample in samples)
         for sample in samples:
-            name = Path(sample["audio"]).name
+            name = names[Path(sample["audio"])]
             line = f"update {update}: {name}: {sample['question']} - {sample['answer']!r}"
             self._bar.console.print(line, highlight=False, markup=False)
 

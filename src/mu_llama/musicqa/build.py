@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from mu_llama import __version__
-from mu_llama.audio.read import open_audio
-from mu_llama.errors import AudioError, ConfigError
+from mu_llama.errors import ConfigError
 from mu_llama.musicqa.build_folder import ITEMS_FILE, BuildError, BuildFolder
 from mu_llama.musicqa.changes import Changes
+from mu_llama.musicqa.groups import content_groups
 from mu_llama.musicqa.items import SPLITS, Item, read_items, split_of, training_rows, write_items
 from mu_llama.musicqa.left_out import printable
 from mu_llama.musicqa.reply import Reply
 from mu_llama.musicqa.report import build_report
 from mu_llama.musicqa.sources.finding import BadTrack
+from mu_llama.musicqa.sources.whole_audio import with_true_length
 from mu_llama.musicqa.worker import Outcome, Rules, write_track
 from mu_llama.musicqa.writers.protocol import Writer
 from mu_llama.records import Track, to_line, write_whole
@@ -206,10 +207,12 @@ def _write_all(folder: BuildFolder, runner: Runner, rules: Rules, on_outcome: On
 
 
 def finish(folder: BuildFolder, options: BuildOptions) -> dict[str, Any]:
-    """Put replies in order, split them by artist, write the rows for training and the report."""
+    """Put replies in order, split them by artist and audio, write the rows for training and the report."""
+    groups = content_groups(folder.tracks())
 
     def items() -> Iterator[Item]:
-        for track, row in folder.replies_in_order():
+        for listed, row in folder.replies_in_order():
+            track = groups.joined(listed)
             split = split_of(track.group, validation=options.validation, test=options.test, seed=options.seed)
             yield Item(track, Reply.from_dict(row["reply"]), split)
 
@@ -222,6 +225,7 @@ def finish(folder: BuildFolder, options: BuildOptions) -> dict[str, Any]:
         write_whole(folder.path / f"{split}.jsonl", map(to_line, rows))
     folder.write_dropped()
     report = build_report(folder, options)
+    report["same_audio"] = groups.num_same_audio
     folder.finish(report)
     return report
 
@@ -232,12 +236,8 @@ def _chosen(found: Iterable[Track | BadTrack], options: BuildOptions) -> Iterato
         if isinstance(row, Track) and row.audio is None and not options.keep_missing:
             yield BadTrack(row.id, "its audio is missing; --missing-audio keep writes about it all the same")
             continue
-        if isinstance(row, Track) and row.audio is not None:
-            try:
-                open_audio(row.audio).close()
-            except AudioError as error:
-                yield BadTrack(row.id, " ".join(str(error).split()))
-                continue
+        if isinstance(row, Track):
+            row = with_true_length(row)
         yield row
         count += isinstance(row, Track)
         if count == options.limit:

@@ -75,9 +75,10 @@ def labels_of(track: Track) -> Labels:
     absent: set[Term] = set()
     for category in CATEGORIES:
         for tag in track.tags.get(category, ()):
-            own, denied = _tag(tag, category == "genre")
+            own, denied = terms_said(tag, is_genre=category == "genre")
             named.update(own)
             absent.update(denied)
+    absent.update(terms()[name] for names in track.absent.values() for name in names if name in terms())
     for mention, negated in _read(track.caption or ""):
         (absent if negated else named).add(mention.term)
     tempo = track.facts.get("tempo_bpm")
@@ -162,13 +163,27 @@ def _wrong_bpm(text: str, labels: Labels) -> Iterator[str]:
 
 
 @lru_cache(maxsize=65536)
-def _tag(tag: str, is_genre: bool) -> tuple[tuple[Term, ...], tuple[Term, ...]]:
-    """The terms that a tag names, and those that it denies."""
-    if not is_genre and _NO_VOICE.search(tag):
-        return (), (terms()["voice"],)
-    if negates(tag):
-        return (), tuple(mention.term for mention in _negated(tag))
-    return terms_of_tag(tag), ()
+def terms_said(tag: str, *, is_genre: bool = False) -> tuple[tuple[Term, ...], tuple[Term, ...]]:
+    """Give the terms that a tag names, and those that it denies.
+
+    Args:
+        tag: a word or phrase.
+        is_genre: whether it stands among genres, where `instrumental` says nothing about voices.
+
+    Example:
+        >>> named, denied = terms_said("piano without drums")
+        >>> [term.name for term in named], [term.name for term in denied]
+        (['piano'], ['drums'])
+    """
+    no_voice = not is_genre and _NO_VOICE.search(tag) is not None
+    denied = tuple(mention.term for mention in _negated(tag))
+    if not (no_voice or denied or _DENIAL_FIRST.match(tag)):
+        return terms_of_tag(tag), ()
+    affirmed = () if _DENIAL_FIRST.match(tag) else [mention.term for mention, negated in _read(tag) if not negated]
+    if no_voice:
+        affirmed = [term for term in affirmed if term.category != "voice"]
+        denied = tuple(dict.fromkeys((terms()["voice"], *denied)))
+    return tuple(dict.fromkeys(affirmed)), denied
 
 
 @lru_cache(maxsize=65536)

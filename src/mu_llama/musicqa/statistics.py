@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from mu_llama.musicqa.grounding import terms_said
 from mu_llama.musicqa.items import Item
 from mu_llama.musicqa.left_out import LeftOut
 from mu_llama.musicqa.sources.finding import BadTrack
-from mu_llama.musicqa.vocabulary import CATEGORIES, terms_of_tag
+from mu_llama.musicqa.vocabulary import CATEGORIES
 from mu_llama.records import Track
 
 _MOST_BAD = 1000
@@ -33,6 +34,8 @@ class TrackCounts:
     """Hashes of artists."""
     tags: dict[str, Counter[str]] = field(default_factory=lambda: {category: Counter() for category in CATEGORIES})
     """How often each label stands, by category, in the vocabulary's words where it knows them."""
+    absent: Counter[str] = field(default_factory=Counter)
+    """How often each term is said not to be there."""
     licences: Counter[str] = field(default_factory=Counter)
     """Tracks by licence."""
     sources: Counter[str] = field(default_factory=Counter)
@@ -65,8 +68,17 @@ class TrackCounts:
         for category, tags in found.tags.items():
             own = self.tags[category]
             for tag in tags:
-                names = [term.name for term in terms_of_tag(tag) if term.category == category]
-                own.update(names or [tag])
+                named, denied = terms_said(tag, is_genre=category == "genre")
+                names = [term.name for term in named if term.category == category]
+                own.update(names or ([] if denied and category != "other" else [tag]))
+        self._add_absent(found)
+
+    def _add_absent(self, track: Track) -> None:
+        said = {name for names in track.absent.values() for name in names}
+        for category, tags in track.tags.items():
+            for tag in tags:
+                said.update(term.name for term in terms_said(tag, is_genre=category == "genre")[1])
+        self.absent.update(said)
 
     def to_dict(self, *, most: int = 50) -> dict[str, object]:
         """Give plain values for JSON."""
@@ -80,6 +92,7 @@ class TrackCounts:
             "bad_rows": self.num_bad,
             **self.left_out.to_dict(tracks="bad", values="dropped_labels"),
             "licences": dict(self.licences.most_common()),
+            "absent": dict(self.absent.most_common(most)),
             "tags": {category: dict(counts.most_common(most)) for category, counts in self.tags.items() if counts},
         }
 

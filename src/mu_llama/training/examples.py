@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mu_llama.audio.equal_files import equal_files
+from mu_llama.audio.file_names import Listings, find_file
 from mu_llama.training.config_sources import DatasetEntry
 from mu_llama.training.example import BadRow, DataError, Example
-from mu_llama.training.example_formats import READERS, detect_format
+from mu_llama.training.example_formats import EMPTY, READERS, detect_format
 from mu_llama.training.listing import listing
 
 
@@ -42,6 +44,7 @@ def read_datasets(entries: Sequence[DatasetEntry], *, skip_missing: bool = False
     bad: list[BadRow] = []
     missing: set[Path] = set()
     datasets = []
+    listings: dict[Path, dict[str, str]] = {}
     for entry in entries:
         try:
             rows = list(read_rows(entry))
@@ -50,13 +53,13 @@ def read_datasets(entries: Sequence[DatasetEntry], *, skip_missing: bool = False
             problems.append(str(error))
             continue
         bad += [row for row in rows if isinstance(row, BadRow)]
-        examples = [row for row in rows if isinstance(row, Example)]
+        examples = [_on_disk(row, listings) for row in rows if isinstance(row, Example)]
         absent = _absent(examples)
         missing |= absent
         kept = tuple(example for example in examples if example.audio not in absent)
         datasets.append(Dataset(entry, kept, num_missing=len(examples) - len(kept), sha256=sha256))
         if not rows or (skip_missing and not kept and examples):
-            problems.append(f"{entry.path}: has no example{' whose audio is there' if rows else ''}")
+            problems.append(f"{entry.path}: {'has no example whose audio is there' if rows else EMPTY}")
     problems += listing("bad rows", map(str, bad), "correct them in the file")
     if not skip_missing:
         advice = "check audio_folder, or set data.skip_missing to drop their examples"
@@ -93,6 +96,8 @@ def hold_out(
 ) -> tuple[tuple[Dataset, ...], tuple[Example, ...]]:
     """Split examples into those to train on and those to validate on; all questions about a track go together.
 
+    Files of the same bytes are one track.
+
     Which tracks are held out depends on the seed and their first ids, not on where the audio lies.
 
     Args:
@@ -106,9 +111,15 @@ def hold_out(
     Raises:
         DataError: if nothing would be left to train on.
     """
+    everything = [example for dataset in datasets for example in dataset.examples]
+    files = equal_files(example.audio for example in everything if example.audio is not None)
+
+    def track_of(example: Example) -> Path | str:
+        return example.id if example.audio is None else files[example.audio]
+
     first_ids: dict[Path | str, str] = {}
-    for example in (example for dataset in datasets for example in dataset.examples):
-        first_ids.setdefault(_track(example), example.id)
+    for example in everything:
+        first_ids.setdefault(track_of(example), example.id)
     ranked = sorted(first_ids, key=lambda track: hashlib.sha256(f"{seed} {first_ids[track]}".encode()).digest())
     held = set(ranked[: max(1, round(fraction * len(ranked)))])
     if len(held) == len(ranked):
@@ -117,14 +128,10 @@ def hold_out(
             "data.validation instead of data.validation_fraction"
         )
     train = tuple(
-        replace(dataset, examples=tuple(example for example in dataset.examples if _track(example) not in held))
+        replace(dataset, examples=tuple(example for example in dataset.examples if track_of(example) not in held))
         for dataset in datasets
     )
-    return train, tuple(example for dataset in datasets for example in dataset.examples if _track(example) in held)
-
-
-def _track(example: Example) -> Path | str:
-    return example.audio or example.id
+    return train, tuple(example for example in everything if track_of(example) in held)
 
 
 def _with_unique_ids(datasets: Sequence[Dataset]) -> tuple[Dataset, ...]:
@@ -141,6 +148,13 @@ def _with_unique_ids(datasets: Sequence[Dataset]) -> tuple[Dataset, ...]:
         replace(dataset, examples=tuple(renamed(number, example) for example in dataset.examples))
         for number, dataset in enumerate(datasets)
     )
+
+
+def _on_disk(example: Example, listings: Listings) -> Example:
+    """Give an example the path of its audio as the disk has it, where that differs in Unicode's normal form."""
+    if example.audio is None or str(example.audio).isascii():
+        return example
+    return replace(example, audio=find_file(example.audio, listings) or example.audio)
 
 
 def _absent(examples: Iterable[Example]) -> set[Path]:

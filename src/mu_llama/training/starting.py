@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from mu_llama.training.fresh import fresh_adapter
 from mu_llama.training.prepare import prepare_features
 from mu_llama.training.rough_features import RoughFeatures
 from mu_llama.training.rows import Row, tokenise
+from mu_llama.training.setting_names import with_setting_names
 
 _BRIDGE_FACTOR = 4
 
@@ -112,9 +113,15 @@ def read_data(config: TrainConfig, parts: ModelParts | None, *, home: Path, trac
 
 def _encoder_builder(config: TrainConfig, parts: ModelParts | None) -> Callable[[], Any]:
     if parts is not None:
-        return lambda: make_encoder(parts, device="cpu")
-    spec = dict(config.model.encoder or {})
-    return lambda: build_encoder(spec)
+        make: Callable[[], Any] = partial(make_encoder, parts, device="cpu")
+    else:
+        make = partial(build_encoder, dict(config.model.encoder or {}))
+
+    def build() -> Any:
+        with with_setting_names():
+            return make()
+
+    return build
 
 
 def base_parts(config: TrainConfig, *, home: Path, report: Callable[[str], None]) -> ModelParts | None:
@@ -123,7 +130,8 @@ def base_parts(config: TrainConfig, *, home: Path, report: Callable[[str], None]
     if source.base is None:
         return None
     encoder = None if source.encoder is None else str(source.encoder["path"])
-    return find_parts(source.base, llama=source.llama, encoder=encoder, home=home, report=report)
+    with with_setting_names():
+        return find_parts(source.base, llama=source.llama, encoder=encoder, home=home, report=report)
 
 
 def find_llama(config: TrainConfig, *, home: Path, report: Callable[[str], None]) -> LlamaParts:
@@ -134,7 +142,8 @@ def find_llama(config: TrainConfig, *, home: Path, report: Callable[[str], None]
         ModelNotFoundError: if it isn't there.
     """
     name = str(config.model.llama)
-    llama = read_llama(provide_llama(PACKAGED[name], home, report=report) if name in PACKAGED else name)
+    with with_setting_names():
+        llama = read_llama(provide_llama(PACKAGED[name], home, report=report) if name in PACKAGED else name)
     wanted = (config.model.fresh or NewAdapter()).num_conditioned_layers
     if wanted > llama.config.num_hidden_layers:
         raise ConfigError(

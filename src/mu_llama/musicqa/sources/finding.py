@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mu_llama.audio.file_names import composed
 from mu_llama.errors import MuLlamaError
 
 AUDIO_SUFFIXES = frozenset(
@@ -40,14 +41,20 @@ class AudioFiles:
 
     def __init__(self, root: Path) -> None:
         self._by_stem: dict[str, Path] = {}
+        self._by_composed_stem: dict[str, Path] = {}
         for folder, _, names in sorted(os.walk(root)):
             for name in sorted(names):
                 if Path(name).suffix.lower() in AUDIO_SUFFIXES:
                     self._by_stem.setdefault(Path(name).stem, Path(folder, name))
+                    self._by_composed_stem.setdefault(composed(Path(name).stem), Path(folder, name))
 
     def find(self, *stems: str) -> Path | None:
-        """Give the file of one of these names (without suffix), the first that is there."""
-        return next((self._by_stem[stem] for stem in stems if stem in self._by_stem), None)
+        """Give the file of one of these names (without suffix), the first that is there, in any Unicode form."""
+        for stem in stems:
+            path = self._by_stem.get(stem) or self._by_composed_stem.get(composed(stem))
+            if path is not None:
+                return path
+        return None
 
     def __iter__(self) -> Iterator[Path]:
         return iter(sorted(self._by_stem.values()))
@@ -79,17 +86,33 @@ def audio_root(root: Path) -> Path:
 def read_table(path: Path, *, separator: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Stream the rows of a table with a header, each with its place; a row with too few cells comes without them.
 
+    Columns match in small or capital letters, with spaces around them or not, and come as they are asked for.
+
     Raises:
         SourceError: if it can't be read, is separated by something else, or lacks columns.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter=separator, restval="")
-            check_columns(path, reader.fieldnames or [], columns, separator=separator)
+            has_spaces = f"{separator} " in file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=separator, restval="", skipinitialspace=has_spaces)
+            reader.fieldnames = named_columns(reader.fieldnames or [], columns)
+            check_columns(path, reader.fieldnames, columns, separator=separator)
             for row in reader:
                 yield f"{path.name}, line {reader.line_num}", row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SourceError(f"{path}: can't be read as a table in UTF-8 ({error}); check the file") from error
+
+
+def named_columns(found: Sequence[str], needed: Sequence[str]) -> list[str]:
+    """Spell a table's columns as they are asked for, where they differ in capital letters and spaces around alone.
+
+    Example:
+        >>> named_columns(["File", " BPM ", "Mood"], ["file", "bpm"])
+        ['file', 'bpm', 'Mood']
+    """
+    spelled = {name.casefold(): name for name in needed if name not in found}
+    return [spelled.pop(name.strip().casefold(), name) for name in found]
 
 
 def check_columns(path: Path, found: Sequence[str], needed: Sequence[str], *, separator: str) -> None:
@@ -103,7 +126,9 @@ def check_columns(path: Path, found: Sequence[str], needed: Sequence[str], *, se
         return
     header = separator.join(found)
     others = [
-        other for other in _SEPARATORS if other != separator and all(name in header.split(other) for name in needed)
+        other
+        for other in _SEPARATORS
+        if other != separator and set(needed) <= set(named_columns(header.split(other), needed))
     ]
     if others:
         raise SourceError(

@@ -9,27 +9,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mu_llama.audio.file_names import Listings, composed, find_file
 from mu_llama.audio.read import open_audio
+from mu_llama.audio.source import display_name
 from mu_llama.errors import AudioError
-from mu_llama.musicqa.sources.categories import by_category
-from mu_llama.musicqa.sources.finding import AUDIO_SUFFIXES, BadTrack, SourceError, read_table, without_empty
-from mu_llama.musicqa.vocabulary import CATEGORIES
+from mu_llama.musicqa.sources.finding import AUDIO_SUFFIXES, BadTrack, SourceError, read_table
+from mu_llama.musicqa.sources.folder_labels import labels_from, usable_tags
+from mu_llama.musicqa.sources.whole_audio import true_length
 from mu_llama.records import Track
 
 TABLES = ("labels.csv", "metadata.csv", "labels.tsv", "metadata.tsv", "labels.jsonl", "metadata.jsonl")
 """Sidecars for a whole folder, at its root; the first that is there is read."""
 FILE_COLUMNS = ("file", "file_name", "filename", "audio", "path")
 """Which of a sidecar's columns names the audio file, relative to the root."""
-_CATEGORY = {
-    "genre": "genre", "genres": "genre", "style": "genre", "instrument": "instrument", "instruments": "instrument",
-    "mood": "mood", "moods": "mood", "voice": "voice", "vocals": "voice", "tempo": "tempo",
-}  # fmt: skip
-_TAGS = ("tags", "keywords", "labels")
-_CAPTION = ("caption", "description", "text")
-_LICENCE = ("licence", "license", "copyright")
-_BPM = ("tempo_bpm", "bpm", "tbpm", "tmpo")
-_KEY = ("key", "initialkey", "initial_key", "tkey")
-_LIST = re.compile(r"\s*[;,|/]\s*")
 
 
 def tracks(root: Path) -> Iterator[Track | BadTrack]:
@@ -38,7 +30,8 @@ def tracks(root: Path) -> Iterator[Track | BadTrack]:
     What is known comes from, later ones winning: the file's own tags (genre, bpm, key, artist, title, licence), a table
     at the root (one of `TABLES`), and `<name>.json` or `<name>.txt` (a caption) beside the file. Columns and keys:
     genre, instrument, mood, voice, tempo (lists separated by commas or semicolons), tags, caption, artist, title,
-    licence, bpm, key.
+    licence, bpm, key, in small or capital letters. A key, tempo, licence or label that isn't one is left out and named
+    in `Track.dropped`. Names match in whatever Unicode form they are written.
 
     Raises:
         SourceError: if there is no such folder, or a table can't be read.
@@ -47,12 +40,16 @@ def tracks(root: Path) -> Iterator[Track | BadTrack]:
         raise SourceError(f"{root}: there is no such folder; expected one with audio in it")
     rows, bad = _table(root)
     yield from bad
-    for path in _audio(root):
-        name = path.relative_to(root).as_posix()
+    files = {path.relative_to(root).as_posix(): path for path in _audio(root)}
+    composed_rows = {composed(name): name for name in rows if name not in files}
+    listings: dict[Path, dict[str, str]] = {}
+    for name, path in files.items():
+        # The row of the very name, else one of the same name in another Unicode form.
+        row = rows.pop(name if name in rows else composed_rows.get(composed(name), name), {})
         try:
-            yield _track(path, name, rows.pop(name, {}))
+            yield _track(path, name, row, listings)
         except (AudioError, ValueError) as error:
-            yield BadTrack(name, " ".join(str(error).split()))
+            yield BadTrack(name, " ".join(str(error).split()).removeprefix(f"{display_name(path.name)}: "))
     for name in rows:
         yield BadTrack(name, "has labels, but there is no such audio file")
 
@@ -72,8 +69,10 @@ def _table(root: Path) -> tuple[dict[str, dict[str, Any]], list[BadTrack]]:
     bad: list[BadTrack] = []
     for where, row in _rows(found) if found is not None else ():
         plain = {str(name).strip().lower(): value for name, value in row.items() if value not in (None, "", [])}
-        file = next((str(plain[column]) for column in FILE_COLUMNS if column in plain), None)
-        if file is None:
+        file = next((str(plain[column]).strip() for column in FILE_COLUMNS if column in plain), None)
+        if None in row:
+            bad.append(BadTrack(where, "has too many cells; expected as many as columns: check its quotes"))
+        elif file is None:
             bad.append(BadTrack(where, f"names no audio file; expected one under {', '.join(FILE_COLUMNS)}"))
         elif Path(file).as_posix() in rows:
             bad.append(BadTrack(where, f"{file} came before; expected each once"))
@@ -85,8 +84,9 @@ def _table(root: Path) -> tuple[dict[str, dict[str, Any]], list[BadTrack]]:
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if path.suffix != ".jsonl":
         separator = "\t" if path.suffix == ".tsv" else ","
-        first = path.open(encoding="utf-8-sig", errors="replace").readline().strip().lower()
-        column = next((name for name in FILE_COLUMNS if name in re.split(r"[,;|\t\"]+", first)), FILE_COLUMNS[0])
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            header = {name.strip() for name in re.split(r"[,;|\t\"]+", file.readline().lower())}
+        column = next((name for name in FILE_COLUMNS if name in header), FILE_COLUMNS[0])
         yield from read_table(path, separator=separator, columns=(column,))
         return
     try:
@@ -102,75 +102,29 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield f"{path.name}, line {number}", row if isinstance(row, dict) else {}
 
 
-def _track(path: Path, name: str, row: Mapping[str, Any]) -> Track:
+def _track(path: Path, name: str, row: Mapping[str, Any], listings: Listings) -> Track:
     with open_audio(path) as stream:
-        stated, duration_s = stream.tags, stream.declared_s
-    known: dict[str, Any] = {**_usable(stated), **row, **_beside(path)}
-    tags: dict[str, list[str]] = {category: [] for category in CATEGORIES}
-    facts: dict[str, float | str] = {} if duration_s is None else {"duration_s": round(duration_s, 3)}
-    for column, category in _CATEGORY.items():
-        values = _values(known.get(column))
-        if category == "tempo" and values and _number(values[0]) is not None:
-            known.setdefault("bpm", values[0])
-        else:
-            tags[category] += values
-    loose = [value for column in _TAGS for value in _values(known.get(column))]
-    for category, sorted_tags in by_category(loose).items():
-        tags[category] += sorted_tags
-    bpm = _number(_first(known, _BPM))
-    if bpm:
-        facts["tempo_bpm"] = bpm
-    if (key := _first(known, _KEY)) is not None:
-        facts["key"] = key
-    return Track(
-        id=f"folder/{name}",
-        audio=path,
-        tags=without_empty(tags),
-        caption=_first(known, _CAPTION),
-        facts=facts,
-        title=_first(known, ("title",)),
-        artist=_first(known, ("artist", "album_artist", "author", "composer")),
-        licence=_first(known, _LICENCE),
-        source="folder",
-    )
+        duration_s, note = true_length(stream)
+        stated = stream.tags
+    labels = labels_from([_beside(path, listings), row, usable_tags(stated)])
+    if duration_s is not None:
+        labels["facts"] = {"duration_s": round(duration_s, 3), **labels["facts"]}
+    if note is not None:
+        labels["dropped"] += (note,)
+    return Track(id=f"folder/{name}", audio=path, source="folder", **labels)
 
 
-def _usable(stated: Mapping[str, str]) -> dict[str, str]:
-    """Of a file's own tags those that say something about the music; comments and encoders don't."""
-    wanted = {"genre", "artist", "album_artist", "composer", "title", *_BPM, *_KEY, *_LICENCE, "mood", "keywords"}
-    return {name: value for name, value in stated.items() if name in wanted and value.strip()}
-
-
-def _beside(path: Path) -> dict[str, Any]:
+def _beside(path: Path, listings: Listings) -> dict[str, Any]:
     known: dict[str, Any] = {}
-    text, plain = path.with_suffix(".txt"), path.with_suffix(".json")
+    text, plain = (find_file(path.with_suffix(suffix), listings) for suffix in (".txt", ".json"))
     try:
-        if text.is_file():
+        if text is not None:
             known["caption"] = " ".join(text.read_text(encoding="utf-8-sig").split())
-        if plain.is_file():
+        if plain is not None:
             row = json.loads(plain.read_text(encoding="utf-8-sig"))
             if not isinstance(row, dict):
                 raise ValueError("expected an object of names and values")
-            known |= {str(name).lower(): value for name, value in row.items() if value not in (None, "", [])}
+            known |= {str(name).strip().lower(): value for name, value in row.items() if value not in (None, "", [])}
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"its sidecar can't be read ({str(error)[:120]})") from error
     return known
-
-
-def _values(value: Any) -> list[str]:
-    if value is None:
-        return []
-    parts = value if isinstance(value, list | tuple) else _LIST.split(str(value))
-    return [" ".join(str(part).split()) for part in parts if str(part).strip()]
-
-
-def _first(known: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
-    return next((" ".join(str(known[name]).split()) for name in names if known.get(name)), None)
-
-
-def _number(text: object) -> float | None:
-    try:
-        number = float(str(text))
-    except ValueError:
-        return None
-    return number if 0 < number < 1000 else None

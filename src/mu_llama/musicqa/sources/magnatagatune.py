@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mu_llama.musicqa.sources.categories import by_category
+from mu_llama.musicqa.sources.categories import absent_of, by_category
 from mu_llama.musicqa.sources.finding import AudioFiles, BadTrack, audio_root, find_table, read_table
 from mu_llama.records import Track
 
@@ -45,10 +45,12 @@ def tracks(root: Path) -> Iterator[Track | BadTrack]:
 def _track(number: str, path: str, tags: list[str], audio: AudioFiles) -> Track:
     stem = Path(path).stem
     span = _SPAN.search(stem)
+    by_name = by_category(tags)
     return Track(
         id=f"magnatagatune/{number}",
         audio=audio.find(stem),
-        tags=by_category(tags),
+        tags=by_name,
+        absent=absent_of(by_name),
         facts={"duration_s": float(span[2]) - float(span[1])} if span else {},
         artist=stem.partition("-")[0].replace("_", " ") or None,
         licence=LICENCE,

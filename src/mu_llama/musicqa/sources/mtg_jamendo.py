@@ -12,6 +12,7 @@ from mu_llama.musicqa.sources.finding import (
     audio_root,
     check_columns,
     find_table,
+    named_columns,
     without_empty,
 )
 from mu_llama.musicqa.vocabulary import CATEGORIES
@@ -20,6 +21,7 @@ from mu_llama.records import Track
 LICENCE = "Creative Commons, by track (Jamendo)"
 LEAST_TAGS = 5
 """Tracks with fewer tags are left out, as in MusicQA."""
+_MOST_SECONDS = 1e6
 _COLUMNS = ("TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION")
 _CATEGORY = {"genre": "genre", "instrument": "instrument", "mood/theme": "mood"}
 # Tags are written without spaces.
@@ -43,7 +45,7 @@ def tracks(root: Path) -> Iterator[Track | BadTrack]:
     audio = AudioFiles(audio_root(root))
     try:
         with table.open(encoding="utf-8-sig") as file:
-            header = file.readline().rstrip("\r\n").split("\t")
+            header = named_columns(file.readline().rstrip("\r\n").split("\t"), _COLUMNS)
             check_columns(table, header, _COLUMNS, separator="\t")
             for number, line in enumerate(file, start=2):
                 if line.strip():
@@ -69,15 +71,17 @@ def _track(cells: list[str], audio: AudioFiles, *, where: str) -> Track | BadTra
     if sum(map(len, tags.values())) < LEAST_TAGS:
         return None
     try:
-        facts: dict[str, float | str] = {"duration_s": float(duration)}
+        duration_s = float(duration)
     except ValueError:
+        duration_s = 0.0
+    if not 0 < duration_s < _MOST_SECONDS:
         return BadTrack(where, f"has the duration {duration!r}; expected seconds")
     stem = Path(path).stem
     return Track(
         id=f"mtg-jamendo/{name}",
         audio=audio.find(stem, f"{stem}.low"),
         tags=without_empty(tags),
-        facts=facts,
+        facts={"duration_s": duration_s},
         artist=artist or None,
         licence=LICENCE,
         source="mtg-jamendo",

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from mu_llama.musicqa.sources.categories import by_category
+from mu_llama.musicqa.sources.categories import absent_of, by_category
 from mu_llama.musicqa.sources.finding import AudioFiles, BadTrack, audio_root, find_table, read_table
 from mu_llama.records import Track
 
@@ -42,11 +42,12 @@ def _track(row: dict[str, str], audio: AudioFiles) -> Track:
         raise ValueError("expected a ytid and a list of texts as aspect_list")
     if not caption or not start < end < _MOST_SECONDS:
         raise ValueError("expected a caption and an end after the start")
-    span = f"{start:g}-{end:g}"
+    span, tags = f"{start:g}-{end:g}", by_category(aspects)
     return Track(
         id=f"musiccaps/{name}-{span}",
         audio=audio.find(f"[{name}]-[{span}]", f"{name}-{span}", f"{name}-[{span}]", f"[{name}]-{span}", name),
-        tags=by_category(aspects),
+        tags=tags,
+        absent=absent_of(tags),
         caption=caption,
         facts={"duration_s": end - start},
         artist=name,  # clips of one video stay together
