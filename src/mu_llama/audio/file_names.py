@@ -47,6 +47,11 @@ def find_file(path: Path, listings: Listings | None = None) -> Path | None:
     return place if place.is_file() else None
 
 
+def path_on_disk(path: Path, listings: Listings | None = None) -> Path:
+    """Give a path as `find_file` finds it, or as it came where there is no such file."""
+    return find_file(path, listings) or path
+
+
 def _listed(folder: Path, listings: Listings) -> dict[str, str]:
     if folder not in listings:
         try:
@@ -68,7 +73,9 @@ def telling_names(paths: Iterable[Path]) -> dict[Path, str]:
     names = dict.fromkeys(unnamed, "")
     depth = 1
     while unnamed:
-        shown = {path: "/".join(map(display_name, path.parts[-depth:])).replace("//", "/") or str(path) for path in unnamed}
+        shown = {
+            path: "/".join(map(display_name, path.parts[-depth:])).replace("//", "/") or str(path) for path in unnamed
+        }
         times = Counter(shown.values())
         done = [path for path in unnamed if times[shown[path]] == 1 or depth >= len(path.parts)]
         for path in done:
