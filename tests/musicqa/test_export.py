@@ -255,3 +255,14 @@ def test_what_is_not_a_build_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "holds no items.jsonl" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("written", "on_disk"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
+def test_imported_audio_is_found_in_another_unicode_form(written: str, on_disk: str, tmp_path: Path) -> None:
+    (tmp_path / f"{on_disk}.wav").touch()
+    rows = [PublishedRow(f"{written}.wav", question, "An answer.") for question in FIXED_QUESTIONS]
+    (item,) = items_of(rows, audio_folder=tmp_path)
+    assert item.track.audio == tmp_path / f"{on_disk}.wav"
+    write_csv(tmp_path / "a.csv", [(f"{written}.wav", item)], num_pairs=0)
+    ((_, again),) = read_csv(tmp_path / "a.csv", audio_folder=tmp_path)
+    assert again.track.audio == item.track.audio

@@ -47,6 +47,11 @@ def find_file(path: Path, listings: Listings | None = None) -> Path | None:
     return place if place.is_file() else None
 
 
+def path_on_disk(path: Path, listings: Listings | None = None) -> Path:
+    """Give a path as `find_file` finds it, or as it came where there is no such file."""
+    return find_file(path, listings) or path
+
+
 def _listed(folder: Path, listings: Listings) -> dict[str, str]:
     if folder not in listings:
         try:

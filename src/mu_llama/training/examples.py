@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mu_llama.audio.equal_files import equal_files
-from mu_llama.audio.file_names import Listings, find_file
+from mu_llama.audio.file_names import Listings, path_on_disk
 from mu_llama.training.config_sources import DatasetEntry
 from mu_llama.training.example import BadRow, DataError, Example
 from mu_llama.training.example_formats import EMPTY, READERS, detect_format
@@ -154,7 +154,7 @@ def _on_disk(example: Example, listings: Listings) -> Example:
     """Give an example the path of its audio as the disk has it, where that differs in Unicode's normal form."""
     if example.audio is None or str(example.audio).isascii():
         return example
-    return replace(example, audio=find_file(example.audio, listings) or example.audio)
+    return replace(example, audio=path_on_disk(example.audio, listings))
 
 
 def _absent(examples: Iterable[Example]) -> set[Path]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from mu_llama.audio.file_names import path_on_disk
 from mu_llama.musicqa.items import Item
 from mu_llama.musicqa.reply import FIXED_QUESTIONS, Pair, Reply
 from mu_llama.musicqa.sources.finding import SourceError, read_table
@@ -43,6 +44,7 @@ def read_csv(path: Path, *, audio_folder: Path | None = None) -> Iterator[tuple[
         SourceError: if it can't be read, lacks columns, or a pair isn't `Q:...<tab>A:...`.
     """
     seen: set[str] = set()
+    listings: dict[Path, dict[str, str]] = {}
     for where, row in read_table(path, separator=";", columns=("audio_name", *FIXED_QUESTIONS)):
         pairs = []
         for column in sorted(
@@ -62,7 +64,7 @@ def read_csv(path: Path, *, audio_folder: Path | None = None) -> Iterator[tuple[
         seen.add(name)
         track = Track(
             id=f"musicqa/{name}",
-            audio=None if audio_folder is None else audio_folder / name,
+            audio=None if audio_folder is None else path_on_disk(audio_folder / name, listings),
             source="musicqa",
         )
         yield name, Item(track, Reply(tuple(row[question] for question in FIXED_QUESTIONS), tuple(pairs)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mu_llama.audio.file_names import path_on_disk
 from mu_llama.audio.wav_writing import write_wav
 from mu_llama.errors import AudioError
 from mu_llama.musicqa.export.missing import missing_audio_error
@@ -99,6 +100,7 @@ def items_of(rows: Iterable[PublishedRow], *, audio_folder: Path | None = None) 
     by_name: dict[str, list[PublishedRow]] = {}
     for row in rows:
         by_name.setdefault(row.audio_name, []).append(row)
+    listings: dict[Path, dict[str, str]] = {}
     for name, own in by_name.items():
         answers = {row.question: row.answer for row in reversed(own)}
         missing = [question for question in FIXED_QUESTIONS if question not in answers]
@@ -111,7 +113,7 @@ def items_of(rows: Iterable[PublishedRow], *, audio_folder: Path | None = None) 
             open_rows.remove(row)
         track = Track(
             id=f"{IMPORTED}/{name}",
-            audio=None if audio_folder is None else audio_folder / name,
+            audio=None if audio_folder is None else path_on_disk(audio_folder / name, listings),
             source=IMPORTED,
             licence="MIT (as tagged by its publishers)",
         )
