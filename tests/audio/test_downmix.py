@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from mu_llama.audio.downmix import Downmix, mix_down
+from mu_llama.audio.facts import measure_facts
 from mu_llama.audio.read import AudioWarning, read_audio
 from mu_llama.audio.windows import FULL, PUBLISHED, WindowPlan, stream_windows
 
@@ -104,3 +105,14 @@ def test_windows_are_measured_and_read_again(plan: WindowPlan, tmp_path: Path) -
     assert not mix.settle()
     samples = np.concatenate([window.waveform.samples for window in again])
     np.testing.assert_array_equal(samples, REVERSED[0])
+
+
+def test_facts_are_those_of_one_channel() -> None:
+    beats = np.zeros(RATE_HZ * 6, np.float32)
+    beats[:: RATE_HZ // 2] = 0.5
+    left = beats + 0.1 * np.sin(np.arange(beats.size, dtype=np.float32) / 3)
+    with pytest.warns(AudioWarning, match="the channels cancel"):
+        facts = measure_facts(wav(np.stack([left, -left])))
+    expected = measure_facts(wav(left[None]))
+    assert expected.tempo_bpm is not None
+    assert (facts.tempo_bpm, facts.key) == (expected.tempo_bpm, expected.key)
