@@ -11,7 +11,7 @@ import numpy as np
 
 from mu_llama.audio.downmix import Downmix
 from mu_llama.audio.read import warn_of_cancelling
-from mu_llama.audio.source import AudioSource, display_name, repeatable
+from mu_llama.audio.source import AudioSource, display_name, repeatable, source_label
 from mu_llama.audio.waveform import Waveform
 from mu_llama.audio.windows import Window, WindowPlan, stream_windows
 from mu_llama.encoders.feature_cache import FeatureCache, content_hash, feature_key
@@ -121,7 +121,7 @@ class Hearing:
         try:
             features = encode()
             if mix.settle():
-                warn_of_cancelling(display_name(name), mix)
+                warn_of_cancelling(source_label(audio), mix)
                 features = encode()
             return features
         except AudioError as error:

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from mu_llama.audio.downmix import Downmix, mix_down
+from mu_llama.audio.facts import measure_facts
 from mu_llama.audio.read import AudioWarning, read_audio
 from mu_llama.audio.windows import FULL, PUBLISHED, WindowPlan, stream_windows
 
@@ -54,6 +55,7 @@ CANCELLING = {
     "reversed": REVERSED,
     "nearly reversed": side(-0.95),
     "reversed and a little quieter": np.stack([SAME[0], -0.9 * SAME[0]]),
+    "reversed and hardly louder": np.stack([SAME[0], -1.01 * SAME[0]]).astype(np.float32),
     "reversed after silence": joined(QUIET, REVERSED),
     "reversed for a third": joined(SAME, SAME, REVERSED),
     "reversed after a loud beginning": joined(10 * SAME, REVERSED, REVERSED),
@@ -74,10 +76,15 @@ def test_ordinary_tracks_are_the_mean_to_the_last_bit(name: str) -> None:
 @pytest.mark.parametrize("name", CANCELLING)
 def test_channels_that_cancel_give_the_loudest_from_beginning_to_end(name: str) -> None:
     channels = CANCELLING[name]
-    expected = channels[np.argmax((channels.astype(np.float64) ** 2).sum(axis=1))]
+    expected = channels[0]
     np.testing.assert_array_equal(mix_down(channels, rate_hz=RATE_HZ), expected)
     with pytest.warns(AudioWarning, match=r"the channels cancel .*, so channel [12] is used alone; check"):
         np.testing.assert_array_equal(read_audio(wav(channels)).samples, expected)
+
+
+def test_the_loudest_channel_is_not_always_the_first() -> None:
+    channels = np.stack([SAME[0], -1.2 * SAME[0]]).astype(np.float32)
+    np.testing.assert_array_equal(mix_down(channels, rate_hz=RATE_HZ), channels[1])
 
 
 @pytest.mark.parametrize("channels", [*ORDINARY.values(), *CANCELLING.values()])
@@ -104,3 +111,14 @@ def test_windows_are_measured_and_read_again(plan: WindowPlan, tmp_path: Path) -
     assert not mix.settle()
     samples = np.concatenate([window.waveform.samples for window in again])
     np.testing.assert_array_equal(samples, REVERSED[0])
+
+
+@pytest.mark.filterwarnings("ignore::mu_llama.audio.read.AudioWarning")
+def test_facts_are_those_of_one_channel() -> None:
+    beats = np.zeros(RATE_HZ * 6, np.float32)
+    beats[:: RATE_HZ // 2] = 0.5
+    left = beats + 0.1 * np.sin(np.arange(beats.size, dtype=np.float32) / 3)
+    facts = measure_facts(wav(np.stack([left, -left])))
+    expected = measure_facts(wav(left[None]))
+    assert expected.tempo_bpm is not None
+    assert (facts.tempo_bpm, facts.key) == (expected.tempo_bpm, expected.key)

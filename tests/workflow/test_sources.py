@@ -110,6 +110,10 @@ def test_reversed_polarity_is_encoded_in_one_channel(tiny: Listener, tmp_path: P
         warnings.simplefilter("error")
         expected = tiny.listen(tmp_path / "left.wav")
     assert track.conditioning.equal(expected.conditioning)
+    file = io.BytesIO((tmp_path / "reversed.wav").read_bytes())
+    with pytest.warns(mu_llama.AudioWarning) as caught:
+        tiny.listen(file).measure()
+    assert len({(str(each.message), each.filename, each.lineno) for each in caught}) == 1  # which Python shows once
 
 
 def test_channels_that_cancel_and_are_silent_are_silent(tiny: Listener, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from mu_llama.app.one_thread import OneThread
+from mu_llama.audio.downmix import Downmix
 from mu_llama.audio.read import AudioStream, open_audio
 from mu_llama.audio.resample import ResampleStream
 from mu_llama.encoders.log_mel import RATE_HZ, LogMel
@@ -44,7 +45,10 @@ def mel_picture(path: Path, compute: OneThread) -> MelPicture:
         AudioError: if the file can't be heard.
     """
     with open_audio(path) as stream:
-        mel = np.concatenate(list(_mels(stream, compute)))  # (frames, bands)
+        mix = Downmix()
+        mel = np.concatenate(list(_mels(stream, compute, mix)))  # (frames, bands)
+        if mix.settle():
+            mel = np.concatenate(list(_mels(stream, compute, mix)))
         problem = stream.problem
     columns = min(_WIDTH, len(mel))
     picture = np.stack([part.mean(axis=0) for part in np.array_split(mel, columns)], axis=1)[::-1]  # high bands on top
@@ -53,11 +57,12 @@ def mel_picture(path: Path, compute: OneThread) -> MelPicture:
     return MelPicture(_coloured(np.repeat(level, _PIXELS_A_BAND, axis=0)), problem)
 
 
-def _mels(stream: AudioStream, compute: OneThread) -> Iterator[npt.NDArray[np.float32]]:
+def _mels(stream: AudioStream, compute: OneThread, mix: Downmix) -> Iterator[npt.NDArray[np.float32]]:
     """The spectrogram a minute at a time, so that an hour needs no gigabyte; one frame a minute is drawn twice."""
+    mix.start(num_channels=stream.num_channels, rate_hz=stream.rate_hz)
     resampler, waiting, size = ResampleStream(stream.rate_hz, RATE_HZ), [np.zeros(0, np.float32)], 0
     for block in stream:
-        waiting.append(resampler.feed(block.mean(axis=0, keepdims=True))[0])
+        waiting.append(resampler.feed(mix.select(block).mean(axis=0, keepdims=True))[0])
         size += waiting[-1].size
         if size >= _PIECE_S * RATE_HZ:
             yield compute.run(partial(_mel, np.concatenate(waiting)))

@@ -19,6 +19,8 @@ The ratio is C for C equal channels, 1 for unrelated ones, and 0 for two of oppo
 loud, 0.1 is a correlation of -0.9."""
 CANCELLED_SHARE = 0.25
 """From this share of the seconds with sound on, a track whose channels cancel there is heard in one channel."""
+LOUDEST_RATIO = 0.9
+"""The first channel with this share of the power of the loudest one is used, so that rounding chooses none."""
 SILENCE_POWER = 1e-8
 """A second in which no channel has more mean power (-80 dBFS) counts as silent."""
 
@@ -76,7 +78,8 @@ class Downmix:
         """Decide after a track was read; True if it is to be read again, now in its loudest channel."""
         if not self.cancels:
             return False
-        self.channel = int(np.argmax(self._track_powers + self._powers))
+        powers = self._track_powers + self._powers
+        self.channel = int(np.argmax(powers >= LOUDEST_RATIO * powers.max()))
         return True
 
     def _start_second(self) -> None:

@@ -104,7 +104,7 @@ def open_bytes(source: AudioSource) -> ByteReader:
         AudioError: if it can't be opened, isn't a regular file, or is empty.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
-        reader = ByteReader(io.BytesIO(source), label="the given bytes", owned=True)
+        reader = ByteReader(io.BytesIO(source), label=source_label(source), owned=True)
     elif isinstance(source, SourceCopy):
         reader = ByteReader(source.open(), label=source.label, owned=True)
     elif _is_file(source):
@@ -137,6 +137,18 @@ def repeatable(source: object) -> AudioSource | Waveform:
     if isinstance(source, (str, os.PathLike)):
         return source
     raise _no_source(source)
+
+
+def source_label(source: object) -> str:
+    """Say what to call a source in messages: the name of its file, where it has one."""
+    if isinstance(source, SourceCopy):
+        return source.label
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return "the given bytes"
+    if isinstance(source, Waveform):
+        return "the given waveform"
+    name = getattr(source, "name", None) if _is_file(source) else os.fsdecode(source)  # type: ignore[arg-type]
+    return display_name(name) if isinstance(name, str) and name else "the given stream"
 
 
 def display_name(name: str) -> str:
@@ -177,20 +189,20 @@ def _open_file_object(file: Any) -> ByteReader:
     try:
         if _position(file) is not None:
             _checked(file.read(0))
-            return ByteReader(file, label=_label(file), owned=False)
+            return ByteReader(file, label=source_label(file), owned=False)
     except Exception as error:  # any caller's object may stand here
         raise _unreadable(file, error) from error
-    return ByteReader(_copied(file).open(), label=_label(file), owned=True)
+    return ByteReader(_copied(file).open(), label=source_label(file), owned=True)
 
 
 def _copied(file: Any) -> SourceCopy:
     try:
         stood = _position(file)
         try:
-            copy = SourceCopy(_chunks(file), label=_label(file))
+            copy = SourceCopy(_chunks(file), label=source_label(file))
             if stood and not copy.size_bytes:
                 file.seek(0)
-                copy = SourceCopy(_chunks(file), label=_label(file))
+                copy = SourceCopy(_chunks(file), label=source_label(file))
         finally:
             if stood is not None:
                 file.seek(stood)
@@ -204,11 +216,11 @@ def _copied(file: Any) -> SourceCopy:
 
 def _unreadable(file: Any, error: Exception) -> AudioError:
     if getattr(file, "closed", False) is True:
-        return AudioError(f"{_label(file)}: is closed; open it again")
+        return AudioError(f"{source_label(file)}: is closed; open it again")
     if isinstance(error, TypeError):
-        return AudioError(f"{_label(file)}: can't be read ({error}); open it in binary mode ('rb')")
+        return AudioError(f"{source_label(file)}: can't be read ({error}); open it in binary mode ('rb')")
     reason = " ".join(str(error).split()) or type(error).__name__
-    return AudioError(f"{_label(file)}: reading failed ({reason}); check the disk or stream")
+    return AudioError(f"{source_label(file)}: reading failed ({reason}); check the disk or stream")
 
 
 def _no_source(source: object) -> AudioError:
@@ -245,8 +257,3 @@ def _checked(data: Any) -> bytes:
     if isinstance(data, str):
         raise TypeError("it was opened as text")
     raise TypeError(f"its read() gave {type(data).__name__}, not bytes")
-
-
-def _label(file: Any) -> str:
-    name = getattr(file, "name", None)
-    return display_name(name) if isinstance(name, str) and name else "the given stream"
