@@ -1,4 +1,4 @@
-"""What `mkdocs build` adds: the command line's reference, links that leave docs/ as plain text, whole folders in the menu.
+"""What `mkdocs build` adds: the command line, links that leave docs/ as plain text, whole folders in the menu.
 
 mkdocs calls the `on_*` functions (see `hooks` in mkdocs.yml). Importing the command line imports no torch.
 """
@@ -15,7 +15,7 @@ from typing import Any
 CLI_PAGE = "reference/cli.md"
 COMMANDS_MARK = "<!-- commands: written here by scripts/site_hooks.py when the site is built -->"
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:)([^)\s#]+)(#[^)\s]*)?\)")
-_NOTES = re.compile(r"^(?P<text>.*?)(?:  \[(?P<notes>.+)\])?$", re.DOTALL)
+_NOTES = re.compile(r"^(?P<text>.*?)(?:(?:^|  )\[(?P<notes>.+)\])?$", re.DOTALL)
 
 
 def on_config(config: Any) -> Any:
