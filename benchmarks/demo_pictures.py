@@ -1,4 +1,4 @@
-"""Take the pictures of docs/demo.md: light, dark and on a phone. Needs chromium.
+"""Take the pictures of docs/guide/chat-and-demo.md: light, dark and on a phone. Needs chromium.
 
 Run: python -m benchmarks.demo_pictures
 """

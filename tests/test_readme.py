@@ -21,7 +21,8 @@ COMMANDS = [line for kind, block in BLOCKS if not kind for line in block.splitli
 
 
 def test_the_readme_is_short_and_its_links_exist() -> None:
-    assert len(README.splitlines()) < 200
+    assert len(README.splitlines()) < 160
+    assert "docs/pictures/demo-light.png" in "".join(README.splitlines()[:20])
     for target in re.findall(r"\]\((?!http)([^)#]+)", README):
         assert (ROOT / target).exists(), target
 

@@ -1,6 +1,6 @@
 """The scores as a table for a model card.
 
-Run: python -m benchmarks.mini.card benchmarks/results/mini.json
+Run: python -m benchmarks.mini.card benchmarks/results/mini.json [--into docs/models/mini.md]
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mu_llama.records import write_whole
+
+BEGIN, END = "<!-- scores: benchmarks.mini.card -->", "<!-- end of scores -->"
+"""What a card holds around its table."""
 WANTED: Mapping[str, tuple[str, int | None, int | None]] = {
     "solo instrument": ("solo instrument named, and no other", 85, 60),
     "drums": ("drums, yes or no", 95, 40),
@@ -25,8 +29,8 @@ WANTED: Mapping[str, tuple[str, int | None, int | None]] = {
     "vocal or instrumental": ("sung mixes and their voice-free twins", 90, 35),
     "vocal or instrumental, over recordings": ("a voice over recordings, or none", None, None),
     "choir, orchestra or solo": ("choir, orchestra or solo", 85, 45),
-    "genre, rendered": ("style, rendered, heard by the tagger too", 70, 40),
-    "genre, rendered, unheard by the tagger": ("style, rendered, not heard by the tagger", None, None),
+    "genre, rendered": ("style, rendered, named by the tagger too", 70, 40),
+    "genre, rendered, unheard by the tagger": ("style, rendered, not named by the tagger", None, None),
     "genre, real": ("style, recordings", 70, 40),
     "tagger's genres": ("the tagger's confident genres (pseudo-labels)", 85, 30),
     "energy": ("energy, three levels (pseudo-labels)", 60, 20),
@@ -48,6 +52,19 @@ def table(result: Mapping[str, Any]) -> str:
         if score is not None:
             lines.append(_row(label, score, least, above))
     return "\n".join((*lines, "", _rest(result)))
+
+
+def with_table(card: str, result: Mapping[str, Any]) -> str:
+    """Replace the table between a card's marks.
+
+    Raises:
+        ValueError: if the card doesn't have each mark once, in order.
+    """
+    before, begin, rest = card.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in after:
+        raise ValueError(f"the card holds no place for scores: put the lines {BEGIN!r} and {END!r} where they belong")
+    return f"{before}{BEGIN}\n\n{table(result)}\n\n{END}{after}"
 
 
 def _row(label: str, score: Mapping[str, Any], least: int | None, above: int | None) -> str:
@@ -72,7 +89,19 @@ def _rest(result: Mapping[str, Any]) -> str:
     )
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> None:
+    """Print the table, or write it into a card."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("result", type=Path)
-    print(table(json.loads(parser.parse_args().result.read_text(encoding="utf-8"))))
+    parser.add_argument("--into", type=Path, help="card whose table is replaced, instead of printing it")
+    chosen = parser.parse_args()
+    result = json.loads(chosen.result.read_text(encoding="utf-8"))
+    if chosen.into is None:
+        print(table(result))
+    else:
+        card = with_table(chosen.into.read_text(encoding="utf-8"), result)
+        write_whole(chosen.into, [card])
+
+
+if __name__ == "__main__":
+    main()

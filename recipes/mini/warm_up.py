@@ -60,7 +60,7 @@ class Pace:
 
 
 FROM_NOTHING, GOING_ON = Pace(12, 1e-3), Pace(12, 5e-4)
-"""An adapter goes on gently: at the rate of a fresh one it forgets what it heard before (docs/models/mini.md)."""
+"""An adapter goes on gently: at the rate of a fresh one it forgets what it heard before (docs/experiments/mini.md)."""
 
 
 def named(llama: LlamaParts, words: Sequence[str]) -> Tensor:
@@ -150,7 +150,7 @@ def carry_over(adapter: AudioAdapter, words: Sequence[str], folder: Path) -> dic
 
     Its words may be others: each is recognised by its embedding, from which training moves it little. With other
     features nothing of what it hears fits, and that is learned anew; so are genres in any case, since one that it
-    learned to deny, for want of examples, stays denied (docs/models/mini.md).
+    learned to deny, for want of examples, stays denied (docs/experiments/mini.md).
     """
     earlier = {
         name.removeprefix("adapter."): stored.read().float()
