@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from mu_llama.errors import CheckpointError
+from mu_llama.errors import CheckpointError, QuestionError
 
 REPLACEMENT = "\ufffd"
 
@@ -54,7 +54,7 @@ class SentencePieceTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Turn text into ids with neither begin nor end token."""
-        return list(self._processor.encode(text))
+        return list(self._processor.encode(encodable(text)))
 
     def encode_prompt(self, text: str) -> list[int]:
         """Turn a prompt into ids with the begin token in front."""
@@ -94,7 +94,7 @@ class FastTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Turn text into ids; special tokens written in the text become their ids."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return list(self._tokenizer.encode(encodable(text), add_special_tokens=False).ids)
 
     def encode_prompt(self, text: str) -> list[int]:
         """Turn a prompt into ids, with the begin token in front if the model has one."""
@@ -110,6 +110,25 @@ class FastTokenizer:
             for token in self._special:
                 text = text.replace(token, "")
         return text
+
+
+def encodable(text: str) -> str:
+    r"""Give a text back that UTF-8 can hold, as all but half surrogate pairs can.
+
+    Raises:
+        QuestionError: for half of a pair: a byte that is no text, or half of an emoji.
+
+    Example:
+        >>> encodable("\udcff")
+        Traceback (most recent call last):
+        ...
+        mu_llama.errors.QuestionError: the question holds bytes that are no text; expected UTF-8: check the locale
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise QuestionError("the question holds bytes that are no text; expected UTF-8: check the locale") from error
+    return text
 
 
 def load_sentencepiece(path: Path) -> SentencePieceTokenizer:

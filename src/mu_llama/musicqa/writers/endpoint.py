@@ -64,7 +64,7 @@ class EndpointWriter:
 
     async def write(self, track: Track, *, attempt: int) -> Written:
         """Ask the server; see `Writer`."""
-        digest = hashlib.sha256(f"{self._spec.seed} {attempt} {track.id}".encode()).digest()
+        digest = hashlib.sha256(f"{self._spec.seed} {attempt} {track.id}".encode("utf-8", "surrogatepass")).digest()
         seed = int.from_bytes(digest[:4], "big") >> 1
         if self._spec.one_by_one:
 
