@@ -16,7 +16,6 @@ from mu_llama.generation import Decoder, FinishReason, GenerationOptions
 from mu_llama.measured import topics_of, with_measured
 from mu_llama.model.prefix_cache import Prompt, begin_cache, read_segments
 from mu_llama.prompts import Turn
-from mu_llama.tokenizer import encodable
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +107,11 @@ def check_question(question: str) -> None:
     Raises:
         QuestionError: if there is nothing but space, or bytes that are no text.
     """
-    if not encodable(question).strip():
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise QuestionError("the question holds bytes that are no text; expected UTF-8: check the locale") from error
+    if not question.strip():
         raise QuestionError("the question is empty; expected words, e.g. 'What instruments do you hear?'")
 
 
