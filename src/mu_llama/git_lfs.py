@@ -9,13 +9,13 @@ _POINTER_STARTS = (b"version https://git-lfs", b"version https://hawser")
 
 
 def is_lfs_pointer(head: bytes) -> bool:
-    """Say whether a file's first bytes are those of a Git LFS pointer.
+    r"""Say whether a file's first bytes are those of a Git LFS pointer.
 
     Args:
         head: the first 100 bytes or more of the file.
 
     Example:
-        >>> is_lfs_pointer(b"version https://git-lfs.github.com/spec/v1\\noid sha256:4d7a...")
+        >>> is_lfs_pointer(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a...")
         True
         >>> is_lfs_pointer(b"RIFF$...WAVEfmt ")
         False
