@@ -8,10 +8,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mu_llama.errors import ConfigError, ModelNotFoundError
+from mu_llama.errors import CheckpointError, ConfigError, ModelNotFoundError
+from mu_llama.git_lfs import LFS_ADVICE, is_lfs_pointer
 
 # The hub shows a card of this name.
 _CARD_FILE, _HUB_CARD_FILE = "MODEL_CARD.md", "README.md"
+_POINTER_HEAD_BYTES = 100
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -58,6 +60,21 @@ def fetch(hub_id: str, *, patterns: Sequence[str], expected: str, revision: str 
         raise ModelNotFoundError(
             f"{hub_id} is neither here nor can it be downloaded ({type(error).__name__}); expected {expected}"
         ) from error
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """Refuse the pointer that a clone without Git LFS leaves in a file's place; other files are left to their reader.
+
+    Raises:
+        CheckpointError: if the file is one.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_POINTER_HEAD_BYTES)
+    except OSError:
+        return
+    if is_lfs_pointer(head):
+        raise CheckpointError(f"{path}: {LFS_ADVICE.removeprefix('is ')}")
 
 
 def push(folder: Path, hub_id: str, *, private: bool, message: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from mu_llama.errors import CheckpointError
+from mu_llama.errors import CheckpointError, QuestionError
 
 REPLACEMENT = "\ufffd"
 
@@ -37,26 +37,32 @@ class Tokenizer(Protocol):
 
 
 class SentencePieceTokenizer:
-    """Meta's `tokenizer.model`: begin token in front, one end token."""
+    """Meta's `tokenizer.model`: begin token in front, one end token unless the LLaMA has more.
 
-    def __init__(self, processor: Any) -> None:
+    Args:
+        processor: a `sentencepiece.SentencePieceProcessor`.
+        eos_ids: what ends an answer besides its own end token; only control tokens count.
+    """
+
+    def __init__(self, processor: Any, *, eos_ids: Sequence[int] = ()) -> None:
         self._processor = processor
         self.vocab_size: int = processor.vocab_size()
         self.bos_id: int = processor.bos_id()
         self.eos_id: int = processor.eos_id()
-        self.eos_ids = frozenset({self.eos_id})
+        more = {token for token in eos_ids if 0 <= token < self.vocab_size and processor.is_control(token)}
+        self.eos_ids = frozenset({self.eos_id} | more)
 
     def encode(self, text: str) -> list[int]:
         """Turn text into ids with neither begin nor end token."""
-        return list(self._processor.encode(text))
+        return list(self._processor.encode(encodable(text)))
 
     def encode_prompt(self, text: str) -> list[int]:
         """Turn a prompt into ids with the begin token in front."""
         return [self.bos_id, *self.encode(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Turn ids into text."""
-        return str(self._processor.decode(list(ids)))
+        """Turn ids into text; ids of embeddings that are only padding are passed over."""
+        return str(self._processor.decode([token for token in ids if token < self.vocab_size]))
 
     def without_special(self, text: str) -> str:
         """Return the text as it is: SentencePiece never reads control tokens out of text."""
@@ -88,7 +94,7 @@ class FastTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Turn text into ids; special tokens written in the text become their ids."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return list(self._tokenizer.encode(encodable(text), add_special_tokens=False).ids)
 
     def encode_prompt(self, text: str) -> list[int]:
         """Turn a prompt into ids, with the begin token in front if the model has one."""
@@ -106,6 +112,25 @@ class FastTokenizer:
         return text
 
 
+def encodable(text: str) -> str:
+    r"""Give a text back that UTF-8 can hold, as all but half surrogate pairs can.
+
+    Raises:
+        QuestionError: for half of a pair: a byte that is no text, or half of an emoji.
+
+    Example:
+        >>> encodable("\udcff")
+        Traceback (most recent call last):
+        ...
+        mu_llama.errors.QuestionError: the question holds bytes that are no text; expected UTF-8: check the locale
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise QuestionError("the question holds bytes that are no text; expected UTF-8: check the locale") from error
+    return text
+
+
 def load_sentencepiece(path: Path) -> SentencePieceTokenizer:
     """Open a SentencePiece model file.
 
@@ -117,8 +142,13 @@ def load_sentencepiece(path: Path) -> SentencePieceTokenizer:
     return parse_sentencepiece(path.read_bytes(), source=str(path))
 
 
-def parse_sentencepiece(content: bytes, *, source: str) -> SentencePieceTokenizer:
+def parse_sentencepiece(content: bytes, *, eos_ids: Sequence[int] = (), source: str) -> SentencePieceTokenizer:
     """Make a tokenizer of the content of a `tokenizer.model`.
+
+    Args:
+        content: of the file.
+        eos_ids: see `SentencePieceTokenizer`.
+        source: the file to name in an error.
 
     Raises:
         CheckpointError: if it isn't a SentencePiece model.
@@ -132,7 +162,7 @@ def parse_sentencepiece(content: bytes, *, source: str) -> SentencePieceTokenize
         raise CheckpointError(
             f"{source}: not a SentencePiece model; expected LLaMA's tokenizer.model: download it again"
         ) from error
-    return SentencePieceTokenizer(processor)
+    return SentencePieceTokenizer(processor, eos_ids=eos_ids)
 
 
 def parse_fast_tokenizer(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +18,11 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from mu_llama.app.batch import save_all
 from mu_llama.app.callbacks import Callbacks
 from mu_llama.app.chat import Desk, Limits
-from mu_llama.app.page import _asking_from_the_box, _told, _told_on_the_way, build_page
-from mu_llama.app.serving import Serving
+from mu_llama.app.page import _asking_from_the_box, _told, _told_on_the_way, build_page, serve
+from mu_llama.app.serving import Serving, reach_past_proxies
 from mu_llama.app.visit import Visit
 from mu_llama.audio.read import AudioWarning
 from mu_llama.checkpoints.open_model import PLANS
@@ -232,6 +237,65 @@ def test_seconds_heard_begin_as_the_command_said(tiny: Listener, loaded: str, ch
     assert desk._listener(desk.window).hearing.plan == PLANS[loaded]
     choice = next(block for block in build_page(desk).blocks.values() if isinstance(block, gr.Radio))
     assert choice.value == chosen
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_the_page_is_served_behind_a_proxy(name: str, tiny: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradio asks its own page whether it is there: past the proxy, which is a dead one here."""
+    for own in ("no_proxy", "NO_PROXY", "https_proxy"):
+        monkeypatch.setenv(own, "example.com")
+        monkeypatch.delenv(own)
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setattr("gradio.Blocks.block_thread", lambda _: None)
+    handler = signal.getsignal(signal.SIGTERM)
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        gr.Markdown("Here.")
+    try:
+        serve(blocks, Serving(), most_mb=1)
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        assert direct.open(blocks.local_url, timeout=10).status == 200
+    finally:
+        blocks.close(verbose=False)
+        signal.signal(signal.SIGTERM, handler)
+    assert os.environ[name] == "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "expected"),
+    [
+        (None, None, "localhost,127.0.0.1,::1,10.0.0.7"),
+        (None, "intra.net, 10.0.0.7", "intra.net,10.0.0.7,localhost,127.0.0.1,::1"),
+        ("intra.net", "other.net", "intra.net,localhost,127.0.0.1,::1,10.0.0.7"),
+        ("*", None, "*"),
+    ],
+)
+def test_hosts_that_need_no_proxy_are_added_to(
+    lower: str | None, upper: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("no_proxy", lower), ("NO_PROXY", upper)):
+        monkeypatch.setenv(name, value or "")
+        if value is None:
+            monkeypatch.delenv(name)
+    reach_past_proxies("10.0.0.7")
+    assert os.environ.get("no_proxy") == expected
+    if expected != "*":
+        assert os.environ.get("NO_PROXY") == expected
+
+
+def test_half_a_letter_is_refused_and_the_page_can_show_it(
+    page: Callbacks, toasts: list[str], tracks: list[Path], tmp_path: Path
+) -> None:
+    visit, bad = Visit(), "Is this \ud83d jazz?"
+    page.hear(str(tracks[0]), visit, "auto")
+    assert list(_asking_from_the_box(page)(bad, visit, *SETTINGS)) == [("Is this ? jazz?", gr.skip())]
+    assert "no text" in toasts[0]
+    *_, (table, rows, _) = page.batch(visit.begin(), [str(tracks[0])], f"{bad}\nIs it slow?", visit, "auto", *SETTINGS)
+    assert json.dumps(table, ensure_ascii=False).encode()
+    assert [bool(row[3]) for row in rows] == [True, False]
+    for path in save_all(rows):
+        assert Path(path).stat().st_size > 0
+    said = asked(page.ask("Is it slow?", visit, *SETTINGS))
+    assert said[-1]["content"]
 
 
 def test_the_page_is_private_by_default(page: Callbacks) -> None:

@@ -15,13 +15,16 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from mu_llama.musicqa.reply import Wanted
 from mu_llama.musicqa.writers.template import TemplateWriter
 from mu_llama.records import Track
 
+FORMATS = ["json_schema", "json_object", "text"]
 ROOT = Path(__file__).parents[2]
 CATEGORY = {
     "Genre": "genre",
@@ -51,11 +54,67 @@ ODD: dict[str, tuple[int, object]] = {
     "list": (200, [1, 2]),
     "html": (200, "<html>wrong address</html>"),
 }
+ONE_SENTENCE = "Say in other words: "
+DRAFT = "A draft of what the model may say later."
+
+
+def draft_of(reply: str) -> str:
+    """A reply of the right shape that must never be taken: it stands in the reasoning."""
+    return json.dumps({**json.loads(reply), "heard": DRAFT, "description": DRAFT}) if reply[0] == "{" else DRAFT
+
+
+def thinking_of(reply: str) -> str:
+    return f"The user wants {{JSON}} of a track. A draft: {draft_of(reply)} But that is {{not}} it yet."
+
+
+def parts_of(reply: str) -> list[dict[str, object]]:
+    thinking = [{"type": "text", "text": thinking_of(reply)}]
+    return [{"type": "thinking", "thinking": thinking}, {"type": "text", "text": reply}]
+
+
+# What servers put around the JSON that they were asked for; a prompt's reply to the message's content.
+HABITS: dict[str, Callable[[str], object]] = {
+    "think": lambda reply: f"<think>\n{thinking_of(reply)}\n</think>\n\n{reply}",
+    "thinking": lambda reply: f"<thinking>{thinking_of(reply)}</thinking>{reply}",
+    "twice": lambda reply: f"<think>{thinking_of(reply)}</think>{draft_of(reply)}<think>no</think>{reply}",
+    "no-opening": lambda reply: f"{thinking_of(reply)}\n</think>\n\n{reply}",
+    "mistral": lambda reply: f"[THINK]{thinking_of(reply)}[/THINK]{reply}",
+    "command": lambda reply: f"<|START_THINKING|>{thinking_of(reply)}<|END_THINKING|>{reply}",
+    "kimi": lambda reply: f"◁think▷{thinking_of(reply)}◁/think▷{reply}",
+    "gpt-oss": lambda reply: (
+        f"<|channel|>analysis<|message|>{thinking_of(reply)}<|end|><|start|>assistant<|channel|>final "
+        f"<|constrain|>json<|message|>{reply}<|return|>"
+    ),
+    "gpt-oss without its marks": lambda reply: f"analysis{thinking_of(reply)}assistantfinal{reply}",
+    "gemma": lambda reply: f"<|channel>thought\n{thinking_of(reply)}<channel|>{reply}",
+    "draft in the open": lambda reply: f"{thinking_of(reply)} So:\n```json\n{reply}\n```",
+    "fence": lambda reply: f"Here it is:\n```json\n{reply}\n```\nTell me {{more}} if you like.",
+    "array": lambda reply: f"[{reply}]",
+    "key": lambda reply: json.dumps({"result": json.loads(reply)}),
+    "keys": lambda reply: json.dumps({"status": "ok", "data": {"replies": [json.loads(reply)]}}),
+    "string": lambda reply: json.dumps(reply),
+    "string under a key": lambda reply: json.dumps({"output": reply}),
+    "parts": parts_of,
+}
+# What holds nothing but reasoning, though whole objects are in it; with how it ended.
+UNFINISHED: dict[str, Callable[[str], tuple[dict[str, object], str]]] = {
+    "unclosed": lambda reply: ({"content": f"<think>{thinking_of(reply)}"}, "stop"),
+    "unclosed again": lambda reply: ({"content": f"<think>a</think>{reply}<think>{thinking_of(reply)}"}, "stop"),
+    "unclosed mistral": lambda reply: ({"content": f"[THINK]{thinking_of(reply)}"}, "length"),
+    "unclosed gpt-oss": lambda reply: ({"content": f"<|channel|>analysis<|message|>{thinking_of(reply)}"}, "length"),
+    "cut without marks": lambda reply: ({"content": thinking_of(reply)}, "length"),
+    "null": lambda reply: ({"content": None, "reasoning_content": thinking_of(reply)}, "length"),
+    "empty": lambda reply: ({"content": "", "reasoning": draft_of(reply)}, "stop"),
+    "parts of reasoning": lambda reply: ({"content": parts_of(reply)[:1]}, "length"),
+    "nothing behind": lambda reply: ({"content": f"<think>{thinking_of(reply)}</think>"}, "stop"),
+}
 FAULTS = ("hang", "429", "500", "cut connection", "wrong JSON", "cut JSON", "no JSON body")
 
 
 def reply_to(prompt: str, wanted: Wanted) -> str:
-    """What a truthful model would write."""
+    """What a truthful model would write; a sentence to be said in other words stays as it is."""
+    if prompt.startswith(ONE_SENTENCE):
+        return prompt.removeprefix(ONE_SENTENCE)
     tags: dict[str, tuple[str, ...]] = {}
     caption = None
     for line in prompt.splitlines():
@@ -71,9 +130,12 @@ def reply_to(prompt: str, wanted: Wanted) -> str:
 
 class Server:
     def __init__(
-        self, *, latency_s: float, fault_rate: float, seed: int, formats: list[str], key: str | None, odd: str | None
-    ) -> None:
-        self.odd = odd
+        self, *, latency_s: float = 0.0, fault_rate: float = 0.0, seed: int = 0, formats: list[str] = FORMATS,
+        key: str | None = None, odd: str | None = None, habit: str | None = None,
+        refusals: Mapping[str, tuple[int, object]] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
+        self.odd, self.habit, self.refusals = odd, habit, refusals
+        self.bodies: list[dict[str, Any]] = []
         self.latency_s, self.fault_rate, self.formats, self.key = latency_s, fault_rate, formats, key
         self.random = random.Random(seed)
 
@@ -89,6 +151,11 @@ class Server:
         body = json.loads(await reader.readexactly(int(length[1]))) if length else {}
         if self.key is not None and f"Bearer {self.key}" not in head:
             return await send(writer, 401, {"error": {"message": "Incorrect API key provided: sk-abcdef123456."}})
+        self.bodies.append(body)
+        for name, (status, content) in self.refusals.items():
+            if name in body:
+                await asyncio.sleep(self.latency_s)
+                return await send(writer, status, content)
         form = body.get("response_format", {}).get("type", "text")
         if form not in self.formats:
             return await send(writer, 400, {"error": {"message": f"response_format {form} is not supported"}})
@@ -107,9 +174,14 @@ class Server:
             "cut JSON": reply_to(body["messages"][-1]["content"], Wanted())[:200],
         }.get(fault)
         content = reply_to(body["messages"][-1]["content"], Wanted()) if text is None else text
+        message, finish_reason = {"content": content}, "stop"
+        if self.habit in HABITS:
+            message = {"content": HABITS[self.habit](content)}
+        elif self.habit is not None:
+            message, finish_reason = UNFINISHED[self.habit](content)
         answer = {
             "id": "x", "object": "chat.completion", "created": 0, "model": body.get("model"),
-            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}],
+            "choices": [{"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", **message}}],
             "usage": {"prompt_tokens": 400, "completion_tokens": 300, "total_tokens": 700},
         }  # fmt: skip
         return await send(writer, 200, answer, cut=fault == "cut connection")
@@ -131,13 +203,14 @@ async def main() -> None:
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--faults", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--formats", default="json_schema,json_object,text")
+    parser.add_argument("--formats", default=",".join(FORMATS))
+    parser.add_argument("--habit", help="what is put around the JSON, one of HABITS or UNFINISHED")
     parser.add_argument("--key")
     parser.add_argument("--odd", help="name of a strange body that every prompt with 'Track 1 ' gets, or all: NAME/all")
     options = parser.parse_args()
     server = Server(
         latency_s=options.latency, fault_rate=options.faults, seed=options.seed, formats=options.formats.split(","),
-        key=options.key, odd=options.odd,
+        key=options.key, odd=options.odd, habit=options.habit,
     )  # fmt: skip
     listening = await asyncio.start_server(server.serve, "127.0.0.1", options.port)
     sys.stdout.write(f"{listening.sockets[0].getsockname()[1]}\n")

@@ -261,3 +261,11 @@ def test_held_out_tracks_keep_their_questions_together() -> None:
     assert hold_out(halves, fraction=0.25, seed=2)[1] != held
     with pytest.raises(DataError, match="leaves none to train on"):
         hold_out([Dataset(halves[0].entry, (examples[0],), num_missing=0, sha256="")], fraction=0.1, seed=0)
+
+
+def test_ids_of_any_bytes_are_held_out_too(tmp_path: Path) -> None:
+    """Names of files that are no text become ids."""
+    rows = [{"id": f"\udcff {number}", "audio": None, "question": "Q", "answer": "A"} for number in range(4)]
+    datasets = read_datasets([DatasetEntry(write(tmp_path / "rows.jsonl", rows))])
+    (train,), held = hold_out(datasets, fraction=0.25, seed=0)
+    assert (len(train.examples), len(held)) == (3, 1)

@@ -104,9 +104,19 @@ def _answered(
     numbers = iter(range(len(asking)))
     for row in waiting:
         if isinstance(row, Failure):
-            yield row.audio, row.question, "", str(row.error)
+            yield readable(row.audio), readable(row.question), "", readable(str(row.error))
         elif (number := next(numbers)) in answers:
-            yield row.track.name, row.question, answers[number], ""
+            yield readable(row.track.name), row.question, answers[number], ""
+
+
+def readable(text: str) -> str:
+    r"""A text as a page and a file can hold it: a question mark for each half of a surrogate pair.
+
+    Example:
+        >>> readable("half an emoji: \ud83d")
+        'half an emoji: ?'
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def unique_names(paths: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mu_llama.app.batch import Asked, Row, answer_files
+from mu_llama.app.batch import Asked, Row, answer_files, readable
 from mu_llama.app.chat import Desk, Window
 from mu_llama.app.held import Held
 from mu_llama.app.pictures import mel_picture
@@ -166,7 +166,7 @@ _BEGINNINGS = ("the ", "there ", "this ", "no ", "nothing ")
 
 def sentence(error: MuLlamaError) -> str:
     """An error as a toast: one sentence; names of files stay as they are."""
-    text = " ".join(str(error).split())
+    text = readable(" ".join(str(error).split()))
     if text.startswith(_BEGINNINGS):
         text = text[0].upper() + text[1:]
     return text if text.endswith(".") else f"{text}."

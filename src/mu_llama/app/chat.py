@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from mu_llama.measured import measure_in_words
 from mu_llama.model.prefix_cache import PrefixCache
 from mu_llama.model.retrieval import NeighbourBlend
 from mu_llama.prompts import Turn
+from mu_llama.records import to_line
 from mu_llama.writing import check_question, read_ahead
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ class Desk:
         }  # fmt: skip
         try:
             with self._writing, self._likes.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(to_line(row))
         except OSError as error:
             raise QuestionError(f"{self._likes} can't be written ({error.strerror}); the judgement is lost") from error
 

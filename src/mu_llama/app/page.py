@@ -11,11 +11,11 @@ from typing import Any
 
 import gradio as gr
 
-from mu_llama.app.batch import FORMATS, HEADINGS, Row, save_all
+from mu_llama.app.batch import FORMATS, HEADINGS, Row, readable, save_all
 from mu_llama.app.browser import CSS, EMPTY_THE_BOX, plain_toasts
 from mu_llama.app.callbacks import Callbacks, Message
 from mu_llama.app.chat import CAPTION_QUESTION, Desk
-from mu_llama.app.serving import Serving
+from mu_llama.app.serving import Serving, reach_past_proxies
 from mu_llama.app.visit import Visit
 from mu_llama.musicqa.reply import FIXED_QUESTIONS
 
@@ -228,7 +228,7 @@ def _asking_from_the_box(page: Callbacks) -> Callable[..., Iterator[Any]]:
                 yield gr.skip(), messages
             went_well = True
         if not went_well:
-            yield question, gr.skip()
+            yield readable(question), gr.skip()
 
     return run
 
@@ -299,6 +299,7 @@ def _prepared(rows: list[Row]) -> list[Any]:
 def serve(blocks: gr.Blocks, serving: Serving, *, most_mb: int, examples: Sequence[Path] = ()) -> None:
     """Serve a page until it is interrupted or terminated; then uploads are deleted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    reach_past_proxies(serving.host)
     # What is somewhat too large comes in and is refused by the desk, which says what to do; gradio refuses the rest.
     blocks.launch(
         server_name=serving.host, server_port=serving.port, share=serving.share, auth=serving.auth,

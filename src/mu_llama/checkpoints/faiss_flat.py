@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mu_llama.errors import CheckpointError
+from mu_llama.hub import refuse_lfs_pointer
 
 # Four-letter code, width int32, count int64, two unused int64, trained flag byte, metric int32; then the
 # number of floats as int64 and the floats themselves (faiss, index_write.cpp).
@@ -29,6 +30,7 @@ def read_faiss_flat(path: Path) -> Tensor:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a faiss index: pass the path of knn.index")
+    refuse_lfs_pointer(path)
     data = path.read_bytes()
     if len(data) < _HEADER.size + 8:
         raise CheckpointError(f"{path}: only {len(data)} bytes; expected a faiss index: get it again")

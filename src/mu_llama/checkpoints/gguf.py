@@ -28,6 +28,7 @@ from mu_llama.checkpoints.llama_names import rows_in_halves, unknown_keys_messag
 from mu_llama.checkpoints.parts import LlamaParts
 from mu_llama.checkpoints.stored import StoredTensor, file_tensor, zeros
 from mu_llama.errors import CheckpointError
+from mu_llama.hub import refuse_lfs_pointer
 
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf")
 _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -120,6 +121,7 @@ def _pieces(path: Path) -> list[Path]:
 def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
     import gguf
 
+    refuse_lfs_pointer(path)
     try:
         with path.open("rb") as file:
             magic = file.read(4)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import LlamaConfig
 
-from mu_llama.checkpoints.parts import FAST_TOKENIZER_FILE, SENTENCEPIECE_FILE, LlamaParts, TokenizerFile
+from mu_llama.checkpoints.folder_tokenizer import find_tokenizer
+from mu_llama.checkpoints.json_files import read_json
+from mu_llama.checkpoints.parts import SENTENCEPIECE_FILE, LlamaParts, TokenizerFile
 from mu_llama.checkpoints.safetensors_files import read_safetensors, write_safetensors
 from mu_llama.checkpoints.stored import StoredTensor
 from mu_llama.checkpoints.torch_files import read_torch_file
@@ -24,21 +25,6 @@ _PICKLE_FILE = "pytorch_model.bin"
 SHARD_BYTES = 2_000_000_000
 # Rotary tables that older files carry; they are recomputed.
 _ROTARY_TABLE = "rotary_emb.inv_freq"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        CheckpointError: if the file is missing or isn't one.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: can't be read as JSON ({error}); get it again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected a JSON object")
-    return content
 
 
 def read_llama_folder(folder: Path, *, with_weights: bool = True) -> LlamaParts:
@@ -65,22 +51,8 @@ def read_llama_folder(folder: Path, *, with_weights: bool = True) -> LlamaParts:
     if config.tie_word_embeddings:
         tensors.pop("lm_head.weight", None)
     files = (folder / CONFIG_FILE, *(weight_files(folder) if with_weights else ()))
-    return LlamaParts(config, tensors, find_tokenizer(folder), source=str(folder), files=files)
-
-
-def find_tokenizer(folder: Path) -> TokenizerFile:
-    """Find the tokenizer; SentencePiece, the published system's own, comes first.
-
-    Raises:
-        CheckpointError: if there is none.
-    """
-    for name in (SENTENCEPIECE_FILE, FAST_TOKENIZER_FILE):
-        path = folder / name
-        if path.is_file():
-            return TokenizerFile(name, str(path), path.read_bytes)
-    raise CheckpointError(
-        f"{folder}: no {SENTENCEPIECE_FILE} or {FAST_TOKENIZER_FILE}; copy the LLaMA's tokenizer there"
-    )
+    tokenizer = find_tokenizer(folder, num_embeddings=config.vocab_size)
+    return LlamaParts(config, tensors, tokenizer, source=str(folder), files=files)
 
 
 def _read_weights(folder: Path) -> dict[str, StoredTensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from mu_llama.tokenizer import Tokenizer, parse_fast_tokenizer, parse_sentencepi
 
 _EXPECTED = "a Meta LLaMA folder, a Hugging Face LLaMA folder, a GGUF file or a hub id such as huggyllama/llama-7b"
 _DESCRIBED = ("*.json", "tokenizer.model")
-# Hugging Face models may have their vocabulary padded to a multiple of one of these; Meta's are never padded.
-_PADDED_TO = (64, 128, 256)
+# Embeddings are padded to a multiple of something, which makes a vocabulary hardly larger unless it is small.
+_MOST_PADDED, _PADDED_TO = 2, 256
 
 
 def read_llama(where: str | Path, *, weights: Mapping[str, StoredTensor] | None = None) -> LlamaParts:
@@ -87,22 +88,28 @@ def open_tokenizer(llama: LlamaParts, template: PromptTemplate) -> Tokenizer:
         CheckpointError: if it is damaged or belongs to another LLaMA.
     """
     file, config = llama.tokenizer, llama.config
+    own_ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    own_ends = [token for token in own_ends if token is not None]
     tokenizer: Tokenizer
     if file.name == SENTENCEPIECE_FILE:
-        tokenizer = parse_sentencepiece(file.read(), source=file.source)
+        tokenizer = parse_sentencepiece(file.read(), eos_ids=own_ends, source=file.source)
     else:
-        own_ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         tokenizer = parse_fast_tokenizer(
             file.read(),
-            eos_tokens=template.end_tokens or [token for token in own_ends if token is not None],
+            eos_tokens=template.end_tokens or own_ends,
             bos_id=None if template.end_tokens else config.bos_token_id,
             source=file.source,
         )
-    num_tokens = tokenizer.vocab_size
-    padded = [-(-num_tokens // step) * step for step in _PADDED_TO if file.name != SENTENCEPIECE_FILE]
-    if config.vocab_size not in (num_tokens, *padded):
+    num_tokens, num_embeddings = tokenizer.vocab_size, int(config.vocab_size)
+    if num_tokens > num_embeddings or (file.fills_embeddings and num_tokens < num_embeddings):
         raise CheckpointError(
-            f"{file.source}: {num_tokens} tokens, the LLaMA has {config.vocab_size}; "
+            f"{file.source}: {num_tokens} tokens, the LLaMA has {num_embeddings}; "
             f"expected the {file.name} that came with it"
+        )
+    if num_embeddings > max(_MOST_PADDED * num_tokens, -(-num_tokens // _PADDED_TO) * _PADDED_TO):
+        warnings.warn(
+            f"{file.source}: only {num_tokens} tokens, the LLaMA has {num_embeddings} embeddings; "
+            f"check that this {file.name} came with it",
+            stacklevel=2,
         )
     return tokenizer

@@ -17,6 +17,7 @@ from mu_llama.checkpoints.parts import SENTENCEPIECE_FILE, LlamaParts, Tokenizer
 from mu_llama.checkpoints.stored import StoredTensor, concatenate
 from mu_llama.checkpoints.torch_files import read_torch_file
 from mu_llama.errors import CheckpointError
+from mu_llama.hub import refuse_lfs_pointer
 
 PARAMS_FILE = "params.json"
 # Where the shards of each module are glued together; norms are copies in every shard.
@@ -91,6 +92,7 @@ def read_meta_params(path: Path) -> MetaParams:
     Raises:
         CheckpointError: if it isn't JSON or lacks what is needed.
     """
+    refuse_lfs_pointer(path)
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw.get("use_scaled_rope"):
@@ -132,7 +134,9 @@ def read_meta_llama(folder: MetaFolder, *, weights: Mapping[str, StoredTensor] |
         parsed = parse_meta_name(name)
         assert parsed is not None, "checked when read"
         tensors[parsed.hugging_face] = rotary_rows_reordered(value, parsed.module, config, name=name)
-    tokenizer = TokenizerFile(SENTENCEPIECE_FILE, str(folder.tokenizer), folder.tokenizer.read_bytes)
+    refuse_lfs_pointer(folder.tokenizer)
+    content = folder.tokenizer.read_bytes
+    tokenizer = TokenizerFile(SENTENCEPIECE_FILE, str(folder.tokenizer), content, fills_embeddings=True)
     files = (folder.params, folder.tokenizer, *(() if given else folder.shards))
     return LlamaParts(config, tensors, tokenizer, source=str(folder.params.parent), files=files)
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mu_llama.checkpoints.hugging_face import CONFIG_FILE, read_json
+from mu_llama.checkpoints.hugging_face import CONFIG_FILE
+from mu_llama.checkpoints.json_files import read_json
 from mu_llama.checkpoints.parts import EncoderParts, LlamaParts, ModelParts
 from mu_llama.checkpoints.safetensors_files import read_safetensors, write_safetensors
 from mu_llama.checkpoints.stored import StoredTensor

@@ -31,6 +31,8 @@ class TokenizerFile:
     """Where it comes from, for error messages."""
     read: Callable[[], bytes]
     """Gives the content."""
+    fills_embeddings: bool = False
+    """Whether the LLaMA has exactly as many embeddings as this has tokens; others may be padded beyond them."""
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mu_llama.checkpoints.detect import explain_wrong_role
-from mu_llama.checkpoints.hugging_face import CONFIG_FILE, read_json
+from mu_llama.checkpoints.hugging_face import CONFIG_FILE
+from mu_llama.checkpoints.json_files import read_json
 from mu_llama.checkpoints.llama_source import read_llama
 from mu_llama.checkpoints.meta_llama import PARAMS_FILE
 from mu_llama.checkpoints.parts import EncoderParts, ModelParts
 from mu_llama.checkpoints.published import adapter_config, adapter_tensors, read_published, tuning_tensors
 from mu_llama.checkpoints.stored import StoredTensor
 from mu_llama.errors import CheckpointError, ConfigError
+from mu_llama.hub import refuse_lfs_pointer
 from mu_llama.prompts import ALPACA_PUBLISHED
 
 _LICENCES = {
@@ -78,13 +80,16 @@ def _encoder_parts(checkpoint: Path, tensors: Mapping[str, StoredTensor], encode
             return EncoderParts({"kind": "mert"}, tensors)
         raise ConfigError(f"{checkpoint}: needs the MERT it was made with; add --encoder with a MERT folder or hub id")
     folder = Path(encoder)
-    if tensors and (folder / CONFIG_FILE).is_file() and not _has_weights(folder):
+    if tensors and (folder / CONFIG_FILE).is_file() and not _weights(folder):
         return EncoderParts({"kind": "mert"}, tensors, read_json(folder / CONFIG_FILE))
     wrong = explain_wrong_role(folder, "encoder")
     if wrong is not None:
         raise CheckpointError(wrong)
+    if folder.is_dir():
+        for path in _weights(folder):  # they are read when the first track is heard
+            refuse_lfs_pointer(path)
     return EncoderParts({"kind": "mert", "path": str(encoder)})
 
 
-def _has_weights(folder: Path) -> bool:
-    return any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir())
+def _weights(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))

@@ -17,9 +17,10 @@ from mu_llama.checkpoints.recognise_folders import SETTINGS_FILES, recognise_fol
 from mu_llama.checkpoints.safetensors_files import read_safetensors
 from mu_llama.checkpoints.stored import StoredTensor
 from mu_llama.checkpoints.torch_files import read_torch_file
+from mu_llama.git_lfs import LFS_ADVICE, is_lfs_pointer
 
 _HEAD_BYTES = 4096
-_ZIP, _GGUF, _LFS = b"PK\x03\x04", b"GGUF", b"version https://git-lfs"
+_ZIP, _GGUF = b"PK\x03\x04", b"GGUF"
 _TORCH_SUFFIXES = {".pth", ".pt", ".bin", ".ckpt"}
 _OTHER_SUFFIXES = {".safetensors", ".gguf", ".index", ".model"}
 # Protobuf of SentencePiece: a piece, in it the length of its text, the text, and its score.
@@ -60,8 +61,8 @@ def recognise_file(path: Path) -> Found | None:
 
 
 def _by_content(path: Path, head: bytes, size_bytes: int) -> Found | None:
-    if head.startswith(_LFS):
-        return Found(path, "unknown", "a Git LFS pointer, not the file itself; run `git lfs pull`")
+    if is_lfs_pointer(head):
+        return Found(path, "unknown", LFS_ADVICE.removeprefix("is "))
     if head.startswith(_GGUF):
         return Found(path, "GGUF", f"{size_bytes / 1e9:.2g} GB", frozenset({"llama", "tokenizer"}))
     if _is_faiss(head):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mu_llama.checkpoints.found import Found, Part, unreadable
-from mu_llama.checkpoints.hugging_face import CONFIG_FILE, read_json
+from mu_llama.checkpoints.hugging_face import CONFIG_FILE
+from mu_llama.checkpoints.json_files import read_json
 from mu_llama.checkpoints.meta_llama import PARAMS_FILE, read_meta_params
 from mu_llama.checkpoints.parts import FAST_TOKENIZER_FILE, SENTENCEPIECE_FILE
 

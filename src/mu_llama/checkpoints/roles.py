@@ -11,6 +11,7 @@ from typing import Literal
 from mu_llama.checkpoints.found import Found, Kind
 from mu_llama.checkpoints.recognise_folders import is_folder
 from mu_llama.checkpoints.survey import detect, survey
+from mu_llama.git_lfs import LFS_ADVICE
 
 Role = Literal["model", "llama", "encoder", "knn_index"]
 
@@ -31,6 +32,7 @@ EXPECTED: Mapping[Role, str] = MappingProxyType(
     }
 )
 """What can play each role."""
+_POINTER = LFS_ADVICE.removeprefix("is ")
 _ROLES: dict[Kind, Role] = {
     "mu-llama folder": "model",
     "published checkpoint": "model",
@@ -130,6 +132,9 @@ def _explain_tree(folder: Found, role: Role) -> str | None:
     direct = [item for item in fitting if item.kind in ("Meta LLaMA", "GGUF") and item.path.parent == folder.path]
     if (fitting and role == "model") or (len(fitting) == len(direct) == 1 and folder.kind == "unknown"):
         return None
+    pointers = [item for item in (folder, *found) if item.kind == "unknown" and _POINTER in item.note]
+    if pointers and not fitting:
+        return explain_found(pointers[0], role)
     if fitting:
         choices = " or ".join(f"{OPTIONS[role]} {item.path}" for item in fitting)
         return f"{folder.path} isn't {NOUNS[role]} itself, but holds {len(fitting)}: give {choices}"

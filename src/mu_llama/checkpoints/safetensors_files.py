@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from mu_llama.checkpoints.stored import StoredTensor, file_tensor
 from mu_llama.errors import CheckpointError
+from mu_llama.hub import refuse_lfs_pointer
 
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -29,6 +30,7 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     Raises:
         CheckpointError: if the file is missing or damaged, or a dtype is unknown.
     """
+    refuse_lfs_pointer(path)
     try:
         # The library checks that header and length fit together; it doesn't tell offsets.
         with safe_open(path, framework="pt"):

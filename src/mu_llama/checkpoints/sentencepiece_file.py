@@ -6,7 +6,7 @@ Field numbers are those of sentencepiece_model.proto in google/sentencepiece.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,12 +70,29 @@ def parse_bpe_model(data: bytes, *, source: str) -> BpeModel:
     return BpeModel(pieces, text[46] or _BOS, text[47] or _EOS, space_in_front=bool(normaliser.get(3, 1)))
 
 
+def read_piece_texts(data: bytes, *, source: str) -> list[str]:
+    """Read the texts of a `tokenizer.model`'s pieces, whatever kind of SentencePiece it is.
+
+    Raises:
+        CheckpointError: if it is damaged or something else.
+    """
+    try:
+        texts = [_piece(content).text for number, content in _fields(data) if number == 1]
+    except (ValueError, IndexError, TypeError, struct.error) as error:
+        raise CheckpointError(f"{source}: not a SentencePiece model; expected LLaMA's tokenizer.model") from error
+    if not texts:
+        raise CheckpointError(f"{source}: not a SentencePiece model; expected LLaMA's tokenizer.model")
+    return texts
+
+
+def append_pieces(data: bytes, pieces: Sequence[Piece]) -> bytes:
+    """Add pieces behind those of a `tokenizer.model`; texts without them are encoded as before."""
+    return data + b"".join(_chunk(1, _piece_fields(piece)) for piece in pieces)  # of a list, protobuf joins the parts
+
+
 def serialise_bpe_model(model: BpeModel) -> bytes:
     """Write a `tokenizer.model` that SentencePiece encodes with as with the original."""
-    parts = [
-        _chunk(1, _chunk(1, piece.text.encode()) + b"\x15" + struct.pack("<f", piece.score) + _number(3, piece.kind))
-        for piece in model.pieces
-    ]
+    parts = [_chunk(1, _piece_fields(piece)) for piece in model.pieces]
     byte_fallback = any(piece.kind == BYTE for piece in model.pieces)
     unknown = next((piece.text for piece in model.pieces if piece.kind == UNKNOWN), "<unk>")
     trainer = _number(3, _BPE) + _number(4, len(model.pieces)) + _number(35, byte_fallback)
@@ -91,6 +108,10 @@ def _piece(data: bytes) -> Piece:
         score=struct.unpack("<f", fields.get(2, bytes(4)))[0],
         kind=fields.get(3, NORMAL),
     )
+
+
+def _piece_fields(piece: Piece) -> bytes:
+    return _chunk(1, piece.text.encode()) + b"\x15" + struct.pack("<f", piece.score) + _number(3, piece.kind)
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:

@@ -13,6 +13,7 @@ import torch
 
 from mu_llama.checkpoints.stored import file_tensor
 from mu_llama.errors import CheckpointError
+from mu_llama.hub import refuse_lfs_pointer
 
 # The only class, besides tensors and plain containers, that a published checkpoint holds.
 ALLOWED_CLASSES: list[Any] = [argparse.Namespace]
@@ -32,6 +33,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected PyTorch weights: check the path")
+    refuse_lfs_pointer(path)
     stat = path.stat()
     return dict(_read(path, stat.st_size, stat.st_mtime_ns))
 

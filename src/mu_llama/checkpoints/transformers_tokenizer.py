@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transformers import LlamaTokenizer
+from transformers import AddedToken, LlamaTokenizer
 
-from mu_llama.checkpoints.sentencepiece_file import NORMAL, BpeModel, parse_bpe_model
+from mu_llama.checkpoints.sentencepiece_file import CONTROL, NORMAL, USER_DEFINED, BpeModel, parse_bpe_model
 from mu_llama.errors import CheckpointError
 
 
@@ -26,6 +26,14 @@ def write_transformers_tokenizer(folder: Path, content: bytes, *, source: str) -
         return
     vocabulary = {piece.text: index for index, piece in enumerate(model.pieces)}
     tokenizer = LlamaTokenizer(vocab=vocabulary, merges=_merges(model, vocabulary), add_bos_token=True)
+    ends = {tokenizer.unk_token, tokenizer.bos_token, tokenizer.eos_token}
+    tokenizer.add_tokens(
+        [
+            AddedToken(piece.text, special=piece.kind == CONTROL, normalized=False)
+            for piece in model.pieces
+            if piece.kind in (CONTROL, USER_DEFINED) and piece.text not in ends
+        ]
+    )
     tokenizer.save_pretrained(folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +33,9 @@ def chat(
         f"{listener.name} has heard {audio.name!r}. Ask away; an empty line ends the conversation.",
         file=sys.stderr,
     )
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # Bytes that are no text cost one question, not the conversation: they are refused where it is asked.
+        sys.stdin.reconfigure(errors="surrogateescape")
     while question := _next_question(conversation):
         try:
             for piece in conversation.stream(question):

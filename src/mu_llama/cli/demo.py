@@ -46,9 +46,13 @@ def demo(model: opt.ModelOptions = opt.ModelOptions(), serving: ServeOptions = S
     try:
         pair = _name_and_password(serving.auth)
         try:
+            from httpx import HTTPError
+
             from mu_llama.app.page import build_page, serve
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise ConfigError("the demo needs gradio; run: pip install 'mu-llama[demo]'") from error
+        except ImportError as error:  # what gradio loads in its turn, such as a proxy's protocol
+            raise ConfigError(f"the demo's gradio can't be loaded ({error})") from error
         from mu_llama.app.chat import Desk, Limits
         from mu_llama.app.serving import Serving
 
@@ -66,7 +70,7 @@ def demo(model: opt.ModelOptions = opt.ModelOptions(), serving: ServeOptions = S
     where = Serving(serving.host, serving.port, serving.share, pair)
     try:
         serve(blocks, where, most_mb=limits.most_mb, examples=examples)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPError) as error:
         raise opt.fail(f"the page can't be served: {error}; choose another --port or --host") from None
 
 

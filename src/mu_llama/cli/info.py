@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mu_llama import __version__
+from mu_llama.cli.progress import plain_console
 
 PACKAGES = (
     "torch",
@@ -30,19 +31,18 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON ob
     if as_json:
         print(json.dumps(facts, indent=2))
         return
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console()
+    console = plain_console(stderr=False)
     table = Table(show_header=False, box=None, pad_edge=False)
     for name in ("mu-llama", "python", "platform", "devices", "cache folder", "cached features"):
-        table.add_row(f"[bold]{name}[/bold]", escape(str(facts[name])))
+        table.add_row(Text(name, "bold"), str(facts[name]))
     for name, version in facts["packages"].items():
-        table.add_row(name, version or "[dim]not installed[/dim]")
+        table.add_row(name, version or Text("not installed", "dim"))
     console.print(table)
     for model in facts["models"]:
-        console.print(f"\n[bold]{model['name']}[/bold]: {model['state']}")
+        console.print(Text.assemble("\n", (model["name"], "bold"), f": {model['state']}"))
         for part, licence in model["licences"].items():
             console.print(f"  {part}: {licence}")
 

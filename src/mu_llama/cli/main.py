@@ -13,17 +13,20 @@ from mu_llama.cli.chat import chat
 from mu_llama.cli.convert import convert
 from mu_llama.cli.demo import demo
 from mu_llama.cli.facts import facts
+from mu_llama.cli.help import WholeTextGroup
 from mu_llama.cli.info import info
 from mu_llama.cli.musicqa import musicqa_app
-from mu_llama.cli.options import FAILED
+from mu_llama.cli.options import FAILED, say_warnings_plainly
 from mu_llama.cli.train import train
 
 typer_app = typer.Typer(
     name="mu-llama",
+    cls=WholeTextGroup,
     help="Listens to music and answers in words.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # markup would swallow what stands in brackets
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 typer_app.command()(ask)
@@ -37,7 +40,8 @@ typer_app.add_typer(musicqa_app, name="musicqa")
 
 
 @typer_app.callback(invoke_without_command=True)
-def _version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+def _before_each(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    say_warnings_plainly()  # before a command imports libraries that warn
     if version:
         print(__version__)
         raise typer.Exit

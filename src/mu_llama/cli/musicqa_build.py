@@ -236,7 +236,7 @@ def _summary(report: dict[str, Any], content: ContentOptions, out: Path) -> str:
     where = " and ".join(str(out / file) for name, file in names.items() if report.get(name))
     lines += left_out_lines(report, tracks="skipped", values="dropped_labels", where=f"all in {where}")
     if report.get("same_audio"):
-        lines.append(f"{report['same_audio']} tracks have the same audio as another one; each such group is in one split")
+        lines.append(f"{report['same_audio']} tracks have the same audio as another; each such group is in one split")
     empty = empty_split_line(report, {"validation": content.validation, "test": content.test})
     lines += [f"warning: {empty}"] if empty else []
     beside = out.with_name(f"{out.name}-huggingface") if out.name not in ("", "..") else Path("huggingface")

@@ -143,12 +143,21 @@ def say_error(message: object) -> None:
 
 
 def say_warnings_plainly() -> None:
-    """Show this package's warnings as one line without source code."""
+    """Show this package's warnings as one line without source code, and none of the libraries'."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        print("warning: " + " ".join(str(message).split()), file=sys.stderr, flush=True)
+        if _warner().partition(".")[0] == __name__.partition(".")[0]:
+            print("warning: " + " ".join(str(message).split()), file=sys.stderr, flush=True)
 
     warnings.showwarning = show
+
+
+def _warner() -> str:
+    """Name of the module that called `warnings.warn`, whichever line `stacklevel` blames."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_globals.get("__name__") == warnings.__name__:
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__"))
 
 
 def report_progress(message: str) -> None:
@@ -225,4 +234,3 @@ def quieten_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    say_warnings_plainly()

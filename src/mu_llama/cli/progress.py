@@ -47,9 +47,15 @@ class ProgressBars:
             self._bars = None
 
 
-def _make_bars() -> Any:
+def plain_console(*, stderr: bool = True) -> Any:
+    """A console of rich that prints every text as it is: names of files may hold markup and codes of emoji."""
     from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def _make_bars() -> Any:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=plain_console(), transient=True)

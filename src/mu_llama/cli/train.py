@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mu_llama.cli import options as opt
-from mu_llama.cli.progress import ProgressBars
+from mu_llama.cli.progress import ProgressBars, plain_console
 from mu_llama.errors import MuLlamaError
 
 if TYPE_CHECKING:
@@ -72,17 +72,21 @@ class _Display:
 
     def started(self, counts: dict[str, Any], memory: MemoryEstimate, total: int, done: int) -> None:
         """Say what is trained on, and draw the bar."""
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         from mu_llama.training.watching import told
 
-        console = Console(stderr=True)
-        console.print(f"training on {told(counts)}", highlight=False)
-        console.print(f"memory: {memory}", highlight=False)
+        console = plain_console()
+        console.print(f"training on {told(counts)}")
+        console.print(f"memory: {memory}")
         if done:
-            console.print(f"going on after update {done}", highlight=False)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            console.print(f"going on after update {done}")
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         self._bar = Progress(*columns, console=console)
         self._bar.start()
         self._task = self._bar.add_task("starting", total=total, completed=done)
@@ -95,7 +99,7 @@ class _Display:
     def validated(self, update: int, loss: float, best: float) -> None:
         """Print the validation loss."""
         mark = " (best)" if loss == best else f" (best {best:.4f})"
-        self._bar.console.print(f"update {update}: validation loss {loss:.4f}{mark}", highlight=False)
+        self._bar.console.print(f"update {update}: validation loss {loss:.4f}{mark}")
 
     def answered(self, update: int, samples: list[dict[str, str]]) -> None:
         """Print the sample answers."""
@@ -105,7 +109,7 @@ class _Display:
         for sample in samples:
             name = names[Path(sample["audio"])]
             line = f"update {update}: {name}: {sample['question']} - {sample['answer']!r}"
-            self._bar.console.print(line, highlight=False, markup=False)
+            self._bar.console.print(line)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

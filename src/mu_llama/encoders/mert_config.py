@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import HubertConfig
 
 from mu_llama.errors import CheckpointError, ModelNotFoundError
+from mu_llama.hub import refuse_lfs_pointer
 
 DEFAULT_RATES_HZ = MappingProxyType({"mert_model": 24000, "hubert": 16000})
 """Model types that can be read, and the rate of each where no file names one."""
@@ -182,6 +183,7 @@ def read_mert_config(folder: Path) -> MertConfig:
 
 
 def _read_json_object(path: Path) -> dict[str, Any]:
+    refuse_lfs_pointer(path)
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mu_llama.errors import CheckpointError, ModelNotFoundError
-from mu_llama.hub import fetch, is_hub_id
+from mu_llama.hub import fetch, is_hub_id, refuse_lfs_pointer
 
 SAFETENSORS_FILE = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
@@ -70,6 +70,7 @@ def _download(hub_id: str, *, revision: str | None) -> Path:
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    refuse_lfs_pointer(path)
     try:
         tensors: dict[str, torch.Tensor] = load_file(path)
     except SafetensorError as error:
@@ -78,6 +79,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_shards(index: Path) -> dict[str, torch.Tensor]:
+    refuse_lfs_pointer(index)
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = sorted({str(shard) for shard in weight_map.values()})
@@ -95,6 +97,7 @@ def _read_shards(index: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_pytorch(path: Path) -> dict[str, torch.Tensor]:
+    refuse_lfs_pointer(path)
     try:
         # Only the zip format, torch's own since 1.6, can be mapped.
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

@@ -10,12 +10,16 @@ from typing import Any
 from mu_llama.musicqa.grounding import Labels, contradictions
 from mu_llama.musicqa.language import language_of
 from mu_llama.musicqa.reply import FIXED_KEYS, NUM_DISTRACTORS, Reply, Wanted
+from mu_llama.musicqa.thinking import without_thinking
 from mu_llama.musicqa.vocabulary import find_mentions
 from mu_llama.musicqa.writers.protocol import Damaged
 
 LEAST_WORDS, MOST_CHARACTERS = 2, 1500
 _SHARED_WORDS = 9
 _WORD = re.compile(r"\w+")
+_KEYS = frozenset((*FIXED_KEYS, "pairs", "caption", "choices"))
+_MOST_BEGINNINGS = 1000  # of objects that aren't whole: each costs a walk through the rest of the text
+_WRAPPING = re.compile(r"\s*(?:```|~~~)?\s*(?:json)?[\s\[\]]*(?:```|~~~)?\s*", re.IGNORECASE)
 _LEAKS = re.compile(
     r"\bas an ai\b|\blanguage model\b|\bjson\b|<\||\[/?inst\]|^#{2,}|```|\bsystem prompt\b|"
     r"\b(?:based on|according to|from|in) the (?:given |provided )?(?:tags?|labels?|metadata|captions?)\b|"
@@ -29,8 +33,19 @@ _LEAKS = re.compile(
 )
 
 
-def parse_reply(text: str) -> dict[str, Any]:
-    """Find the JSON object in what a model wrote, in a code fence or among other words too.
+def parse_reply(text: str, wanted: Wanted | None = None, *, is_cut: bool = False) -> dict[str, Any]:
+    """Find the JSON object in what a model wrote: the last whole one behind the reasoning that fits.
+
+    It may be in a code fence, among other words, in an array, under a key of another object, or JSON as a string.
+
+    Args:
+        text: of the model.
+        wanted: what must be in the object; None takes any.
+        is_cut: whether the text ended because no more tokens were allowed. Then an object that stands amid other
+            words may be a draft, and isn't taken.
+
+    Returns:
+        The object; where none fits, the last one that has some of the keys, so that it can be said what it lacks.
 
     Raises:
         Damaged: if there is none, or it is cut off.
@@ -39,16 +54,65 @@ def parse_reply(text: str) -> dict[str, Any]:
         >>> parse_reply('Sure! {"caption": "A calm piece."}')
         {'caption': 'A calm piece.'}
     """
-    start = text.find("{")
-    if start < 0:
-        raise Damaged("there is no JSON object in it")
+    answer = _plain_text(without_thinking(text))
+    whole, problem = _whole_objects(answer)
+    partial = None
+    for start, end, outer in reversed(whole):
+        for plain in _unwrapped(outer):
+            if wanted is not None and shape_problems(plain, wanted):
+                partial = partial or (plain if _KEYS & plain.keys() else None)
+            elif is_cut and not (_is_wrapping(answer[:start]) or _is_wrapping(answer[end:])):
+                raise Damaged("it is cut off behind an object that may be a draft")
+            else:
+                return plain
+    if partial is not None and not is_cut:
+        return partial
+    raise Damaged(f"its JSON is damaged or cut off ({problem})" if "{" in answer else "there is no JSON object in it")
+
+
+def _plain_text(answer: str) -> str:
+    """Undo JSON around the whole of an answer that makes a string of it."""
     try:
-        plain, _ = json.JSONDecoder().raw_decode(text, start)
-    except (ValueError, RecursionError) as error:
-        raise Damaged(f"its JSON is damaged or cut off ({str(error)[:120]})") from error
-    if not isinstance(plain, dict):
-        raise Damaged("its JSON is no object")
-    return plain
+        inner = json.loads(answer) if answer.lstrip().startswith('"') else None
+    except (ValueError, RecursionError):
+        inner = None
+    return inner if isinstance(inner, str) else answer
+
+
+def _whole_objects(text: str) -> tuple[list[tuple[int, int, dict[str, Any]]], str]:
+    """Give the outermost whole objects with start and end, and what is wrong with the first that isn't whole."""
+    whole: list[tuple[int, int, dict[str, Any]]] = []
+    problems: list[str] = []
+    start = text.find("{")
+    while start >= 0 and len(problems) < _MOST_BEGINNINGS:
+        end = start + 1
+        try:
+            plain, end = json.JSONDecoder().raw_decode(text, start)
+            whole.append((start, end, plain))
+        except (ValueError, RecursionError) as error:
+            problems.append(str(error)[:120])
+        start = text.find("{", end)
+    return whole, problems[0] if problems else "none of its objects is a reply"
+
+
+def _unwrapped(value: Any, depth: int = 3) -> Iterator[dict[str, Any]]:
+    """Give an object, then those in it, the last first."""
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return
+    if isinstance(value, dict):
+        yield value
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    if depth:
+        for item in reversed(inner):
+            yield from _unwrapped(item, depth - 1)
+
+
+def _is_wrapping(text: str) -> bool:
+    """Whether a text beside an object is only what is put around JSON: spaces, a code fence, brackets, a key."""
+    return _WRAPPING.fullmatch(text) is not None
 
 
 def shape_problems(plain: Mapping[str, Any], wanted: Wanted, *, at_most: bool = False) -> list[str]:

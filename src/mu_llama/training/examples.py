@@ -120,7 +120,11 @@ def hold_out(
     first_ids: dict[Path | str, str] = {}
     for example in everything:
         first_ids.setdefault(track_of(example), example.id)
-    ranked = sorted(first_ids, key=lambda track: hashlib.sha256(f"{seed} {first_ids[track]}".encode()).digest())
+
+    def drawn(track: Path | str) -> bytes:
+        return hashlib.sha256(f"{seed} {first_ids[track]}".encode("utf-8", "surrogatepass")).digest()
+
+    ranked = sorted(first_ids, key=drawn)
     held = set(ranked[: max(1, round(fraction * len(ranked)))])
     if len(held) == len(ranked):
         raise DataError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
-import re
+import ssl
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -13,14 +13,17 @@ from mu_llama.errors import ConfigError
 from mu_llama.musicqa.checks import parse_reply
 from mu_llama.musicqa.prompting import Prompts
 from mu_llama.musicqa.reply import Wanted
+from mu_llama.musicqa.thinking import without_thinking
+from mu_llama.musicqa.writers.completion import Completion, read_completion
 from mu_llama.musicqa.writers.pieces import write_in_pieces
 from mu_llama.musicqa.writers.protocol import Damaged, Refused, Unavailable, Written
+from mu_llama.musicqa.writers.redaction import without_secrets
+from mu_llama.musicqa.writers.request_parameters import RequestParameters, is_about_length
 from mu_llama.musicqa.writers.spec import WriterSpec
 from mu_llama.records import Track
 
-# A server that knows nothing of one is asked for the next.
-_FORMATS = ("json_schema", "json_object", "text")
 _UNKNOWN_FIELD = (400, 404, 413, 415, 422, 501)
+_NAMES_PARAMETERS = (400, 422)
 _NO_USE_TRYING = (401, 403)
 _LONGEST_MESSAGE = 300
 
@@ -52,84 +55,106 @@ class EndpointWriter:
         self._base_url, self._key = spec.base_url, _key(spec.base_url, spec.key_variable)
         self._shown_url = without_credentials(spec.base_url)
         self._client: Any = None
-        self._format = _FORMATS[0]
+        self._parameters = RequestParameters(
+            temperature=spec.temperature,
+            max_tokens=spec.max_tokens,
+            formats=[None] if spec.one_by_one else _response_formats(spec.wanted),
+        )
         self._has_answered = False
 
     async def write(self, track: Track, *, attempt: int) -> Written:
         """Ask the server; see `Writer`."""
-        digest = hashlib.sha256(f"{self._spec.seed} {attempt} {track.id}".encode()).digest()
+        digest = hashlib.sha256(f"{self._spec.seed} {attempt} {track.id}".encode("utf-8", "surrogatepass")).digest()
         seed = int.from_bytes(digest[:4], "big") >> 1
         if self._spec.one_by_one:
-            self._format = _FORMATS[-1]
 
             async def chat(messages: list[dict[str, str]]) -> tuple[str, int, int]:
-                return _text_of(await self._completion(messages, seed))
+                completion = await self._completion(messages, seed)
+                try:
+                    text = without_thinking(completion.text)
+                except Damaged as error:
+                    raise completion.damaged(str(error)) from error
+                return text, completion.prompt_tokens, completion.completion_tokens
 
             return await write_in_pieces(chat, track, self._wanted, attempt=attempt, seed=self._spec.seed)
-        text, read, written = _text_of(await self._completion(self._prompts.messages(track, self._wanted), seed))
+        completion = await self._completion(self._prompts.messages(track, self._wanted), seed)
         try:
-            return Written(parse_reply(text), read, written)
+            reply = parse_reply(completion.text, self._wanted, is_cut=completion.is_cut)
         except Damaged as error:
-            raise Damaged(str(error), prompt_tokens=read, completion_tokens=written) from error
+            raise completion.damaged(str(error)) from error
+        return Written(reply, completion.prompt_tokens, completion.completion_tokens)
 
-    async def _completion(self, messages: list[dict[str, str]], seed: int) -> Any:
+    async def _completion(self, messages: list[dict[str, str]], seed: int) -> Completion:
         self._client = self._client or self._open()
-        tried = self._format
+        form = self._parameters.form
         while True:
+            sent = self._parameters.of_request(seed, form)
             try:
                 completion = await self._client.chat.completions.create(
-                    model=self._spec.model,
-                    messages=messages,
-                    temperature=self._spec.temperature,
-                    max_tokens=self._spec.max_tokens,
-                    seed=seed,
-                    **_response_format(tried, self._wanted),
+                    model=self._spec.model, messages=messages, **sent
                 )
             except self._openai.APIStatusError as error:
-                tried = self._next_format(error, tried)
+                form = self._form_after(error, sent, seed, form)
                 continue
             except (self._openai.APIConnectionError, OSError) as error:
                 raise Unavailable(f"{self._shown_url} doesn't answer ({self._plain(error)})") from None
             except (self._openai.OpenAIError, ValueError) as error:
                 raise Damaged(f"the server's reply can't be read ({self._plain(error)})") from None
             # What worked is tried first from now on; a refusal of one track alone changes nothing.
-            self._format, self._has_answered = tried, True
-            return completion
+            self._parameters.form, self._has_answered = form, True
+            return read_completion(completion)
 
     def _open(self) -> Any:
         # Made where it is used: a client belongs to one event loop, and to one process.
-        return self._openai.AsyncOpenAI(
-            base_url=self._base_url,
-            api_key=self._key,
-            timeout=self._spec.timeout_s,
-            max_retries=self._spec.num_retries,
-        )
+        try:
+            return self._openai.AsyncOpenAI(
+                base_url=self._base_url,
+                api_key=self._key or "none",
+                timeout=self._spec.timeout_s,
+                max_retries=self._spec.num_retries,
+                http_client=_client_without_proxy(self._openai) if _is_loopback(self._base_url) else None,
+            )
+        except (ImportError, ValueError, OSError) as error:  # a proxy of another kind, certificates that aren't there
+            raise Refused(
+                f"the proxy or certificates of this environment can't be used ({self._plain(error)})"
+            ) from None
 
-    def _next_format(self, error: Any, tried: str) -> str:
-        """Give the response format to try after a server's refusal.
+    def _form_after(self, error: Any, sent: dict[str, Any], seed: int, form: int) -> int:
+        """Learn from a server's refusal, and give the response format to try with what was learned.
 
         Raises:
             Refused: if nothing will ever come.
             Unavailable: if it may come later.
             Damaged: if the server refuses this track alone.
         """
-        told = f"{self._shown_url} says {error.status_code} ({self._plain(error)})"
+        said = _words_of(error)
+        told = f"{self._shown_url} says {error.status_code} ({self._plain(said)})"
         if error.status_code in _NO_USE_TRYING:
             raise Refused(f"{told}; check the key in {self._spec.key_variable}") from None
         if error.status_code not in _UNKNOWN_FIELD:
             raise Unavailable(told) from None
-        if tried != _FORMATS[-1]:
-            return _FORMATS[_FORMATS.index(tried) + 1]
-        if self._has_answered:
+        parameters = self._parameters
+        if error.status_code in _NAMES_PARAMETERS and parameters.learn(error.body, said, sent, form):
+            latest = max(form, parameters.form)
+            if parameters.of_request(seed, latest) != sent:
+                return latest
+        following = parameters.next_form(form)
+        if following is not None and not (self._has_answered and form == parameters.form):
+            return max(following, parameters.form)
+        if self._has_answered or is_about_length(said):
             raise Damaged(told) from None
         raise Refused(f"{told}; check the address and the model {self._spec.model!r}") from None
 
-    def _plain(self, error: BaseException) -> str:
+    def _plain(self, error: BaseException | str) -> str:
         """An error in one line, without the key or anything like one."""
         text = " ".join(str(error).split()) or type(error).__name__
-        text = text.replace(self._key, "[key]") if self._key else text
-        text = re.sub(r"\b(?:sk|key|Bearer)[-_ ][\w*.-]{6,}", "[key]", text)
-        return re.sub(r"//[^/@\s]+@", "//", text)[:_LONGEST_MESSAGE]
+        return without_secrets(text, self._key)[:_LONGEST_MESSAGE]
+
+
+def _words_of(error: Any) -> str:
+    """All that a server says of a refusal; the client leaves out what isn't in OpenAI's form."""
+    said, body = str(error), error.body
+    return said if body is None or str(body) in said else f"{said} - {body}"
 
 
 def without_credentials(url: str) -> str:
@@ -152,7 +177,8 @@ def without_credentials(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _key(base_url: str, variable: str) -> str:
+def _key(base_url: str, variable: str) -> str | None:
+    """The key for an address; None for a server on this network that needs none."""
     shown = without_credentials(base_url)
     key = os.environ.get(variable, "").strip()
     if key and not (key.isascii() and key.isprintable()):
@@ -160,7 +186,7 @@ def _key(base_url: str, variable: str) -> str:
     if key:
         return key
     if _is_local(base_url):
-        return "none"
+        return None
     raise ConfigError(
         f"the key for {shown} is absent: {variable} is not set; put the key into that variable, or name another with "
         "--key-variable"
@@ -172,23 +198,25 @@ def _is_local(url: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_private
     except ValueError:
-        return host == "localhost"
+        return _is_loopback(url)
 
 
-def _response_format(form: str, wanted: Wanted) -> dict[str, Any]:
-    if form == "json_schema":
-        schema = {"name": "reply", "strict": True, "schema": wanted.schema()}
-        return {"response_format": {"type": "json_schema", "json_schema": schema}}
-    return {"response_format": {"type": "json_object"}} if form == "json_object" else {}
-
-
-def _text_of(completion: Any) -> tuple[str, int, int]:
-    """The text of a completion, and its tokens read and written."""
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
     try:
-        text = completion.choices[0].message.content
-    except (AttributeError, LookupError, TypeError):
-        text = None
-    if not isinstance(text, str) or not text.strip():
-        raise Damaged("the server's reply has no text")
-    usage = completion.usage
-    return text, getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _client_without_proxy(openai: Any) -> Any:
+    """An HTTP client that reaches servers on this machine itself, whatever proxy the environment names."""
+    certificates = os.environ.get("SSL_CERT_FILE")
+    verify = ssl.create_default_context(cafile=certificates) if certificates else True
+    return openai.DefaultAsyncHttpxClient(trust_env=False, verify=verify)
+
+
+def _response_formats(wanted: Wanted) -> list[dict[str, Any] | None]:
+    """Ways of asking for JSON; a server that knows nothing of one is asked for the next."""
+    schema = {"name": "reply", "strict": True, "schema": wanted.schema()}
+    return [{"type": "json_schema", "json_schema": schema}, {"type": "json_object"}, None]

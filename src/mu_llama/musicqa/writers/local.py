@@ -101,7 +101,7 @@ class LocalWriter:
             return_tensors="pt",
             return_dict=True,
         )["input_ids"].to(self._model.device)
-        digest = hashlib.sha256(f"{self._seed} {attempt} {track.id}".encode()).digest()
+        digest = hashlib.sha256(f"{self._seed} {attempt} {track.id}".encode("utf-8", "surrogatepass")).digest()
         held = _HeldToGrammar(self._guidance, self._vocabulary, self._grammar, prompt_length=ids.shape[1])
         with self._one_at_a_time, torch.inference_mode():
             torch.manual_seed(int.from_bytes(digest[:4], "big"))
