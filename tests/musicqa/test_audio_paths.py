@@ -46,7 +46,7 @@ def check_found(out: Path, corpus: Path, root: Path | None = None) -> None:
     audio = [item.track.audio for item in finished_items(out, root=root)]
     assert audio == [corpus.resolve() / "one" / "13.wav", corpus.resolve() / "two" / "13.wav"]
     if root is None:
-        (dataset,) = read_datasets([DatasetEntry(out / "train.jsonl")])
+        (dataset,) = read_datasets([DatasetEntry(path=out / "train.jsonl")])
         assert {example.audio.resolve() for example in dataset.examples if example.audio} == set(audio)
 
 

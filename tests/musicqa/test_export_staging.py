@@ -53,7 +53,7 @@ def check_whole(out: Path, to: str) -> None:
     elif to == "published":
         assert len(list((out / "audios").glob("*.wav"))) == 3
     elif to == "jsonl":
-        (dataset,) = read_datasets([DatasetEntry(out / "train.jsonl")])
+        (dataset,) = read_datasets([DatasetEntry(path=out / "train.jsonl")])
         assert len({example.audio for example in dataset.examples}) == 3
     assert (out / "README.md").is_file()
     assert not (out / ".export.partial").exists()
@@ -221,7 +221,7 @@ def test_an_import_is_found_from_anywhere_and_taken_from_nobody(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert [item.track.audio for item in read_items(Path("../in/items.jsonl"))] == [tmp_path / "wavs" / "a.wav"]
-    (dataset,) = read_datasets([DatasetEntry(Path("../in/train.jsonl"))])
+    (dataset,) = read_datasets([DatasetEntry(path=Path("../in/train.jsonl"))])
     assert len(dataset.examples) == 4
     Path("mine").mkdir()
     Path("mine/train.jsonl").write_text("mine")

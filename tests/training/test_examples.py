@@ -134,7 +134,7 @@ def test_an_empty_file_is_called_empty(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(DataError, match=r"test.jsonl: is empty; .*leave the file out, or.*larger share"):
         read(tmp_path / "test.jsonl")
     with pytest.raises(DataError, match=r"test.jsonl: is (empty|no JSON|not JSON)"):
-        read_datasets([DatasetEntry(tmp_path / "test.jsonl", format="musicqa")])
+        read_datasets([DatasetEntry(path=tmp_path / "test.jsonl", format="musicqa")])
 
 
 @pytest.mark.parametrize("content", [b"question,answer\n", b'[{"caption": 1}]', b"\xff\xfe\x00"])
@@ -220,7 +220,7 @@ def test_audio_is_found_in_another_unicode_form(written: str, on_disk: str, tmp_
     (tmp_path / on_disk).mkdir()
     sounds(tmp_path / on_disk, f"{on_disk}.wav")
     row = {"audio": f"{written}/{written}.wav", "question": "Q", "answer": "A"}
-    (dataset,) = read_datasets([DatasetEntry(write(tmp_path / "a.jsonl", [row]))])
+    (dataset,) = read_datasets([DatasetEntry(path=write(tmp_path / "a.jsonl", [row]))])
     assert dataset.examples[0].audio == tmp_path / on_disk / f"{on_disk}.wav"
 
 
@@ -228,7 +228,7 @@ def test_files_of_the_same_bytes_are_held_out_together(tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / f"{number}.wav").write_bytes(b"%02d" % (number // 2))
     examples = tuple(Example(str(n), (Turn("Q", "A"),), tmp_path / f"{n}.wav") for n in range(20))
-    _, held = hold_out([Dataset(DatasetEntry(Path("a")), examples, num_missing=0, sha256="")], fraction=0.3, seed=0)
+    _, held = hold_out([Dataset(DatasetEntry(path=Path("a")), examples, num_missing=0, sha256="")], fraction=0.3, seed=0)
     assert len(held) == 6
     numbers = {int(example.id) for example in held}
     assert {number ^ 1 for number in numbers} == numbers
@@ -266,6 +266,6 @@ def test_held_out_tracks_keep_their_questions_together() -> None:
 def test_ids_of_any_bytes_are_held_out_too(tmp_path: Path) -> None:
     """Names of files that are no text become ids."""
     rows = [{"id": f"\udcff {number}", "audio": None, "question": "Q", "answer": "A"} for number in range(4)]
-    datasets = read_datasets([DatasetEntry(write(tmp_path / "rows.jsonl", rows))])
+    datasets = read_datasets([DatasetEntry(path=write(tmp_path / "rows.jsonl", rows))])
     (train,), held = hold_out(datasets, fraction=0.25, seed=0)
     assert (len(train.examples), len(held)) == (3, 1)
