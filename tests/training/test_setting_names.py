@@ -16,7 +16,7 @@ from mu_llama.training.starting import base_parts, find_llama
 def config_of(source: ModelSource) -> TrainConfig:
     data = DataConfig(train=(DatasetEntry(path=Path("a.json")),))
     optimiser, schedule = OptimiserConfig(lr=1e-4), ScheduleConfig(epochs=1)
-    return TrainConfig("x", phase="joint", model=source, data=data, optimiser=optimiser, schedule=schedule)
+    return TrainConfig(name="x", phase="joint", model=source, data=data, optimiser=optimiser, schedule=schedule)
 
 
 @pytest.mark.parametrize(
