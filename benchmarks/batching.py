@@ -6,9 +6,9 @@ import time
 
 import mu_llama
 from benchmarks.measure import CLIP, alternate, medians, write_result
-from mu_llama.answers import Answer, HeardTrack
 from mu_llama.generation import GenerationOptions
-from mu_llama.listener import Listener
+from mu_llama.inference.listener import Listener
+from mu_llama.inference.results import Answer, EncodedTrack
 
 ROWS = 16
 TOKENS = 64
@@ -37,13 +37,13 @@ _QUESTION = "Describe the audio in detail"
 _OPTIONS = GenerationOptions(max_new_tokens=TOKENS)
 
 
-def _single(listener: Listener, tracks: list[HeardTrack]) -> float:
+def _single(listener: Listener, tracks: list[EncodedTrack]) -> float:
     start = time.perf_counter()
     total = sum(listener.ask(track, _QUESTION, options=_OPTIONS).num_tokens for track in tracks)
     return total / (time.perf_counter() - start)
 
 
-def _batch(listener: Listener, tracks: list[HeardTrack]) -> float:
+def _batch(listener: Listener, tracks: list[EncodedTrack]) -> float:
     start = time.perf_counter()
     answers = listener.ask_many(tracks, [_QUESTION], options=_OPTIONS, batch_size=ROWS)
     total = sum(answer.num_tokens for answer in answers if isinstance(answer, Answer))

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.measure import write_result
 from mu_llama.audio.facts import Facts, measure_facts
-from mu_llama.measured import SURE_FROM
+from mu_llama.text.fact_prompts import SURE_FROM
 
 _TOLERANCE = 0.05
 

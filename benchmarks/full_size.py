@@ -51,8 +51,8 @@ def answer(folder: Path, kind: str) -> dict[str, Any]:
     import mu_llama
 
     start = time.perf_counter()
-    quantise: Any = None if kind == "bf16" else kind
-    listener = mu_llama.load(folder, dtype="bf16", quantise=quantise, device="cpu", use_cache=False)
+    quantize: Any = None if kind == "bf16" else kind
+    listener = mu_llama.load(folder, dtype="bf16", quantize=quantize, device="cpu", use_cache=False)
     loaded_s = time.perf_counter() - start
     track = listener.listen(CLIP)
     model = listener.opened.model

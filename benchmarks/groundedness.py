@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from benchmarks.measure import write_result
-from mu_llama.musicqa.grounding import contradictions, labels_of
+from mu_llama.labels.grounding import contradictions, labels_of
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.sources import source_by_name
-from mu_llama.records import Track
 
 
 def main() -> None:

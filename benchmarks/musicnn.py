@@ -24,15 +24,15 @@ import torch
 import torch.nn.functional as F
 
 from mu_llama.audio.waveform import Waveform
-from mu_llama.encoders.log_mel import LogMel
-from mu_llama.encoders.musicnn import (
+from mu_llama.encoders.musicnn.encoder import (
     MusicnnEncoder,
     MusicnnWeights,
     normalised,
     patch_plan,
     read_musicnn_weights,
 )
-from mu_llama.encoders.musicnn_network import FRONT_END, MIDEND, PATCH_FRAMES
+from mu_llama.encoders.musicnn.log_mel import LogMel
+from mu_llama.encoders.musicnn.network import FRONT_END, MIDEND, PATCH_FRAMES
 
 ROOT = Path(__file__).parents[1]
 WINDOW_S = 60

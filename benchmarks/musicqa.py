@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import COMMAND, run_process, write_result
-from mu_llama.musicqa.reply import Wanted
+from mu_llama.labels.track import Track
+from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.writers.template import TemplateWriter
-from mu_llama.records import Track
 from tests.musicqa.corpora import musiccaps
 from tests.musicqa.fake_endpoint import running
 
@@ -43,7 +43,7 @@ def endpoint(folder: Path) -> dict[str, float]:
 def template(csv: Path) -> dict[str, float]:
     """The writer alone, in one process; labels are read from tags and captions each time."""
     tracks = [found for found in source_by_name("musiccaps")(csv) if isinstance(found, Track)]
-    writer, rates = TemplateWriter(Wanted()), []
+    writer, rates = TemplateWriter(ReplySpec()), []
     for _ in range(3):
         start = time.perf_counter()
         for track in tracks:

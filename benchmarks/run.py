@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("musicnn", "ask", "batching", "mini", "memory", "quantised", "training", "musicqa", "full_size")
+NAMES = ("musicnn", "ask", "batching", "mini", "memory", "quantized", "training", "musicqa", "full_size")
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or NAMES:

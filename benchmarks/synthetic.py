@@ -15,7 +15,7 @@ from transformers import HubertModel
 
 from benchmarks.measure import ROOT
 from mu_llama.checkpoints.sentencepiece_file import NORMAL, Piece, parse_bpe_model, serialise_bpe_model
-from mu_llama.encoders.mert_config import PUBLISHED_CONFIGS, parse_mert_config
+from mu_llama.encoders.mert.config import PUBLISHED_CONFIGS, parse_mert_config
 
 TOKENIZER = ROOT / "tests" / "golden" / "set_a" / "llama" / "tokenizer.model"
 WIDTH, LAYERS, HEADS, INNER, VOCABULARY = 4096, 32, 32, 11008, 32000

@@ -24,8 +24,9 @@ import torch
 
 from benchmarks.measure import write_result
 from mu_llama.checkpoints.open_model import make_encoder
-from mu_llama.hearing import Hearing
-from mu_llama.runtime import home_folder
+from mu_llama.devices import home_folder
+from mu_llama.inference.extractor import FeatureExtractor
+from mu_llama.training.collate import collate
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_file import parse_config
 from mu_llama.training.engine import make_accelerator
@@ -34,9 +35,8 @@ from mu_llama.training.loss import answer_loss
 from mu_llama.training.memory import estimate_memory
 from mu_llama.training.optimiser import build_optimiser
 from mu_llama.training.phases import phase_by_name
-from mu_llama.training.rows import collate
 from mu_llama.training.run_folder import RunFolder
-from mu_llama.training.starting import (
+from mu_llama.training.setup import (
     Data,
     Tokenised,
     base_parts,
@@ -125,7 +125,7 @@ def ours(folder: Path) -> dict[str, float]:
 def published_way(folder: Path) -> dict[str, float]:
     """One row at a time, encoded in the loop, padded to max_tokens."""
     _, parts, _, rows, model = start(folder)
-    hearing = Hearing(lambda: make_encoder(parts, device="cpu"), plan=_plan(parts), cache=None)
+    hearing = FeatureExtractor(lambda: make_encoder(parts, device="cpu"), plan=_plan(parts), cache=None)
     optimiser = build_optimiser(model, rate=1e-4)
     assert hearing.encoder
     model.train()

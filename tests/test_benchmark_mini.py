@@ -14,8 +14,9 @@ from benchmarks.mini.card import WANTED, table
 from benchmarks.mini.reading import contradictions
 from benchmarks.mini.scoring import balanced, best_constant, read_features, says_value, shuffled, tagger_score
 from benchmarks.mini.tasks import Ask, all_tasks
-from mu_llama.musicqa.dialogues.knowledge import Knowledge
-from mu_llama.records import Track, read_lines
+from mu_llama.files import read_lines
+from mu_llama.labels.track import Track
+from mu_llama.musicqa.dialogues.knowledge import TrackLabels
 
 FIGURES = (
     "solo instrument", "drums", "vocal or instrumental", "choir, orchestra or solo", "genre, rendered", "genre, real",
@@ -85,7 +86,7 @@ def test_values_are_read_whole() -> None:
     ],
 )
 def test_contradictions(text: str, wrong: list[str]) -> None:
-    known = Knowledge(
+    known = TrackLabels(
         Track(
             "a",
             tags={"instrument": ("piano", "violin", "drums")},

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from mu_llama.labels.track import Track
 from mu_llama.model.adapter import AudioAdapter
 from mu_llama.model.config import AdapterConfig
-from mu_llama.records import Track
 
 sys.path.append(str(Path(__file__).parents[1] / "recipes" / "mini"))
 

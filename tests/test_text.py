@@ -9,10 +9,10 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
-from mu_llama.answer_text import AnswerText
 from mu_llama.errors import CheckpointError, ConfigError
-from mu_llama.prompts import ALPACA_PUBLISHED, CHATML_MUSIC, TEMPLATES, Turn, template_by_name
-from mu_llama.tokenizer import FastTokenizer, TextStream, load_sentencepiece, parse_fast_tokenizer
+from mu_llama.text.prompts import ALPACA_PUBLISHED, CHATML_MUSIC, TEMPLATES, Turn, template_by_name
+from mu_llama.text.stop_strings import AnswerText
+from mu_llama.text.tokenizer import FastTokenizer, TextStream, load_sentencepiece, parse_fast_tokenizer
 
 
 class Bytes:

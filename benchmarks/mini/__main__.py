@@ -22,10 +22,11 @@ import mu_llama
 from benchmarks.measure import write_result
 from benchmarks.mini.scoring import SEED, read_features, score_descriptions, score_facts, score_task
 from benchmarks.mini.tasks import all_tasks
-from mu_llama.answers import HeardTrack
-from mu_llama.encoders.track import TrackFeatures
-from mu_llama.musicqa.dialogues.knowledge import Knowledge
-from mu_llama.records import Track, read_lines, write_whole
+from mu_llama.encoders.pooling import TrackFeatures
+from mu_llama.files import read_lines, write_whole
+from mu_llama.inference.results import EncodedTrack
+from mu_llama.labels.track import Track
+from mu_llama.musicqa.dialogues.knowledge import TrackLabels
 
 DATA = Path(__file__).parents[1] / "data"
 _KINDS = ("own_audio", "shuffled", "blind", "unseen_wording")
@@ -83,7 +84,7 @@ def run(
     width = listener.opened.parts.adapter_config.encoder_width
     features = read_features(data)[..., :width]  # earlier versions hear the first parts alone
 
-    def recalled(values: torch.Tensor, name: str) -> HeardTrack:
+    def recalled(values: torch.Tensor, name: str) -> EncodedTrack:
         return listener.recall(TrackFeatures(values, heard=((0.0, 12.0),), duration_s=12.0), name=name)
 
     tracks = [recalled(values, row["id"]) for row, values in zip(rows, features, strict=True)]
@@ -104,13 +105,13 @@ def run(
         print(f"{name:26} {values}", flush=True)
     if not only:
         result |= _over_tasks(result["tasks"])
-    music = [place for place, about in enumerate(labels) if Knowledge(about).is_music]  # speech has a tempo too
+    music = [place for place, about in enumerate(labels) if TrackLabels(about).is_music]  # speech has a tempo too
     if not only or "facts" in only:
         measured = [tracks[place] for place in music], [rows[place] for place in music]
         result["facts"] = scored.get("facts", partial(score_facts, listener, *measured))
     if not only or "descriptions" in only:
         described = music[:: 4 if quick else 1]
-        known = [Knowledge(labels[place]) for place in described]
+        known = [TrackLabels(labels[place]) for place in described]
         describe = partial(score_descriptions, listener, [tracks[place] for place in described], known)
         result["descriptions"] = scored.get("descriptions", describe)
     print(json.dumps({name: _without_examples(value) for name, value in result.items() if name != "tasks"}))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mu_llama.records import write_whole
+from mu_llama.files import write_whole
 
 BEGIN, END = "<!-- scores: benchmarks.mini.card -->", "<!-- end of scores -->"
 """What a card holds around its table."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, Knowledge, are_near
+from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, TrackLabels, are_near
 
 INSTRUMENTS: tuple[str, ...] = (
     *ASKABLE, "drums", "hand percussion", "viola", "brass section", "French horn", "tuba", "recorder", "harmonica",
@@ -86,7 +86,7 @@ def denies_music(text: str) -> bool:
     return bool(re.search(r"\bno music\b|\b(isn't|not) music\b", text, re.IGNORECASE))
 
 
-def contradictions(text: str, known: Knowledge) -> list[str]:
+def contradictions(text: str, known: TrackLabels) -> list[str]:
     """What a description claims against the labels: instruments, voices or drums that are ruled out."""
     wrong = []
     if known.lists_all_instruments:

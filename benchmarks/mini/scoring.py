@@ -15,21 +15,21 @@ from safetensors.torch import load_file
 
 from benchmarks.mini.reading import contradictions, refuses
 from benchmarks.mini.tasks import Ask
-from mu_llama.answers import Answer, HeardTrack
 from mu_llama.generation import GenerationOptions
-from mu_llama.listener import Listener
-from mu_llama.measured import Measured
-from mu_llama.musicqa.dialogues.knowledge import Knowledge
-from mu_llama.prompts import Turn
-from mu_llama.records import Track
-from mu_llama.writing import answer_batch, make_row
+from mu_llama.inference.answering import answer_batch, make_row
+from mu_llama.inference.listener import Listener
+from mu_llama.inference.results import Answer, EncodedTrack
+from mu_llama.labels.track import Track
+from mu_llama.musicqa.dialogues.knowledge import TrackLabels
+from mu_llama.text.fact_prompts import MeasuredFact
+from mu_llama.text.prompts import Turn
 
 SEED = 0
 BATCH = 32
 SHORT, LONG = GenerationOptions(max_new_tokens=32), GenerationOptions(max_new_tokens=120)
 
 
-def answers(listener: Listener, asked: Sequence[tuple[HeardTrack, str]], options: GenerationOptions) -> list[str]:
+def answers(listener: Listener, asked: Sequence[tuple[EncodedTrack, str]], options: GenerationOptions) -> list[str]:
     """Ask each question about its own track, like lengths together."""
     order = sorted(range(len(asked)), key=lambda place: len(asked[place][1]))
     texts = [""] * len(asked)
@@ -40,7 +40,7 @@ def answers(listener: Listener, asked: Sequence[tuple[HeardTrack, str]], options
     return texts
 
 
-def _batch(listener: Listener, asked: Sequence[tuple[HeardTrack, str]], options: GenerationOptions) -> list[str]:
+def _batch(listener: Listener, asked: Sequence[tuple[EncodedTrack, str]], options: GenerationOptions) -> list[str]:
     rows = [make_row(listener.opened, track, [Turn(question)]) for track, question in asked]
     return [
         answer.text if isinstance(answer, Answer) else "" for answer in answer_batch(listener.opened, rows, options)
@@ -94,9 +94,9 @@ def best_constant(asks: Sequence[Ask], texts: Sequence[str]) -> float:
 def score_task(
     listener: Listener,
     asks: Sequence[Ask],
-    tracks: Sequence[HeardTrack],
+    tracks: Sequence[EncodedTrack],
     labels: Sequence[Track],
-    blind: HeardTrack,
+    blind: EncodedTrack,
     shuffles: int = 1,
 ) -> dict[str, Any]:
     """Scores with the own audio, another's and an average one, in unseen wordings, and of rules that ask no model.
@@ -111,7 +111,7 @@ def score_task(
     """
     rng = random.Random(SEED)
 
-    def right(rows: Sequence[HeardTrack], *, unseen: bool = False) -> tuple[float, list[str]]:
+    def right(rows: Sequence[EncodedTrack], *, unseen: bool = False) -> tuple[float, list[str]]:
         questions = [ask.unseen if unseen else ask.question for ask in asks]
         texts = answers(listener, list(zip(rows, questions, strict=True)), SHORT)
         return balanced(asks, [ask.is_right(text) for ask, text in zip(asks, texts, strict=True)]), texts
@@ -136,11 +136,13 @@ def score_task(
     }
 
 
-def score_facts(listener: Listener, tracks: Sequence[HeardTrack], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def score_facts(
+    listener: Listener, tracks: Sequence[EncodedTrack], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """Whether an answer about tempo or key says what was measured, as surely, and refuses where nothing was."""
     asked, facts = [], []
     for track, row in zip(tracks, rows, strict=True):
-        measured = {name: Measured(text, confidence) for name, (text, confidence) in row["measured"].items()}
+        measured = {name: MeasuredFact(text, confidence) for name, (text, confidence) in row["measured"].items()}
         heard = replace(track, measure=lambda measured=measured: measured)
         for topic, question in (("tempo", "What is the tempo in BPM?"), ("key", "What key is this in?")):
             if topic in measured:
@@ -174,7 +176,9 @@ def says_value(text: str, value: str) -> bool:
     return bool(re.search(rf"(?<![\d.]){re.escape(value.removesuffix(' BPM'))}(?![\d])", text))
 
 
-def score_descriptions(listener: Listener, tracks: Sequence[HeardTrack], known: Sequence[Knowledge]) -> dict[str, Any]:
+def score_descriptions(
+    listener: Listener, tracks: Sequence[EncodedTrack], known: Sequence[TrackLabels]
+) -> dict[str, Any]:
     """How alike full descriptions are, and how many contradict labels."""
     texts = answers(listener, [(track, "Describe the audio in detail") for track in tracks], LONG)
     wrong = [contradictions(text, about) for text, about in zip(texts, known, strict=True)]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from benchmarks.mini.reading import denies_music, named, refuses, says_voice, yes_or_no
 from benchmarks.mini.tables import GENRES, UNSEEN
-from mu_llama.musicqa.dialogues.knowledge import Knowledge
+from mu_llama.labels.track import Track
+from mu_llama.musicqa.dialogues.knowledge import TrackLabels
 from mu_llama.musicqa.dialogues.wording import slots_of, wording
-from mu_llama.records import Track
 
 _FAMILIES = ("guitar", "bass", "brass", "organ", "strings", "synthesizer", "piano")
 _MOST_OF_A_CLASS = 40
@@ -69,7 +69,7 @@ def solo(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
     """The solo instrument, named and no other."""
     asks = []
     for row, track in enumerate(tracks):
-        known = Knowledge(track)
+        known = TrackLabels(track)
         if track.source == "mini C" and known.is_solo and known.one("lead"):
             name = known.instruments[0]
             top = next(iter(known.guessed("top instrument")), None)
@@ -83,7 +83,7 @@ def drums(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
     """Drums, yes or no, of bands and songs."""
     asks = []
     for row, track in enumerate(tracks):
-        known = Knowledge(track)
+        known = TrackLabels(track)
         if known.has_drums is not None and track.source[-1] in "AD" and not known.is_solo:
             question, unseen = _asked("drums", "questions", rng), _unseen("drums", rng)
             asks.append(_yes_no(row, question, unseen, known.has_drums, _likely(track, "drums")))
@@ -102,7 +102,7 @@ def families(tracks: Sequence[Track], rng: random.Random) -> dict[str, list[Ask]
     for family in _FAMILIES:
         asks = []
         for row, track in enumerate(tracks):
-            known = Knowledge(track)
+            known = TrackLabels(track)
             if track.source[-1] in "ADE" and not known.is_solo and family in (*known.present, *known.missing):
                 slots = slots_of(family)
                 question, unseen = _asked("presence", "questions", rng, **slots), _unseen("presence", rng, **slots)
@@ -115,13 +115,15 @@ def families(tracks: Sequence[Track], rng: random.Random) -> dict[str, list[Ask]
 def voice(tracks: Sequence[Track], rng: random.Random, *, real: bool) -> list[Ask]:
     """Sung mixes and the same without the voice: rendered twins, or recordings with and without one mixed in."""
     by_id = {track.id: row for row, track in enumerate(tracks)}
-    grounds = [row for row, track in enumerate(tracks) if track.source == "mini F" and Knowledge(track).sings is False]
+    grounds = [
+        row for row, track in enumerate(tracks) if track.source == "mini F" and TrackLabels(track).sings is False
+    ]
     asks = []
     for row, track in enumerate(tracks):
         if not track.id.endswith("-sung") or ("-over-" in track.id) != real:
             continue
         twin = rng.choice(grounds) if real else by_id.get(track.id.replace("-sung", "-twin"))
-        if twin is None or Knowledge(tracks[twin]).has_voice:
+        if twin is None or TrackLabels(tracks[twin]).has_voice:
             continue
         question, unseen = _asked("voice", "questions", rng), _unseen("voice", rng)
         for at, there in ((row, True), (twin, False)):
@@ -143,7 +145,7 @@ def ensemble(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
     """Choir, orchestra or solo."""
     asks = []
     for row, track in enumerate(tracks):
-        name = (Knowledge(track).one("ensemble") or "").replace("string orchestra", "orchestra")
+        name = (TrackLabels(track).one("ensemble") or "").replace("string orchestra", "orchestra")
         if name in _ENSEMBLES and track.source[-1] in "BCF":
             question = "Is this a choir, an orchestra, a band or a solo?"
             asks.append(Ask(row, question, _unseen("ensemble", rng), name,
@@ -163,12 +165,12 @@ def genre(tracks: Sequence[Track], rng: random.Random, *, real: bool, agreed: bo
     by_class: dict[str, list[Ask]] = {}
     for row in rng.sample(range(len(tracks)), len(tracks)):
         track = tracks[row]
-        style = Knowledge(track).one("genre") if agreed else _unheard(track)
+        style = TrackLabels(track).one("genre") if agreed else _unheard(track)
         if style is None or (track.source == "mini F") != real:
             continue
         name = next((name for name, meant, _ in GENRES if any(word in style for word in meant)), None)
         if name is not None:
-            top = next(iter(Knowledge(track).guessed("top genre")), "")
+            top = next(iter(TrackLabels(track).guessed("top genre")), "")
             ask = Ask(row, _asked("style", "questions", rng), _unseen("genre", rng), name,
                       lambda text, name=name: first_genre(text, name), first_genre(top, name))  # fmt: skip
             by_class.setdefault(name, []).append(ask)
@@ -177,7 +179,7 @@ def genre(tracks: Sequence[Track], rng: random.Random, *, real: bool, agreed: bo
 
 
 def _unheard(track: Track) -> str | None:
-    known = Knowledge(track)
+    known = TrackLabels(track)
     return None if known.one("genre") else known.one("rendered style")
 
 
@@ -197,12 +199,12 @@ def first_genre(text: str, name: str) -> bool:
 
 def tags(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
     """Genres of which the tagger is sure, either way: each genre as often yes as no."""
-    names = sorted({name for track in tracks for name in Knowledge(track).guessed("genre")})
+    names = sorted({name for track in tracks for name in TrackLabels(track).guessed("genre")})
     asks = []
     for name in names:
         own = []
         for row, track in enumerate(tracks):
-            known = Knowledge(track)
+            known = TrackLabels(track)
             if (
                 known.is_music
                 and track.source[-1] in "FA"
@@ -227,7 +229,7 @@ def level(tracks: Sequence[Track], rng: random.Random, *, kind: str) -> list[Ask
     question = {"energy": "Is the energy low, medium or high?", "valence": "Is the mood dark, neutral or bright?"}[kind]
     words, asks = _LEVELS[kind], []
     for row, track in enumerate(tracks):
-        name = next(iter(Knowledge(track).guessed(kind)), None)
+        name = next(iter(TrackLabels(track).guessed(kind)), None)
         if name:
             asks.append(Ask(row, question, _unseen(kind, rng), name,
                             lambda text, name=name: _says_only(text, name, words)))  # fmt: skip
@@ -238,10 +240,10 @@ def choice(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
     """One instrument among four."""
     often: dict[str, Counter[str]] = {}
     for track in tracks:
-        often.setdefault(track.source, Counter()).update(Knowledge(track).present)
+        often.setdefault(track.source, Counter()).update(TrackLabels(track).present)
     asks = []
     for row, track in enumerate(tracks):
-        known = Knowledge(track)
+        known = TrackLabels(track)
         if not known.present or len(known.missing) < 3 or rng.random() < 0.5:
             continue
         right = rng.choice(known.present)
@@ -276,7 +278,7 @@ def chooses(text: str, options: Sequence[str], right: str) -> bool:
 def refusals(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
     """What can't be heard."""
     rows = rng.sample(range(len(tracks)), min(120, len(tracks)))
-    rows = [row for row in rows if Knowledge(tracks[row]).is_music]
+    rows = [row for row in rows if TrackLabels(tracks[row]).is_music]
     kinds = ("artist", "year", "title", "words", "place")
     return [
         Ask(row, _asked("cannot", rng.choice(kinds), rng), _unseen("refusals", rng), "can't tell", refuses)
@@ -288,7 +290,7 @@ def no_music(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
     """Speech and noise are no music, and music is."""
     asks = []
     for row, track in enumerate(tracks):
-        known = Knowledge(track)
+        known = TrackLabels(track)
         truth = known.one("sound") or "music"
         question = rng.choice(("Is this music?", "What do you hear?", "Describe this music.", "What genre is this?"))
         asks.append(Ask(row, question, _unseen("no music", rng), truth,

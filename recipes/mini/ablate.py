@@ -17,10 +17,10 @@ from examples import Examples, read_examples, words_of
 from plans import is_again
 from warm_up import LLAMA, scores, teach, untrained
 
+from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
 from mu_llama.checkpoints.llama_source import read_llama
-from mu_llama.checkpoints.parts import LlamaParts
-from mu_llama.checkpoints.provision import PACKAGED, provide_llama
-from mu_llama.runtime import home_folder
+from mu_llama.checkpoints.spec import LlamaSpec
+from mu_llama.devices import home_folder
 
 OUT = Path(__file__).parents[2] / "benchmarks" / "results" / "mini_labels.json"
 _POOLED, _HIDDEN, _TAGS = (
@@ -77,7 +77,7 @@ def left(examples: Examples, fonts: Mapping[str, str | None], keeps: Keeps, sile
 
 def ablate(work: Path, out: Path, names: Sequence[str]) -> None:
     """Teach an adapter for each variant and write how well it reads the labels."""
-    llama: LlamaParts = read_llama(provide_llama(PACKAGED[LLAMA], home_folder(), report=print))
+    llama: LlamaSpec = read_llama(provide_llama(PACKAGED[LLAMA], home_folder(), report=print))
     words = words_of(work)
     fonts = fonts_of(work)
     train, held = (read_examples(work, split, words, with_changed=split == "train") for split in ("train", "val"))

@@ -18,8 +18,9 @@ from labels import labels_of
 from plans import PATCHES
 from torch import nn
 
+from mu_llama.files import read_lines, to_line, write_whole
+from mu_llama.labels.track import Track
 from mu_llama.model.adapter import AudioAdapter
-from mu_llama.records import Track, read_lines, to_line, write_whole
 
 UNHEARD = PATCHES
 """The soundfont that the adapter isn't taught."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import cast
 
 from mu_llama.audio.windows import FULL
+from mu_llama.devices import home_folder
 from mu_llama.encoders import build_encoder
-from mu_llama.encoders.feature_cache import FeatureCache
-from mu_llama.encoders.musicnn import MusicnnEncoder
-from mu_llama.hearing import Hearing
-from mu_llama.runtime import home_folder
+from mu_llama.encoders.cache import FeatureCache
+from mu_llama.encoders.musicnn.encoder import MusicnnEncoder
+from mu_llama.inference.extractor import FeatureExtractor
 
 ENCODER = {"kind": "musicnn", "parts": ["penultimate", "tag_logits", "pooled"]}
 FEATURES = {"MSD hidden": slice(0, 200), "MTT hidden": slice(200, 400), "MSD tags": slice(400, 450),
@@ -17,7 +17,7 @@ FEATURES = {"MSD hidden": slice(0, 200), "MTT hidden": slice(200, 400), "MSD tag
 """Where the encoder's variants and parts stand in its features."""
 
 
-def open_ears() -> tuple[MusicnnEncoder, Hearing]:
+def open_ears() -> tuple[MusicnnEncoder, FeatureExtractor]:
     """The encoder, and what hears clips with it through the feature cache."""
     encoder = cast("MusicnnEncoder", build_encoder(ENCODER))
-    return encoder, Hearing(lambda: encoder, plan=FULL, cache=FeatureCache(home_folder() / "features"))
+    return encoder, FeatureExtractor(lambda: encoder, plan=FULL, cache=FeatureCache(home_folder() / "features"))

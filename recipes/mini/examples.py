@@ -14,8 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 from tracks import changed_track
 
+from mu_llama.files import read_lines
+from mu_llama.labels.track import Track
 from mu_llama.model.adapter import AudioAdapter
-from mu_llama.records import Track, read_lines
 
 FEWEST_TRACKS = 15
 """A label that fewer training tracks have isn't taught here."""

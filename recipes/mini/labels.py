@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from tag_words import BROADER, GENRES
 
-from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, Knowledge, are_near
+from mu_llama.labels.track import Track
+from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, TrackLabels, are_near
 from mu_llama.musicqa.dialogues.topics import is_other
-from mu_llama.records import Track
 
 INSTRUMENTS = tuple(dict.fromkeys((
     *ASKABLE, *FAMILIES, *(name for members in FAMILIES.values() for name in sorted(members)),
@@ -42,7 +42,7 @@ def labels_of(track: Track) -> dict[str, bool]:
         >>> found["violin"], found["trumpet"], found["solo"], found["band"], "calm" in found
         (True, False, True, False, False)
     """
-    known = Knowledge(track)
+    known = TrackLabels(track)
     sound = known.one("sound") or "music"
     found = {word: word == sound for word in GROUPS["sound"]}
     if known.is_music:
@@ -50,7 +50,7 @@ def labels_of(track: Track) -> dict[str, bool]:
     return found
 
 
-def _instruments(known: Knowledge) -> dict[str, bool]:
+def _instruments(known: TrackLabels) -> dict[str, bool]:
     found = dict.fromkeys(known.guessed("instrument"), True) | dict.fromkeys(known.doubted("instrument"), False)
     if known.instruments:
         found = {}
@@ -65,7 +65,7 @@ def _instruments(known: Knowledge) -> dict[str, bool]:
     return {name: there for name, there in (found | dict.fromkeys(there, True)).items() if name in _SAID}
 
 
-def _ensemble(known: Knowledge) -> dict[str, bool]:
+def _ensemble(known: TrackLabels) -> dict[str, bool]:
     """A choir can sing in a band, and a string orchestra is an orchestra."""
     found = _one_of(known.one("ensemble"), ENSEMBLES)
     if found and not found["choir"]:
@@ -73,7 +73,7 @@ def _ensemble(known: Knowledge) -> dict[str, bool]:
     return found | {"orchestra": True} if found.get("string orchestra") else found
 
 
-def _voice(known: Knowledge) -> dict[str, bool]:
+def _voice(known: TrackLabels) -> dict[str, bool]:
     """Drums and voices, by labels or else a tagger."""
     heard = {"drums": known.drums_heard, "singing": known.sings}
     if known.has_voice is not None and known.one("voice") not in ("unknown", "choir"):
@@ -86,7 +86,7 @@ def _one_of(value: str | None, names: Iterable[str]) -> dict[str, bool]:
     return {name: name == value for name in names} if value in names else {}
 
 
-def _character(known: Knowledge) -> dict[str, bool]:
+def _character(known: TrackLabels) -> dict[str, bool]:
     found = {name: False for name in STYLES if known.genres and is_other(name, known)}
     found |= {name: True for name in known.genres if name in _SAID}
     energy, valence = (next(iter(known.guessed(kind)), None) for kind in ("energy", "valence"))

@@ -22,7 +22,7 @@ from plans import is_again
 from mu_llama.audio.augment import chain
 from mu_llama.audio.read import read_audio
 from mu_llama.audio.waveform import Waveform
-from mu_llama.records import drop_cut_line, read_lines
+from mu_llama.files import drop_cut_line, read_lines
 
 SHORTEST_S = 8.0
 CODEC_BITS_A_SECOND = 64_000

@@ -17,9 +17,10 @@ from typing import Any
 from plans import PATCHED
 from tracks import changed_track
 
-from mu_llama.musicqa.dialogues.balance import Balance
+from mu_llama.files import read_lines, to_line, write_whole
+from mu_llama.labels.track import Track
+from mu_llama.musicqa.dialogues.balance import AnswerBalancer
 from mu_llama.musicqa.dialogues.dialogue import rows_of
-from mu_llama.records import Track, read_lines, to_line, write_whole
 
 MOST_TURNS = 12
 """Long conversations share the audio tokens in front of them, so that training spends its time on answers."""
@@ -38,7 +39,7 @@ def _read(work: Path, split: str) -> list[Track]:
 def write_rows(work: Path, shares: Mapping[str, float]) -> None:
     """Write conversations for training and validation: `train.jsonl` and `val.jsonl`."""
     train, held = (_read(work, split) for split in ("train", "val"))
-    balance, rng, rows = Balance(train), random.Random("rows"), list[dict[str, Any]]()
+    balance, rng, rows = AnswerBalancer(train), random.Random("rows"), list[dict[str, Any]]()
     for track in train:
         for version in filter(None, (track, changed_track(work, track))):
             share = shares[track.source[-1]] * (UNHEARD_SHARE if track.id.endswith(PATCHED) else 1.0)

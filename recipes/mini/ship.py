@@ -14,20 +14,20 @@ from pathlib import Path
 
 import torch
 
+from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
 from mu_llama.checkpoints.native import ADAPTER_FILE, TUNING_FILE, read_model_config, write_model_files
 from mu_llama.checkpoints.safetensors_files import read_safetensors
-from mu_llama.checkpoints.stored import StoredTensor, in_memory
 
 LICENCES = {"adapter and LoRA": "Apache-2.0", "SmolLM2-135M-Instruct": "Apache-2.0", "MusiCNN": "ISC"}
 MOST_BYTES = 40_000_000
 
 
-def halved(path: Path) -> dict[str, StoredTensor]:
+def halved(path: Path) -> dict[str, LazyTensor]:
     """Read a file's tensors as fp16."""
     return {name: in_memory(stored.read().half()) for name, stored in read_safetensors(path).items()}
 
 
-def averaged(one: Path, other: Path, share: float = 0.5) -> dict[str, StoredTensor]:
+def averaged(one: Path, other: Path, share: float = 0.5) -> dict[str, LazyTensor]:
     """The mean of two files' tensors as fp16.
 
     Args:
@@ -71,7 +71,7 @@ def ship(model: Path, out: Path, *, mean_with: Path | None = None, share: float 
     print(f"{out}: {size / 1e6:.1f} MB")
 
 
-def _are_equal(one: dict[str, StoredTensor], other: dict[str, StoredTensor]) -> bool:
+def _are_equal(one: dict[str, LazyTensor], other: dict[str, LazyTensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name].read(), other[name].read()) for name in one)
 
 

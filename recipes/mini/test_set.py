@@ -18,8 +18,9 @@ from tag_words import GENRES, VOICE_TAGS
 from tracks import read_tracks
 
 from mu_llama.audio.facts import measure_facts
-from mu_llama.measured import in_words
-from mu_llama.records import Track, to_line, write_whole
+from mu_llama.files import to_line, write_whole
+from mu_llama.inference.measuring import in_words
+from mu_llama.labels.track import Track
 
 _SOLO_TAGS = {
     "mtt:guitar": "acoustic guitar", "mtt:violin": "violin", "mtt:piano": "piano", "mtt:harpsichord": "harpsichord",

@@ -15,7 +15,8 @@ from typing import Any
 from listen import changed_path
 from tag_words import BROADER, ERAS, FEELINGS, GENRES, INSTRUMENTS, MOODS, NAMED_BY, USES, VOICE_TAGS
 
-from mu_llama.records import Track, read_lines, to_line, write_whole
+from mu_llama.files import read_lines, to_line, write_whole
+from mu_llama.labels.track import Track
 
 YES, NO = 0.35, 0.05
 """The tagger's probability from which a tag counts as heard, and up to which as absent; between, nothing is asked."""

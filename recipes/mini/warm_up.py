@@ -25,18 +25,18 @@ from labels import CHOICES, GROUPS
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
+from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
 from mu_llama.checkpoints.llama_source import open_tokenizer, read_llama
 from mu_llama.checkpoints.native import ADAPTER_FILE, TUNING_FILE, ModelConfig, write_model_files
-from mu_llama.checkpoints.parts import LlamaParts
-from mu_llama.checkpoints.provision import PACKAGED, provide_llama
 from mu_llama.checkpoints.safetensors_files import read_safetensors
-from mu_llama.checkpoints.stored import StoredTensor, in_memory
+from mu_llama.checkpoints.spec import LlamaSpec
+from mu_llama.devices import home_folder
 from mu_llama.model.adapter import AudioAdapter
 from mu_llama.model.config import AdapterConfig
-from mu_llama.prompts import template_by_name
-from mu_llama.runtime import home_folder
-from mu_llama.training.fresh import FeatureStatistics, feature_statistics, fresh_adapter
-from mu_llama.training.rough_features import roughened
+from mu_llama.text.prompts import template_by_name
+from mu_llama.training.feature_augmentation import augment_features
+from mu_llama.training.initialization import FeatureStatistics, feature_statistics, fresh_adapter
 
 LLAMA, TEMPLATE = "smollm2-135m-instruct", "chatml-measured"
 _SAME = 0.95
@@ -63,7 +63,7 @@ FROM_NOTHING, GOING_ON = Pace(12, 1e-3), Pace(12, 5e-4)
 """An adapter goes on gently: at the rate of a fresh one it forgets what it heard before (docs/experiments/mini.md)."""
 
 
-def named(llama: LlamaParts, words: Sequence[str]) -> Tensor:
+def named(llama: LlamaSpec, words: Sequence[str]) -> Tensor:
     """The language model's embeddings of words, the mean over each one's tokens: (words, H)."""
     tokenizer = open_tokenizer(llama, template_by_name(TEMPLATE))
     table = llama.tensors["model.embed_tokens.weight"].read().float()
@@ -84,7 +84,7 @@ def teach(adapter: AudioAdapter, train: Examples, *, pace: Pace = FROM_NOTHING, 
     bar = tqdm(total=steps, desc="warming up", mininterval=5)
     for _ in range(pace.epochs):
         for own in torch.randperm(rows).split(BATCH):
-            rough = roughened(train.features[own], statistics, noise=NOISE, dropout=DROPPED)
+            rough = augment_features(train.features[own], statistics, noise=NOISE, dropout=DROPPED)
             logits = read_labels(adapter, rough)
             losses = nn.functional.binary_cross_entropy_with_logits(logits, answers[own], reduction="none")
             loss = (losses * weights[own]).sum() / weights[own].sum()
@@ -117,7 +117,7 @@ def scores(adapter: AudioAdapter, held: Examples) -> dict[str, float]:
     return {name: round(sum(values) / len(values), 1) for name, values in found.items()}
 
 
-def _sizes(llama: LlamaParts, features: Tensor, num_words: int) -> AdapterConfig:
+def _sizes(llama: LlamaSpec, features: Tensor, num_words: int) -> AdapterConfig:
     return AdapterConfig(
         num_encoder_layers=features.shape[1], encoder_width=features.shape[2], hidden_size=llama.config.hidden_size,
         num_conditioned_layers=0, num_heads=llama.config.num_attention_heads,
@@ -127,7 +127,7 @@ def _sizes(llama: LlamaParts, features: Tensor, num_words: int) -> AdapterConfig
 
 
 @torch.no_grad()
-def untrained(llama: LlamaParts, train: Examples, *, seed: int = 0) -> AudioAdapter:
+def untrained(llama: LlamaSpec, train: Examples, *, seed: int = 0) -> AudioAdapter:
     """An adapter that standardises by the training tracks, and whose tokens have the labels' names."""
     sizes = _sizes(llama, train.features, len(train.words))
     drawn = fresh_adapter(sizes, seed=seed, statistics=feature_statistics(train.features))
@@ -145,7 +145,7 @@ def untrained(llama: LlamaParts, train: Examples, *, seed: int = 0) -> AudioAdap
 
 
 @torch.no_grad()
-def carry_over(adapter: AudioAdapter, words: Sequence[str], folder: Path) -> dict[str, StoredTensor]:
+def carry_over(adapter: AudioAdapter, words: Sequence[str], folder: Path) -> dict[str, LazyTensor]:
     """Go on from an earlier model: what it hears, how it names things and says yes or no; returns its LoRA.
 
     Its words may be others: each is recognised by its embedding, from which training moves it little. With other
@@ -177,7 +177,7 @@ def carry_over(adapter: AudioAdapter, words: Sequence[str], folder: Path) -> dic
     return read_safetensors(folder / TUNING_FILE)
 
 
-def write(folder: Path, adapter: AudioAdapter, tuning: Mapping[str, StoredTensor]) -> None:
+def write(folder: Path, adapter: AudioAdapter, tuning: Mapping[str, LazyTensor]) -> None:
     """Write the adapter as a model folder."""
     sizes = adapter.config
     tensors = {f"adapter.{name}": value for name, value in adapter.state_dict().items()}

@@ -8,6 +8,7 @@ Example:
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from mu_llama.errors import (
@@ -21,16 +22,16 @@ from mu_llama.errors import (
 )
 
 if TYPE_CHECKING:
-    from mu_llama.answers import Answer, AnswerStream, Failure, HeardTrack
     from mu_llama.audio.read import AudioWarning
     from mu_llama.audio.waveform import Waveform
-    from mu_llama.conversation import Conversation
+    from mu_llama.files import RecordError
     from mu_llama.generation import GenerationOptions
-    from mu_llama.listener import Listener, load
+    from mu_llama.inference.conversation import Conversation
+    from mu_llama.inference.listener import Listener, load
+    from mu_llama.inference.results import Answer, AnswerStream, EncodedTrack, Failure
     from mu_llama.model.retrieval import BlendOptions
     from mu_llama.musicqa.build_folder import BuildError
-    from mu_llama.musicqa.sources.finding import SourceError
-    from mu_llama.records import RecordError
+    from mu_llama.musicqa.sources.corpus_files import SourceError
     from mu_llama.training.example import DataError
     from mu_llama.training.loop import TrainingError
 
@@ -47,9 +48,9 @@ __all__ = [
     "ConfigError",
     "Conversation",
     "DataError",
+    "EncodedTrack",
     "Failure",
     "GenerationOptions",
-    "HeardTrack",
     "Listener",
     "ModelNotFoundError",
     "MuLlamaError",
@@ -62,27 +63,33 @@ __all__ = [
     "load",
 ]
 _MODULES = {
-    "Answer": "answers",
-    "AnswerStream": "answers",
+    "Answer": "inference.results",
+    "AnswerStream": "inference.results",
     "AudioWarning": "audio.read",
     "BlendOptions": "model.retrieval",
-    "Conversation": "conversation",
     "BuildError": "musicqa.build_folder",
+    "Conversation": "inference.conversation",
     "DataError": "training.example",
-    "RecordError": "records",
-    "SourceError": "musicqa.sources.finding",
-    "TrainingError": "training.loop",
-    "Failure": "answers",
+    "EncodedTrack": "inference.results",
+    "Failure": "inference.results",
     "GenerationOptions": "generation",
-    "HeardTrack": "answers",
-    "Listener": "listener",
+    "Listener": "inference.listener",
+    "RecordError": "files",
+    "SourceError": "musicqa.sources.corpus_files",
+    "TrainingError": "training.loop",
     "Waveform": "audio.waveform",
-    "load": "listener",
+    "load": "inference.listener",
 }
 """Where to find what is imported on first use, so that `import mu_llama` costs no torch."""
 
+_RENAMED = {"HeardTrack": "EncodedTrack"}
+"""Old names that still work, with a warning, until the next release."""
+
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        warnings.warn(f"mu_llama.{name} is now mu_llama.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        name = _RENAMED[name]
     if name not in _MODULES:
         raise AttributeError(f"module 'mu_llama' has no attribute {name!r}")
     return getattr(importlib.import_module(f"mu_llama.{_MODULES[name]}"), name)

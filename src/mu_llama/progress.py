@@ -9,7 +9,7 @@ Advance = Callable[[int], None]
 """Told how much more is done."""
 
 
-class Track(Protocol):
+class ProgressCallback(Protocol):
     """Begins to follow a piece of work."""
 
     def __call__(self, label: str, total: int) -> Advance:
@@ -25,6 +25,6 @@ class Track(Protocol):
         ...
 
 
-def silent(label: str, total: int) -> Advance:
+def no_progress(label: str, total: int) -> Advance:
     """Follow nothing."""
     return lambda _: None

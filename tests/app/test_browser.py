@@ -23,7 +23,7 @@ import pytest
 import soundfile
 
 import mu_llama
-from mu_llama.answers import Answer
+from mu_llama.inference.results import Answer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

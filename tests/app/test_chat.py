@@ -20,43 +20,43 @@ import pytest
 import soundfile
 import torch
 
-from mu_llama.answers import Answer, HeardTrack
 from mu_llama.app.batch import Asked, Row, answer_files, save_rows
 from mu_llama.app.callbacks import Callbacks
-from mu_llama.app.chat import Desk, Limits, Window
-from mu_llama.app.one_thread import OneThread
+from mu_llama.app.chat import DemoService, Limits, Window
+from mu_llama.app.compute_thread import ComputeThread
 from mu_llama.app.pictures import mel_picture
 from mu_llama.app.visit import Visit
 from mu_llama.audio.waveform import Waveform
-from mu_llama.encoders.musicnn import build_musicnn
+from mu_llama.encoders.musicnn.encoder import build_musicnn
 from mu_llama.errors import AudioError, QuestionError
 from mu_llama.generation import GenerationOptions
-from mu_llama.hearing import Hearing
-from mu_llama.listener import Listener
+from mu_llama.inference.answering import write_rows
+from mu_llama.inference.extractor import FeatureExtractor
+from mu_llama.inference.listener import Listener
+from mu_llama.inference.results import Answer, EncodedTrack
 from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
-from mu_llama.prompts import Turn
-from mu_llama.writing import write_rows
+from mu_llama.text.prompts import Turn
 
 SHORT = GenerationOptions(max_new_tokens=12)
 
 
 @pytest.fixture
-def desk(tiny: Listener, tmp_path: Path) -> Desk:
-    return Desk(tiny, limits=Limits(most_mb=1, most_minutes=1.0, most_tracks=3), likes=tmp_path / "likes.jsonl")
+def desk(tiny: Listener, tmp_path: Path) -> DemoService:
+    return DemoService(tiny, limits=Limits(most_mb=1, most_minutes=1.0, most_tracks=3), likes=tmp_path / "likes.jsonl")
 
 
-def visiting(desk: Desk, path: Path) -> Visit:
+def visiting(desk: DemoService, path: Path) -> Visit:
     visit = Visit()
     visit.held = desk.take(path)
     return visit
 
 
-def last(desk: Desk, visit: Visit, question: str, **more: Any) -> str:
+def last(desk: DemoService, visit: Visit, question: str, **more: Any) -> str:
     *_, turns = desk.ask(visit, question, options=SHORT, **more)
     return turns[-1].answer or ""
 
 
-def test_an_answer_grows_and_equals_ask(desk: Desk, tracks: list[Path]) -> None:
+def test_an_answer_grows_and_equals_ask(desk: DemoService, tracks: list[Path]) -> None:
     visit = visiting(desk, tracks[0])
     steps = [list(turns) for turns in desk.ask(visit, "What is this?", options=SHORT)]
     assert steps[0] == [Turn("What is this?")]  # the question is shown at once
@@ -67,7 +67,7 @@ def test_an_answer_grows_and_equals_ask(desk: Desk, tracks: list[Path]) -> None:
     assert visit.turns == [Turn("What is this?", texts[-1])]
 
 
-def test_what_was_said_before_is_in_the_prompt(desk: Desk, tracks: list[Path]) -> None:
+def test_what_was_said_before_is_in_the_prompt(desk: DemoService, tracks: list[Path]) -> None:
     visit, chat = visiting(desk, tracks[0]), desk.listener.chat(tracks[0], options=SHORT)
     assert last(desk, visit, "What is this?") == chat.ask("What is this?").text
     assert last(desk, visit, "Why?") == chat.ask("Why?").text
@@ -75,7 +75,7 @@ def test_what_was_said_before_is_in_the_prompt(desk: Desk, tracks: list[Path]) -
     assert len(visit.turns) == 1
 
 
-def test_sessions_do_not_mix(desk: Desk, tracks: list[Path]) -> None:
+def test_sessions_do_not_mix(desk: DemoService, tracks: list[Path]) -> None:
     visits = [visiting(desk, path) for path in tracks]
     wanted = [desk.listener.ask(path, "What is this?", options=SHORT).text for path in tracks]
     with ThreadPoolExecutor(3) as pool:
@@ -86,7 +86,7 @@ def test_sessions_do_not_mix(desk: Desk, tracks: list[Path]) -> None:
 
 
 @pytest.fixture
-def forwards(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def forwards(desk: DemoService, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows with each forward pass of the model."""
     passes: list[int] = []
     model = desk.listener.opened.model
@@ -102,7 +102,7 @@ def forwards(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("overtake", ["stop", "forget", "begin"])
 def test_what_is_overtaken_computes_and_says_nothing_more(
-    desk: Desk, tracks: list[Path], forwards: list[int], overtake: str
+    desk: DemoService, tracks: list[Path], forwards: list[int], overtake: str
 ) -> None:
     visit = visiting(desk, tracks[0])
     stream = desk.ask(visit, "What is this?", options=SHORT)
@@ -116,7 +116,7 @@ def test_what_is_overtaken_computes_and_says_nothing_more(
     assert deepcopy(visit) is not visit  # sessions don't stop each other
 
 
-def test_closing_ends_the_computation(desk: Desk, tracks: list[Path], forwards: list[int]) -> None:
+def test_closing_ends_the_computation(desk: DemoService, tracks: list[Path], forwards: list[int]) -> None:
     stream = desk.ask(visiting(desk, tracks[0]), "What is this?", options=SHORT)
     next(stream)
     next(stream)
@@ -125,7 +125,7 @@ def test_closing_ends_the_computation(desk: Desk, tracks: list[Path], forwards: 
     assert len(forwards) == before
 
 
-def test_a_newer_question_wins(desk: Desk, tracks: list[Path]) -> None:
+def test_a_newer_question_wins(desk: DemoService, tracks: list[Path]) -> None:
     visit = visiting(desk, tracks[0])
     first = desk.ask(visit, "What is this?", options=SHORT)
     next(first)
@@ -134,7 +134,7 @@ def test_a_newer_question_wins(desk: Desk, tracks: list[Path]) -> None:
     assert visit.turns[-1] == Turn("Why?", second)
 
 
-def test_a_question_while_the_track_is_being_heard_says_so(desk: Desk, tracks: list[Path]) -> None:
+def test_a_question_while_the_track_is_being_heard_says_so(desk: DemoService, tracks: list[Path]) -> None:
     visit = visiting(desk, tracks[0])
     visit.is_hearing = True
     with pytest.raises(AudioError, match="still being heard; ask again in a moment"):
@@ -142,7 +142,7 @@ def test_a_question_while_the_track_is_being_heard_says_so(desk: Desk, tracks: l
 
 
 def test_a_new_conversation_while_an_answer_begins_stays_new(
-    desk: Desk, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+    desk: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visit = visiting(desk, tracks[0])
     last(desk, visit, "What is this?")
@@ -157,14 +157,14 @@ def test_a_new_conversation_while_an_answer_begins_stays_new(
     assert visit.turns == []
 
 
-def test_a_window_has_one_listener_and_all_share_the_encoder(desk: Desk) -> None:
+def test_a_window_has_one_listener_and_all_share_the_encoder(desk: DemoService) -> None:
     full = desk._listener("full")
     assert desk._listener("full") is full
     assert full.hearing.encoder._encoder is desk.listener.hearing.encoder  # type: ignore[attr-defined]
     assert full.hearing.encoder.fingerprint == desk.listener.hearing.encoder.fingerprint
 
 
-def test_all_is_computed_in_one_thread(desk: Desk, tracks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_is_computed_in_one_thread(desk: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     used: set[int] = set()
     model, encoder = desk.listener.opened.model, desk.listener.hearing.encoder
 
@@ -183,9 +183,9 @@ def test_all_is_computed_in_one_thread(desk: Desk, tracks: list[Path], monkeypat
 
 
 def test_what_stands_before_the_next_question_is_read_ahead(
-    desk: Desk, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+    desk: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[tuple[HeardTrack, list[Turn], int]] = []
+    read: list[tuple[EncodedTrack, list[Turn], int]] = []
     monkeypatch.setattr(
         "mu_llama.app.chat.read_ahead", lambda _, track, turns: read.append((track, turns, threading.get_ident()))
     )
@@ -199,7 +199,9 @@ def test_what_stands_before_the_next_question_is_read_ahead(
     assert read == [(held.track, [], compute), (held.track, [Turn("What is this?", answer)], compute)]
 
 
-def test_what_was_overtaken_is_not_read_ahead(desk: Desk, tracks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_overtaken_is_not_read_ahead(
+    desk: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[object] = []
     monkeypatch.setattr("mu_llama.app.chat.read_ahead", lambda *values: read.append(values))
     busy = threading.Event()
@@ -220,14 +222,14 @@ def test_what_was_overtaken_is_not_read_ahead(desk: Desk, tracks: list[Path], mo
     assert read == []
 
 
-def test_what_fails_ahead_is_logged_and_nothing_else(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_fails_ahead_is_logged_and_nothing_else(desk: DemoService, caplog: pytest.LogCaptureFixture) -> None:
     desk.compute.later(lambda: 1 // 0)
     assert desk.compute.run(lambda: 3) == 3
     assert "ZeroDivisionError" in caplog.text
 
 
 def test_one_thread_gives_results_and_errors_and_lets_others_between() -> None:
-    thread = OneThread()
+    thread = ComputeThread()
     assert thread.run(lambda: thread.run(lambda: 3)) == 3
     steps = thread.each(iter([1, 2]))
     assert next(steps) == 1
@@ -237,7 +239,7 @@ def test_one_thread_gives_results_and_errors_and_lets_others_between() -> None:
         thread.run(lambda: 1 // 0)
 
 
-def test_the_least_used_track_goes_first(desk: Desk, tracks: list[Path]) -> None:
+def test_the_least_used_track_goes_first(desk: DemoService, tracks: list[Path]) -> None:
     first, second, _third = (visiting(desk, path) for path in tracks)
     desk.held(first.token)
     visiting(desk, tracks[0])
@@ -252,7 +254,7 @@ def test_the_least_used_track_goes_first(desk: Desk, tracks: list[Path]) -> None
 def test_another_window_hears_other_seconds(tiny: Listener, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     soundfile.write(tmp_path / "long.wav", rng.normal(0, 0.1, 16000 * 70), 16000)
-    desk = Desk(tiny)
+    desk = DemoService(tiny)
     assert desk.take(tmp_path / "long.wav").track.heard == ((0.0, 60.0),)
     assert max(end for _, end in desk.take(tmp_path / "long.wav", window="full").track.heard) == 70.0
 
@@ -262,7 +264,7 @@ def test_the_weight_of_neighbours_is_each_visitors_own(tiny: Listener, tracks: l
     vectors = torch.randn(16, size, generator=torch.Generator().manual_seed(0))
     options = BlendOptions(weight=0.2, num_neighbours=4)
     blended = Listener(tiny.opened, hearing=tiny.hearing, blend=NeighbourBlend(vectors, options))
-    desk = Desk(blended)
+    desk = DemoService(blended)
     visit = visiting(desk, tracks[0])
     assert visit.held is not None
     plain = tiny.listen(tracks[0]).conditioning
@@ -285,14 +287,14 @@ def test_the_weight_of_neighbours_is_each_visitors_own(tiny: Listener, tracks: l
     ],
     ids=["text", "empty", "silent", "large", "long"],
 )
-def test_bad_files_are_refused_in_one_sentence(desk: Desk, tmp_path: Path, write, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_bad_files_are_refused_in_one_sentence(desk: DemoService, tmp_path: Path, write, message: str) -> None:  # type: ignore[no-untyped-def]
     write(tmp_path / "a.wav")
     with pytest.raises(AudioError, match=message) as raised:
         desk.take(tmp_path / "a.wav")
     assert "\n" not in str(raised.value)
 
 
-def test_asking_without_track_or_words(desk: Desk, tracks: list[Path]) -> None:
+def test_asking_without_track_or_words(desk: DemoService, tracks: list[Path]) -> None:
     with pytest.raises(AudioError, match="upload, record or pick one first"):
         last(desk, Visit(), "What?")
     with pytest.raises(AudioError, match="upload, record or pick one first"):
@@ -308,24 +310,24 @@ def test_asking_without_track_or_words(desk: Desk, tracks: list[Path]) -> None:
 
 
 def test_a_file_that_does_not_say_its_length_is_not_heard_to_its_end(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    desk: DemoService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     soundfile.write(tmp_path / "a.flac", np.random.default_rng(0).normal(0, 0.1, 8000 * 90), 8000)
     asked: list[object] = []
-    hear = Hearing.hear
+    hear = FeatureExtractor.hear
 
-    def counting(self: Hearing, audio: Any, **more: Any) -> Any:
+    def counting(self: FeatureExtractor, audio: Any, **more: Any) -> Any:
         asked.append(more)
         return hear(self, audio, **more)
 
-    monkeypatch.setattr(Hearing, "hear", counting)
+    monkeypatch.setattr(FeatureExtractor, "hear", counting)
     monkeypatch.setattr(desk, "_check", lambda path: None)
     with pytest.raises(AudioError, match="cut it"):
         desk.take(tmp_path / "a.flac", window="full")
     assert asked == [{"duration_s": 61.0}]
 
 
-def test_likes_are_saved_on_request(desk: Desk, tiny: Listener, tracks: list[Path], tmp_path: Path) -> None:
+def test_likes_are_saved_on_request(desk: DemoService, tiny: Listener, tracks: list[Path], tmp_path: Path) -> None:
     visit = visiting(desk, tracks[0])
     visit.turns = [Turn("Q", "\u00c4")]
     desk.like(visit, 0, True)
@@ -337,20 +339,20 @@ def test_likes_are_saved_on_request(desk: Desk, tiny: Listener, tracks: list[Pat
     assert [(row["answer"], row["liked"], row["audio"]) for row in rows] == [
         ("\u00c4", True, tracks[0].name), ("\u00c4", None, tracks[0].name),
     ]  # fmt: skip
-    silent = Desk(tiny)
+    silent = DemoService(tiny)
     assert not silent.keeps_likes
     silent.like(visit, 0, True)
     with pytest.raises(QuestionError, match="can't be written"):
-        Desk(tiny, likes=tmp_path / "no" / "such.jsonl").like(visit, 0, False)
+        DemoService(tiny, likes=tmp_path / "no" / "such.jsonl").like(visit, 0, False)
 
 
-def test_the_line_says_what_was_heard_and_who_answers(desk: Desk, tracks: list[Path]) -> None:
+def test_the_line_says_what_was_heard_and_who_answers(desk: DemoService, tracks: list[Path]) -> None:
     line = desk.heard_in_words(desk.take(tracks[1]))
     assert line.startswith(f"Heard 0:00-0:02 of {tracks[1].name}. ")
     assert desk.listener.name in line
 
 
-def test_tags_are_the_taggers_own(desk: Desk, tracks: list[Path]) -> None:
+def test_tags_are_the_taggers_own(desk: DemoService, tracks: list[Path]) -> None:
     held = desk.take(tracks[0])
     assert held.tags == {}  # MERT has no tagger
     encoder = build_musicnn()
@@ -370,19 +372,20 @@ def test_the_picture_shows_pitch_upwards(tmp_path: Path) -> None:
     for name, hertz in (("low", 200), ("high", 5000)):
         soundfile.write(tmp_path / f"{name}.wav", 0.5 * np.sin(2 * np.pi * hertz * time_s), 16000)
     low, high = (
-        mel_picture(tmp_path / f"{name}.wav", OneThread()).image.sum(axis=(1, 2)).argmax() for name in ("low", "high")
+        mel_picture(tmp_path / f"{name}.wav", ComputeThread()).image.sum(axis=(1, 2)).argmax()
+        for name in ("low", "high")
     )
-    picture = mel_picture(tmp_path / "low.wav", OneThread()).image
+    picture = mel_picture(tmp_path / "low.wav", ComputeThread()).image
     assert picture.dtype == np.uint8
     assert picture.shape[0] == 192
     assert low > high
 
 
-def batch(desk: Desk, visit: Visit, paths: list[str], questions: list[str]) -> Iterator[tuple[int, list[Row]]]:
+def batch(desk: DemoService, visit: Visit, paths: list[str], questions: list[str]) -> Iterator[tuple[int, list[Row]]]:
     return answer_files(desk, visit, paths, Asked(questions, SHORT), run=visit.begin())
 
 
-def test_a_batch_answers_what_it_can(desk: Desk, tracks: list[Path], tmp_path: Path) -> None:
+def test_a_batch_answers_what_it_can(desk: DemoService, tracks: list[Path], tmp_path: Path) -> None:
     bad = tmp_path / "=bad.wav"
     bad.write_text("nothing")
     paths = [str(tracks[0]), str(bad), str(tracks[1])]
@@ -406,7 +409,7 @@ def test_a_batch_answers_what_it_can(desk: Desk, tracks: list[Path], tmp_path: P
         assert archive.read(f"{tracks[0].stem}.txt").decode().startswith("One?\n")
 
 
-def test_tracks_of_one_name_keep_their_texts_apart(desk: Desk, tracks: list[Path], tmp_path: Path) -> None:
+def test_tracks_of_one_name_keep_their_texts_apart(desk: DemoService, tracks: list[Path], tmp_path: Path) -> None:
     rows = [
         ("a.wav", "Q", "one", ""),
         ("a.mp3", "Q", "two", ""),
@@ -424,7 +427,7 @@ def test_tracks_of_one_name_keep_their_texts_apart(desk: Desk, tracks: list[Path
     assert [row[0] for row in found] == ["01.wav", "01 (2).wav"]
 
 
-def test_a_batch_stops_at_the_next_word(desk: Desk, tracks: list[Path], forwards: list[int]) -> None:
+def test_a_batch_stops_at_the_next_word(desk: DemoService, tracks: list[Path], forwards: list[int]) -> None:
     visit = Visit()
     steps = batch(desk, visit, [str(path) for path in tracks], ["One?", "Two?"])
     assert next(steps) == (0, [])
@@ -440,7 +443,7 @@ def test_a_batch_stops_at_the_next_word(desk: Desk, tracks: list[Path], forwards
 
 
 def test_a_stop_gives_the_answers_that_were_finished(
-    desk: Desk, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+    desk: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visit = Visit()
 
@@ -459,7 +462,7 @@ def test_a_stop_gives_the_answers_that_were_finished(
 
 
 def test_a_batch_writes_several_rows_at_once_and_they_equal_ask(
-    desk: Desk, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+    desk: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
 
@@ -477,13 +480,13 @@ def test_a_batch_writes_several_rows_at_once_and_they_equal_ask(
 
 
 def test_the_batch_hears_the_seconds_that_are_set(
-    desk: Desk, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+    desk: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     windows = []
 
-    def spied(path: str, window: Window) -> HeardTrack:
+    def spied(path: str, window: Window) -> EncodedTrack:
         windows.append(window)
-        return Desk.hear(desk, path, window=window)
+        return DemoService.hear(desk, path, window=window)
 
     monkeypatch.setattr(desk, "hear", spied)
     visit = Visit()
@@ -491,7 +494,7 @@ def test_the_batch_hears_the_seconds_that_are_set(
     assert windows == ["published"]
 
 
-def test_a_batch_says_what_is_missing(desk: Desk) -> None:
+def test_a_batch_says_what_is_missing(desk: DemoService) -> None:
     visit = Visit()
     with pytest.raises(AudioError, match="no files yet"):
         next(batch(desk, visit, [], ["One?"]))

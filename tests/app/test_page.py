@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from mu_llama.app.batch import save_all
 from mu_llama.app.callbacks import Callbacks
-from mu_llama.app.chat import Desk, Limits
+from mu_llama.app.chat import DemoService, Limits
 from mu_llama.app.page import _asking_from_the_box, _told, _told_on_the_way, build_page, serve
 from mu_llama.app.serving import Serving, reach_past_proxies
 from mu_llama.app.visit import Visit
@@ -29,9 +29,9 @@ from mu_llama.checkpoints.open_model import PLANS
 from mu_llama.cli.main import typer_app
 from mu_llama.errors import AudioError, MuLlamaError, QuestionError
 from mu_llama.generation import GenerationOptions
-from mu_llama.hearing import Hearing
-from mu_llama.listener import Listener
-from mu_llama.measured import Measured
+from mu_llama.inference.extractor import FeatureExtractor
+from mu_llama.inference.listener import Listener
+from mu_llama.text.fact_prompts import MeasuredFact
 from tests.workflow.conftest import SET_A
 
 SETTINGS = (0.0, 1.0, 12)
@@ -45,7 +45,7 @@ def toasts() -> list[str]:
 
 @pytest.fixture
 def page(tiny: Listener, toasts: list[str]) -> Callbacks:
-    return Callbacks(Desk(tiny, limits=Limits(most_tracks=4)), toasts.append)
+    return Callbacks(DemoService(tiny, limits=Limits(most_tracks=4)), toasts.append)
 
 
 def asked(steps: Iterator[Messages]) -> Messages:
@@ -90,9 +90,9 @@ def test_facts_of_a_track_that_is_gone_are_not_shown(page: Callbacks, tracks: li
     page.hear(str(tracks[0]), visit, "auto")
     assert visit.held is not None
 
-    def measure() -> dict[str, Measured]:
+    def measure() -> dict[str, MeasuredFact]:
         page.hear(str(tracks[1]), visit, "auto")
-        return {"tempo": Measured("60 BPM")}
+        return {"tempo": MeasuredFact("60 BPM")}
 
     slow = replace(visit.held, track=replace(visit.held.track, measure=measure))
     visit.held = slow
@@ -229,8 +229,8 @@ def test_facts_that_cannot_be_measured_say_so(page: Callbacks, tracks: list[Path
 
 @pytest.mark.parametrize(("loaded", "chosen"), [("published", "auto"), ("full", "full")])
 def test_seconds_heard_begin_as_the_command_said(tiny: Listener, loaded: str, chosen: str) -> None:
-    hearing = Hearing(tiny.opened.make_encoder, plan=PLANS[loaded], cache=None)
-    desk = Desk(Listener(tiny.opened, hearing=hearing))
+    hearing = FeatureExtractor(tiny.opened.make_encoder, plan=PLANS[loaded], cache=None)
+    desk = DemoService(Listener(tiny.opened, hearing=hearing))
     assert tiny.opened.plan == PLANS["published"]
     assert desk.window == chosen
     assert desk._listener("auto").hearing.plan == PLANS["published"]
@@ -329,7 +329,7 @@ def test_the_command_serves_what_was_asked(monkeypatch: pytest.MonkeyPatch, tiny
 def test_the_published_command_serves_a_published_checkpoint(
     monkeypatch: pytest.MonkeyPatch, tracks: list[Path], tiny: Listener
 ) -> None:
-    desks: list[Desk] = []
+    desks: list[DemoService] = []
     monkeypatch.setattr("mu_llama.app.page.build_page", lambda desk, **_: desks.append(desk))
     monkeypatch.setattr("mu_llama.app.page.serve", lambda *_, **__: None)
     checkpoint, llama, mert = (str(SET_A / name) for name in ("checkpoint_finetune.pth", "llama", "mert"))

@@ -10,9 +10,9 @@ import soundfile
 
 from mu_llama.audio.facts import measure_facts
 from mu_llama.errors import AudioError
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.measuring import with_facts
-from mu_llama.musicqa.sources.finding import BadTrack
-from mu_llama.records import Track
+from mu_llama.musicqa.sources.corpus_files import BadTrack
 
 RATE_HZ = 22050
 

@@ -20,17 +20,17 @@ import mu_llama
 from mu_llama import hub
 from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder, convert_to_gguf
 from mu_llama.checkpoints.gguf import read_gguf_llama
-from mu_llama.checkpoints.merging import merged_llama
+from mu_llama.checkpoints.lora import merged_llama
 from mu_llama.checkpoints.open_model import find_parts
-from mu_llama.checkpoints.parts import ModelParts
+from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.errors import CheckpointError, ConfigError
-from mu_llama.listener import Listener
+from mu_llama.inference.listener import Listener
 
 SET_A = Path(__file__).parents[1] / "golden" / "set_a"
 FULL_STATE, ADAPTER_ONLY = "checkpoint_finetune.pth", "checkpoint_finetune_namespace.pth"
 
 
-def parts_of(name: str = FULL_STATE) -> ModelParts:
+def parts_of(name: str = FULL_STATE) -> ModelSpec:
     return find_parts(SET_A / name, llama=SET_A / "llama", encoder=SET_A / "mert", home=Path("unused"))
 
 
@@ -125,7 +125,7 @@ class Stop(BaseException):
 
 
 def stopping_after(count: int, error: BaseException) -> Callable[[str, int], Callable[[int], None]]:
-    """A `track` that raises once so many tensors have been written."""
+    """A progress callback that raises once so many tensors have been written."""
     left = [count]
 
     def advance(_: int) -> None:
@@ -145,7 +145,7 @@ def test_a_stopped_conversion_goes_on(count: int, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("mu_llama.checkpoints.hugging_face.SHARD_BYTES", 30_000)
     convert_to_folder(parts_of(), tmp_path / "whole", ConvertOptions())
     with pytest.raises(Stop):
-        convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(), track=stopping_after(count, Stop()))
+        convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(), progress=stopping_after(count, Stop()))
     assert not (tmp_path / "model").exists()
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / ".model.partial" / "llama").glob("*.safetensors")}
     convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions())
@@ -157,7 +157,7 @@ def test_a_stopped_conversion_goes_on(count: int, tmp_path: Path, monkeypatch: p
 
 def test_what_was_begun_otherwise_is_begun_anew(tmp_path: Path) -> None:
     with pytest.raises(Stop):
-        convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(), track=stopping_after(60, Stop()))
+        convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(), progress=stopping_after(60, Stop()))
     other = ConvertOptions(merge=True, dtype=torch.float32)
     convert_to_folder(parts_of(), tmp_path / "model", other)
     assert not (tmp_path / "model" / "lora.safetensors").exists()
@@ -167,7 +167,7 @@ def test_what_was_begun_otherwise_is_begun_anew(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_nothing(write: Callable[..., None], tmp_path: Path) -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(CheckpointError, match=r"No space left on device.*free space"):
-        write(parts_of(), tmp_path / "model", ConvertOptions(), track=stopping_after(9, full))
+        write(parts_of(), tmp_path / "model", ConvertOptions(), progress=stopping_after(9, full))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,8 +16,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mu_llama.checkpoints import survey as survey_module
-from mu_llama.checkpoints.detect import Chosen, Found, Kind, Role, choose_parts, detect, explain_wrong_role, survey
+from mu_llama.checkpoints import scan_tree as survey_module
+from mu_llama.checkpoints.detect import (
+    Chosen,
+    Detection,
+    Kind,
+    Role,
+    choose_parts,
+    detect,
+    explain_wrong_role,
+    scan_tree,
+)
 from mu_llama.errors import CheckpointError
 
 SET_A = Path(__file__).parents[1] / "golden" / "set_a"
@@ -92,13 +101,13 @@ def readme_tree(root: Path, checkpoint: Path = FULL) -> Path:
     return root
 
 
-def kinds(found: list[Found], root: Path) -> list[tuple[str, Kind]]:
+def kinds(found: list[Detection], root: Path) -> list[tuple[str, Kind]]:
     return [(item.path.relative_to(root).as_posix(), item.kind) for item in found]
 
 
 def error_of(root: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
-        choose_parts(survey(root), root)
+        choose_parts(scan_tree(root), root)
     return str(caught.value)
 
 
@@ -154,14 +163,14 @@ def test_weights_of_something_else_are_named_by_a_key() -> None:
 def test_content_decides_and_not_the_name(source: Path, kind: Kind, tmp_path: Path) -> None:
     for name in ("notes.txt", "knn.gguf", "checkpoint"):
         assert detect(link(source, tmp_path / name)).kind == kind
-    assert survey(tmp_path)[0].kind == kind
+    assert scan_tree(tmp_path)[0].kind == kind
 
 
 def test_gguf_by_content(tmp_path: Path) -> None:
     (tmp_path / "llama.bin").write_bytes(GGUF)
     assert detect(tmp_path / "llama.bin").kind == "GGUF"
     (tmp_path / "text.gguf").write_text("not that")
-    assert detect(tmp_path / "text.gguf") == Found(
+    assert detect(tmp_path / "text.gguf") == Detection(
         tmp_path / "text.gguf", "unknown", "its content isn't that of a .gguf file"
     )
 
@@ -210,7 +219,7 @@ def test_keys_of_a_checkpoint_that_cannot_be_read_from_there(tmp_path: Path) -> 
         ({"model_type": "hubert", "num_hidden_layers": 12, "hidden_size": 768}, "MERT", "12 layers of width 768"),
         ({"conv_kernel": [10, 3]}, "MERT", "no weights"),
         ({"model_type": "llama"}, "Hugging Face LLaMA", "no weights, no tokenizer"),
-        ({"model_type": "llama", "quantization_config": {"bits": 4}}, "Hugging Face LLaMA", "quantised"),
+        ({"model_type": "llama", "quantization_config": {"bits": 4}}, "Hugging Face LLaMA", "quantized"),
         ({"model_type": "qwen2"}, "unknown", "a Hugging Face model of type 'qwen2'"),
         ({"learning_rate": 1}, "unknown", "a folder that is no model itself"),
     ],
@@ -220,12 +229,12 @@ def test_folders_by_their_config(config: dict[str, Any], kind: Kind, note: str, 
     assert detect(tmp_path).kind == kind
     assert note in detect(tmp_path).note
     if detect(tmp_path).kind != "unknown" or "type" in note:
-        assert survey(tmp_path) == [detect(tmp_path)]
+        assert scan_tree(tmp_path) == [detect(tmp_path)]
 
 
 def test_peft_adapters_are_not_supported(tmp_path: Path) -> None:
     write_json(tmp_path / "adapter_config.json", {"peft_type": "LORA"})
-    assert detect(tmp_path) == Found(tmp_path, "peft adapter", "not supported")
+    assert detect(tmp_path) == Detection(tmp_path, "peft adapter", "not supported")
     assert "peft adapter (these aren't supported)" in str(explain_wrong_role(tmp_path, "model"))
     assert error_of(tmp_path) == explain_wrong_role(tmp_path, "model")
 
@@ -254,7 +263,7 @@ def test_a_bad_file_never_runs_and_hides_no_other(tmp_path: Path) -> None:
     flipped[90:200] = bytes(110)
     (tree / "i_flipped.pth").write_bytes(flipped)
     os.mkfifo(tree / "j_pipe.pth")
-    found = {item.path.name: item for item in survey(tree)}
+    found = {item.path.name: item for item in scan_tree(tree)}
     assert not marker.exists()
     reasons = {
         "a_evil.pth": "refused, because it holds more than tensors",
@@ -282,7 +291,7 @@ def test_any_failure_of_a_reader_is_kept_to_its_file(tmp_path: Path, monkeypatch
     monkeypatch.setattr("mu_llama.checkpoints.recognise_files.read_torch_file", fail)
     (tmp_path / "x.pth").touch()
     (tmp_path / "y.gguf").write_bytes(GGUF)
-    assert [item.kind for item in survey(tmp_path)] == ["unknown", "GGUF"]
+    assert [item.kind for item in scan_tree(tmp_path)] == ["unknown", "GGUF"]
     assert detect(tmp_path / "x.pth").note == "damaged (IndexError: pop from empty list)"
 
 
@@ -300,7 +309,7 @@ def test_what_may_not_be_read_hides_nothing(tmp_path: Path) -> None:
         root.chmod(0o755)
         os.seteuid(65534)
         try:
-            found = survey(root)
+            found = scan_tree(root)
             explanation = explain_wrong_role(root / "d.pth", "llama")
         finally:
             os.seteuid(0)
@@ -316,7 +325,7 @@ def test_what_may_not_be_read_hides_nothing(tmp_path: Path) -> None:
 
 def test_the_tree_of_the_readme(tmp_path: Path) -> None:
     root = readme_tree(tmp_path / "ckpts")
-    assert kinds(survey(root), root) == [
+    assert kinds(scan_tree(root), root) == [
         ("7B.pth", "ImageBind-LLM baseline"),
         ("checkpoint.pth", "published checkpoint"),
         ("knn.index", "faiss index"),
@@ -324,12 +333,12 @@ def test_the_tree_of_the_readme(tmp_path: Path) -> None:
         ("LLaMA/7B", "Meta LLaMA"),
     ]
     expected = Chosen(root / "checkpoint.pth", root / "LLaMA" / "7B", None, root / "knn.index")
-    assert choose_parts(survey(root), root) == expected
+    assert choose_parts(scan_tree(root), root) == expected
     link(SET_A / "mert", root / "MERT-v1-330M")
-    assert choose_parts(survey(root), root).encoder == root / "MERT-v1-330M"
+    assert choose_parts(scan_tree(root), root).encoder == root / "MERT-v1-330M"
     # Also the repository that has the tree in it.
     (tmp_path / "README.md").touch()
-    assert choose_parts(survey(tmp_path), tmp_path).model == root / "checkpoint.pth"
+    assert choose_parts(scan_tree(tmp_path), tmp_path).model == root / "checkpoint.pth"
 
 
 def test_one_flat_folder(tmp_path: Path) -> None:
@@ -337,11 +346,11 @@ def test_one_flat_folder(tmp_path: Path) -> None:
     shutil.copy(SET_A / "llama" / "tokenizer.model", tmp_path)
     link(ADAPTER_ONLY, tmp_path / "checkpoint.pth")
     link(SET_A / "mert", tmp_path / "MERT")
-    assert kinds(survey(tmp_path), tmp_path) == [
+    assert kinds(scan_tree(tmp_path), tmp_path) == [
         (".", "Meta LLaMA"), ("checkpoint.pth", "published checkpoint"), ("MERT", "MERT"),
     ]  # fmt: skip
     expected = Chosen(tmp_path / "checkpoint.pth", tmp_path, tmp_path / "MERT", None)
-    assert choose_parts(survey(tmp_path), tmp_path) == expected
+    assert choose_parts(scan_tree(tmp_path), tmp_path) == expected
     assert explain_wrong_role(tmp_path, "model") is None
     assert explain_wrong_role(tmp_path, "llama") is None
 
@@ -350,7 +359,7 @@ def test_a_llama_without_weights_is_enough_for_a_full_checkpoint(tmp_path: Path)
     folder = meta_llama(tmp_path / "LLaMA", weights=False)
     assert detect(folder).note == "6 layers of width 32, no weights, only params.json and tokenizer"
     link(FULL, tmp_path / "checkpoint.pth")
-    assert choose_parts(survey(tmp_path), tmp_path) == Chosen(tmp_path / "checkpoint.pth", folder)
+    assert choose_parts(scan_tree(tmp_path), tmp_path) == Chosen(tmp_path / "checkpoint.pth", folder)
     (tmp_path / "checkpoint.pth").unlink()
     link(ADAPTER_ONLY, tmp_path / "checkpoint.pth")
     message = error_of(tmp_path)
@@ -375,7 +384,7 @@ def test_other_llamas(form: str, tmp_path: Path) -> None:
         llama.write_bytes(GGUF)
     else:
         llama = hugging_face_llama(tmp_path / "llama-hf")
-    assert choose_parts(survey(tmp_path), tmp_path).llama == llama
+    assert choose_parts(scan_tree(tmp_path), tmp_path).llama == llama
 
 
 def test_two_layouts_of_one_llama_are_ambiguous_unless_one_is_given(tmp_path: Path) -> None:
@@ -384,7 +393,7 @@ def test_two_layouts_of_one_llama_are_ambiguous_unless_one_is_given(tmp_path: Pa
     message = error_of(root)
     assert "ambiguous: LLaMA/7B and LLaMA-hf can each be --llama" in message
     assert message.endswith(f"--model '{root / 'checkpoint.pth'}' --llama FOLDER")
-    chosen = choose_parts(survey(root), root, given={"llama"})
+    chosen = choose_parts(scan_tree(root), root, given={"llama"})
     assert chosen == Chosen(root / "checkpoint.pth", None, None, root / "knn.index")
 
 
@@ -392,7 +401,7 @@ def test_every_file_is_listed_when_two_checkpoints_are_there(tmp_path: Path) -> 
     root = readme_tree(tmp_path)
     link(SET_A / "checkpoint_pretrain.pth", root / "older.pth")
     message = error_of(root)
-    for item in survey(root):
+    for item in scan_tree(root):
         assert f"  {item.path.relative_to(root)}: {item.kind}, {item.note}\n" in message
     assert "ambiguous: checkpoint.pth and older.pth can each be --model" in message
     assert message.endswith(f"--model FILE --llama {root / 'LLaMA' / '7B'}")
@@ -431,8 +440,8 @@ def test_a_folder_of_ours_wins(tmp_path: Path) -> None:
     root = readme_tree(tmp_path)
     own = own_model(root / "converted")
     link(SET_A / "checkpoint_pretrain.pth", own / "inside.pth")
-    assert choose_parts(survey(root), root) == Chosen(own)
-    assert choose_parts(survey(own), own) == Chosen(own)
+    assert choose_parts(scan_tree(root), root) == Chosen(own)
+    assert choose_parts(scan_tree(own), own) == Chosen(own)
     own_model(root / "second")
     message = error_of(root)
     assert "ambiguous: converted and second can each be --model" in message
@@ -470,7 +479,7 @@ def test_where_the_survey_goes(tmp_path: Path) -> None:
     (tmp_path / "2").symlink_to(tmp_path / "1")
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "song.wav").touch()
-    found = survey(tmp_path)
+    found = scan_tree(tmp_path)
     assert kinds(found, tmp_path) == [
         (".", "unknown"),
         ("1/2/3/4/in.gguf", "GGUF"),
@@ -481,15 +490,15 @@ def test_where_the_survey_goes(tmp_path: Path) -> None:
         "2 files that are no model, such as notes.txt",
         "too deep to look into 5",
     ]
-    assert survey(tmp_path) == found
-    assert kinds(survey(tmp_path, max_depth=5), tmp_path)[2] == ("1/2/3/4/5/out.gguf", "GGUF")
+    assert scan_tree(tmp_path) == found
+    assert kinds(scan_tree(tmp_path, max_depth=5), tmp_path)[2] == ("1/2/3/4/5/out.gguf", "GGUF")
 
 
 def test_the_same_file_under_two_names_counts_once(tmp_path: Path) -> None:
     root = readme_tree(tmp_path)
     link(root / "checkpoint.pth", root / "latest.pth")
     link(root / "LLaMA", root / "llama2")
-    assert choose_parts(survey(root), root).model == root / "checkpoint.pth"
+    assert choose_parts(scan_tree(root), root).model == root / "checkpoint.pth"
 
 
 def test_the_hubs_cache(tmp_path: Path) -> None:
@@ -502,7 +511,7 @@ def test_the_hubs_cache(tmp_path: Path) -> None:
     for blob, name in (("aa", "checkpoint.pth"), ("bb", "LLaMA/7B/params.json"), ("cc", "LLaMA/tokenizer.model")):
         link(repo / "blobs" / blob, snapshot / name)
     for root in (repo, snapshot):
-        assert choose_parts(survey(root), root) == Chosen(snapshot / "checkpoint.pth", snapshot / "LLaMA" / "7B")
+        assert choose_parts(scan_tree(root), root) == Chosen(snapshot / "checkpoint.pth", snapshot / "LLaMA" / "7B")
 
 
 def test_a_tree_of_other_things_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -510,7 +519,7 @@ def test_a_tree_of_other_things_is_refused(tmp_path: Path, monkeypatch: pytest.M
     for name in "abcd":
         (tmp_path / name).touch()
     with pytest.raises(CheckpointError, match="too many files"):
-        survey(tmp_path)
+        scan_tree(tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ from mu_llama.checkpoints.open_model import find_parts
 from mu_llama.checkpoints.sentencepiece_file import parse_bpe_model, serialise_bpe_model
 from mu_llama.errors import CheckpointError
 from mu_llama.generation import GenerationOptions
-from mu_llama.listener import load
-from mu_llama.prompts import ALPACA_PUBLISHED
-from mu_llama.tokenizer import SentencePieceTokenizer, load_sentencepiece
+from mu_llama.inference.listener import load
+from mu_llama.text.prompts import ALPACA_PUBLISHED
+from mu_llama.text.tokenizer import SentencePieceTokenizer, load_sentencepiece
 
 SET_A = Path(__file__).parents[1] / "golden" / "set_a"
 CHECKPOINT = SET_A / "checkpoint_finetune_namespace.pth"

@@ -26,9 +26,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 import mu_llama.checkpoints
 from mu_llama.checkpoints.gguf import read_gguf_llama
 from mu_llama.checkpoints.gguf_writing import WITHOUT_AUDIO, write_gguf
-from mu_llama.checkpoints.parts import LlamaParts, TokenizerFile
+from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
 from mu_llama.checkpoints.sentencepiece_file import BpeModel, Piece, parse_bpe_model, serialise_bpe_model
-from mu_llama.checkpoints.stored import StoredTensor, in_memory
+from mu_llama.checkpoints.spec import LlamaSpec, TokenizerFile
 from mu_llama.errors import CheckpointError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "set_a"
@@ -54,7 +54,7 @@ def tiny_llama(dtype: torch.dtype = torch.float32, **settings: Any) -> LlamaForC
     return model.to(dtype)
 
 
-def stored_tensors(model: LlamaForCausalLM) -> dict[str, StoredTensor]:
+def stored_tensors(model: LlamaForCausalLM) -> dict[str, LazyTensor]:
     tied = model.config.tie_word_embeddings
     return {name: in_memory(x) for name, x in model.state_dict().items() if not (tied and name == "lm_head.weight")}
 
@@ -64,7 +64,7 @@ def sentencepiece_file() -> TokenizerFile:
 
 
 def write(
-    path: Path, model: LlamaForCausalLM, *, tokenizer: TokenizerFile | None = None, **changes: StoredTensor
+    path: Path, model: LlamaForCausalLM, *, tokenizer: TokenizerFile | None = None, **changes: LazyTensor
 ) -> Path:
     tensors = stored_tensors(model) | {name.replace("__", "."): value for name, value in changes.items()}
     write_gguf(
@@ -74,7 +74,7 @@ def write(
     return path
 
 
-def read_back(llama: LlamaParts) -> LlamaForCausalLM:
+def read_back(llama: LlamaSpec) -> LlamaForCausalLM:
     model = LlamaForCausalLM(llama.config)
     state = {name: stored.read() for name, stored in llama.tensors.items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
@@ -226,7 +226,7 @@ def test_byte_level_gives_the_originals_ids(name: str, tmp_path: Path) -> None:
 
 
 def rewrite(path: Path, **changes: Any) -> Path:
-    """Copy a file with the library, some metadata changed (None takes it out), and tensors quantised."""
+    """Copy a file with the library, some metadata changed (None takes it out), and tensors quantized."""
     reader = gguf.GGUFReader(path)
     writer = gguf.GGUFWriter(path.with_name("rewritten.gguf"), changes.get("architecture", "llama"))
     adders = {"int": writer.add_uint32, "float": writer.add_float32, "bool": writer.add_bool, "str": writer.add_string}
@@ -254,7 +254,7 @@ def tiny(tmp_path: Path) -> Path:
     return write(tmp_path / "tiny.gguf", tiny_llama())
 
 
-def test_quantised_tensors_are_dequantised(tiny: Path) -> None:
+def test_quantized_tensors_are_dequantized(tiny: Path) -> None:
     kinds = {"blk.0.attn_q.weight": "Q8_0", "blk.1.ffn_up.weight": "Q4_0", "blk.1.attn_k.weight": "Q5_1"}
     kinds |= {"blk.0.ffn_up.weight": "F16", "blk.0.attn_v.weight": "BF16"}
     types = {name: gguf.GGMLQuantizationType[kind] for name, kind in kinds.items()}
@@ -394,7 +394,7 @@ def test_writing_holds_one_tensor(tmp_path: Path) -> None:
 
     model = tiny_llama(torch.float16, **BIASED)
     tensors = {
-        name: StoredTensor(stored.shape, stored.dtype, lambda stored=stored: load(stored.read()))
+        name: LazyTensor(stored.shape, stored.dtype, lambda stored=stored: load(stored.read()))
         for name, stored in stored_tensors(model).items()
     }
     told: list[int] = []
@@ -428,7 +428,7 @@ def test_a_weight_that_cannot_be_read_leaves_nothing(tmp_path: Path) -> None:
         raise OSError(errno.EIO, "broken disk")
 
     with pytest.raises(OSError, match="broken disk"):
-        write(tmp_path / "tiny.gguf", tiny_llama(), model__norm__weight=StoredTensor((32,), torch.float32, fail))
+        write(tmp_path / "tiny.gguf", tiny_llama(), model__norm__weight=LazyTensor((32,), torch.float32, fail))
     assert not list(tmp_path.iterdir())
 
 

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mu_llama.checkpoints.assembling import Placement, assemble
-from mu_llama.checkpoints.merging import merged_llama
+from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
+from mu_llama.checkpoints.lora import merged_llama
 from mu_llama.checkpoints.native import ModelConfig, native_parts, read_model_config, write_model_files
-from mu_llama.checkpoints.parts import LlamaParts, TokenizerFile
-from mu_llama.checkpoints.stored import StoredTensor, in_memory
+from mu_llama.checkpoints.spec import LlamaSpec, TokenizerFile
 from mu_llama.errors import CheckpointError
 from mu_llama.model import linears
 from mu_llama.model.mu_llama import MuLlama
@@ -36,11 +36,11 @@ def tuned() -> MuLlama:
     return model.eval()
 
 
-def stored(tensors: dict[str, torch.Tensor]) -> dict[str, StoredTensor]:
+def stored(tensors: dict[str, torch.Tensor]) -> dict[str, LazyTensor]:
     return {name: in_memory(value) for name, value in tensors.items()}
 
 
-def write(model: MuLlama, folder: Path) -> tuple[ModelConfig, LlamaParts]:
+def write(model: MuLlama, folder: Path) -> tuple[ModelConfig, LlamaSpec]:
     state = model.state_dict()
     adapter = {name: value for name, value in state.items() if not name.startswith("llama.")}
     lora = {
@@ -60,7 +60,7 @@ def write(model: MuLlama, folder: Path) -> tuple[ModelConfig, LlamaParts]:
     )
     write_model_files(folder, config, adapter=stored(adapter), tuning=stored(lora))
     tokenizer = TokenizerFile("tokenizer.json", "nowhere", bytes)
-    return config, LlamaParts(model.llama.config, stored(base), tokenizer, source="a LLaMA")
+    return config, LlamaSpec(model.llama.config, stored(base), tokenizer, source="a LLaMA")
 
 
 @torch.inference_mode()
@@ -84,7 +84,7 @@ def test_merging_in_bf16_adds_with_sums_in_float32(monkeypatch: pytest.MonkeyPat
     weight = base[f"{module}.weight"].clone()
     up, down = torch.randn(weight.shape[0], 4).half() / 8, torch.randn(4, weight.shape[1]).half() / 8
     pair = stored({f"{module}.lora_B.weight": up, f"{module}.lora_A.weight": down})
-    parts = LlamaParts(
+    parts = LlamaSpec(
         model.llama.config, stored(base), TokenizerFile("tokenizer.json", "nowhere", bytes), source="a LLaMA"
     )
     _, merged = merged_llama(parts, pair, dtype=torch.bfloat16, source="file")

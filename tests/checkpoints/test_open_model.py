@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 import mu_llama
 from mu_llama.checkpoints.assembling import Placement, assemble
 from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder, convert_to_gguf
-from mu_llama.checkpoints.dispatch import plan_devices
+from mu_llama.checkpoints.device_map import plan_devices
 from mu_llama.checkpoints.open_model import find_parts
-from mu_llama.checkpoints.parts import ModelParts
+from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.cli.main import typer_app
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.model.mu_llama import MuLlama, build_mu_llama
@@ -30,7 +30,7 @@ FULL_STATE, ADAPTER_ONLY = "checkpoint_finetune.pth", "checkpoint_finetune_names
 FP32 = Placement(torch.device("cpu"), torch.float32)
 
 
-def find(model: Path | str, llama: Path | None = SET_A / "llama", encoder: Path | None = SET_A / "mert") -> ModelParts:
+def find(model: Path | str, llama: Path | None = SET_A / "llama", encoder: Path | None = SET_A / "mert") -> ModelSpec:
     return find_parts(model, llama=llama, encoder=encoder, home=Path("unused"))
 
 
@@ -176,8 +176,8 @@ def test_hub_ids_through_the_hubs_own_cache(published_tree: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
-def test_quantised_answers_stay_near(kind: str, expected: torch.Tensor) -> None:
-    placement = Placement(torch.device("cpu"), torch.bfloat16, quantise=kind)  # type: ignore[arg-type]
+def test_quantized_answers_stay_near(kind: str, expected: torch.Tensor) -> None:
+    placement = Placement(torch.device("cpu"), torch.bfloat16, quantize=kind)  # type: ignore[arg-type]
     with pytest.warns(UserWarning, match="use int8") if kind == "int4" else nullcontext():
         model = assemble(find(SET_A / FULL_STATE), placement)
     linear = model.llama.get_submodule("model.layers.0.self_attn.q_proj")

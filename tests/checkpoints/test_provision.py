@@ -16,10 +16,10 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mu_llama.checkpoints import provision
+from mu_llama.checkpoints import embedded as provision
+from mu_llama.checkpoints.embedded import PackagedLlama, converted_folder, provide_llama
 from mu_llama.checkpoints.gguf import read_gguf_llama
 from mu_llama.checkpoints.hugging_face import read_llama_folder
-from mu_llama.checkpoints.provision import PackagedLlama, converted_folder, provide_llama
 from mu_llama.errors import CheckpointError, ModelNotFoundError
 
 HEADS, KEY_VALUE_HEADS, HIDDEN = 4, 2, 32

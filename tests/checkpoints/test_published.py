@@ -13,6 +13,7 @@ import torch
 
 from mu_llama.checkpoints.assembling import Placement, assemble
 from mu_llama.checkpoints.faiss_flat import read_faiss_flat
+from mu_llama.checkpoints.lazy_tensor import in_memory
 from mu_llama.checkpoints.llama_names import interleaved_to_halves
 from mu_llama.checkpoints.meta_llama import (
     MetaParams,
@@ -24,7 +25,6 @@ from mu_llama.checkpoints.meta_llama import (
 )
 from mu_llama.checkpoints.published import adapter_config, read_published
 from mu_llama.checkpoints.published_model import published_parts
-from mu_llama.checkpoints.stored import in_memory
 from mu_llama.checkpoints.torch_files import read_torch_file
 from mu_llama.errors import CheckpointError
 

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from mu_llama.cli.main import typer_app
 from mu_llama.errors import QuestionError
-from mu_llama.listener import Listener
-from mu_llama.prompts import Turn
+from mu_llama.inference.listener import Listener
+from mu_llama.text.prompts import Turn
 from tests.workflow.conftest import home, tiny, tracks
 from tests.workflow.test_bad_input import MODEL, tone, write_wav
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from mu_llama.audio.waveform import Waveform
-from mu_llama.encoders.feature_cache import FeatureCache, content_hash, feature_key
-from mu_llama.encoders.track import TrackFeatures
+from mu_llama.encoders.cache import FeatureCache, content_hash, feature_key
+from mu_llama.encoders.pooling import TrackFeatures
 from mu_llama.errors import AudioError, AudioNotFoundError
 
 PARTS: dict[str, Any] = {
@@ -178,8 +178,8 @@ WRITER = """
 import sys
 from pathlib import Path
 import torch
-from mu_llama.encoders.feature_cache import FeatureCache
-from mu_llama.encoders.track import TrackFeatures
+from mu_llama.encoders.cache import FeatureCache
+from mu_llama.encoders.pooling import TrackFeatures
 
 folder, key, number = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 cache = FeatureCache(folder)

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 
 from mu_llama.audio.waveform import Waveform
 from mu_llama.encoders import build_encoder
-from mu_llama.encoders.mert import load_mert, load_mert_from_tensors, normalise, published_config
-from mu_llama.encoders.mert_config import PUBLISHED_CONFIGS, parse_mert_config
+from mu_llama.encoders.mert.config import PUBLISHED_CONFIGS, parse_mert_config
+from mu_llama.encoders.mert.encoder import load_mert, load_mert_from_tensors, normalise, published_config
 from mu_llama.errors import AudioError, CheckpointError, ConfigError, ModelNotFoundError
 
 Make = Callable[..., Any]

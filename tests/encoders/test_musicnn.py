@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mu_llama.audio.waveform import Waveform
-from mu_llama.encoders.musicnn import (
+from mu_llama.encoders.musicnn.encoder import (
     MusicnnEncoder,
     MusicnnWeights,
     build_musicnn,
@@ -19,7 +19,7 @@ from mu_llama.encoders.musicnn import (
     patch_plan,
     read_musicnn_weights,
 )
-from mu_llama.encoders.musicnn_network import PATCH_FRAMES
+from mu_llama.encoders.musicnn.network import PATCH_FRAMES
 from mu_llama.encoders.protocol import Encoder
 from mu_llama.errors import AudioError, CheckpointError, ConfigError
 from tests.encoders.synthesised_music import synthesise
@@ -102,7 +102,7 @@ def test_one_variant_equals_its_columns_among_two(weights: MusicnnWeights, encod
 
 def test_dropped_filters_are_constants(weights: MusicnnWeights) -> None:
     """A filter that isn't computed gives what the full layer gives, at the patch's edges too."""
-    from mu_llama.encoders.musicnn_front_end import FrontEndLayer, norm_affine
+    from mu_llama.encoders.musicnn.front_end import FrontEndLayer, norm_affine
 
     tensors = {name[4:]: tensor for name, tensor in weights.tensors.items() if name.startswith("msd.")}
     patch = torch.rand(1, PATCH_FRAMES, 96, generator=torch.Generator().manual_seed(0)) * 4

@@ -12,7 +12,7 @@ import torch
 
 from mu_llama.audio.waveform import Waveform
 from mu_llama.audio.windows import Window
-from mu_llama.encoders.track import encode_track
+from mu_llama.encoders.pooling import encode_track
 from mu_llama.errors import AudioError
 
 

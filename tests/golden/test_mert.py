@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from mu_llama.audio.windows import PUBLISHED, stream_windows
-from mu_llama.encoders.mert import MertEncoder, load_mert, load_mert_from_tensors, normalise
-from mu_llama.encoders.track import encode_track
+from mu_llama.encoders.mert.encoder import MertEncoder, load_mert, load_mert_from_tensors, normalise
+from mu_llama.encoders.pooling import encode_track
 
 INPUT_ATOL = 5e-5
 STATES_ATOL = 2e-4

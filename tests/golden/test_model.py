@@ -15,14 +15,14 @@ from mu_llama.checkpoints.faiss_flat import read_faiss_flat
 from mu_llama.checkpoints.meta_llama import find_meta_folder, read_meta_tensors
 from mu_llama.checkpoints.published import read_published
 from mu_llama.checkpoints.published_model import published_parts
-from mu_llama.encoders.mert import load_mert
+from mu_llama.encoders.mert.encoder import load_mert
 from mu_llama.generation import Decoder, GenerationOptions
 from mu_llama.model.adapter import Blend
 from mu_llama.model.mu_llama import MuLlama
 from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
-from mu_llama.prompts import ALPACA_PUBLISHED, Turn
 from mu_llama.sampling import nucleus
-from mu_llama.tokenizer import SentencePieceTokenizer, load_sentencepiece
+from mu_llama.text.prompts import ALPACA_PUBLISHED, Turn
+from mu_llama.text.tokenizer import SentencePieceTokenizer, load_sentencepiece
 
 ATOL = 2e-4
 LOGITS_ATOL = 3e-4

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
+from mu_llama.checkpoints.lazy_tensor import in_memory
 from mu_llama.checkpoints.native import ModelConfig, native_parts, read_model_config, write_model_files
-from mu_llama.checkpoints.parts import ModelParts
-from mu_llama.checkpoints.stored import in_memory
+from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.errors import ConfigError
 from mu_llama.generation import Decoder, GenerationOptions
 from mu_llama.model.audio_tokens import AudioTokens
 from mu_llama.model.mu_llama import MuLlama
-from mu_llama.training.fresh import fresh_adapter
+from mu_llama.training.collate import IGNORED
+from mu_llama.training.initialization import fresh_adapter
 from mu_llama.training.loss import AnswerLoss
 from mu_llama.training.phases import JOINT
-from mu_llama.training.rows import IGNORED
 from mu_llama.training.trainable import build_trainable, export_tensors
 from tests.training.tiny import SIZES, tiny_batch, tiny_parts
 
@@ -29,7 +29,7 @@ TOKENS = 5
 WITH_TOKENS = replace(SIZES, num_conditioned_layers=0, num_audio_tokens=TOKENS)
 
 
-def parts_with_tokens() -> ModelParts:
+def parts_with_tokens() -> ModelSpec:
     return replace(tiny_parts(), adapter_config=WITH_TOKENS, adapter=fresh_adapter(WITH_TOKENS, seed=3))
 
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mu_llama.musicqa.reply import Wanted
+from mu_llama.labels.track import Track
+from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.writers.template import TemplateWriter
-from mu_llama.records import Track
 
 FORMATS = ["json_schema", "json_object", "text"]
 ROOT = Path(__file__).parents[2]
@@ -111,7 +111,7 @@ UNFINISHED: dict[str, Callable[[str], tuple[dict[str, object], str]]] = {
 FAULTS = ("hang", "429", "500", "cut connection", "wrong JSON", "cut JSON", "no JSON body")
 
 
-def reply_to(prompt: str, wanted: Wanted) -> str:
+def reply_to(prompt: str, wanted: ReplySpec) -> str:
     """What a truthful model would write; a sentence to be said in other words stays as it is."""
     if prompt.startswith(ONE_SENTENCE):
         return prompt.removeprefix(ONE_SENTENCE)
@@ -171,9 +171,9 @@ class Server:
             return await send(writer, 200, "<html>gateway</html>")
         text = {
             "wrong JSON": '{"description": 3}',
-            "cut JSON": reply_to(body["messages"][-1]["content"], Wanted())[:200],
+            "cut JSON": reply_to(body["messages"][-1]["content"], ReplySpec())[:200],
         }.get(fault)
-        content = reply_to(body["messages"][-1]["content"], Wanted()) if text is None else text
+        content = reply_to(body["messages"][-1]["content"], ReplySpec()) if text is None else text
         message, finish_reason = {"content": content}, "stop"
         if self.habit in HABITS:
             message = {"content": HABITS[self.habit](content)}

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from mu_llama.errors import ConfigError
+from mu_llama.files import read_lines, to_line
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.audio_paths import AudioPaths, relative_to_folder, write_places
 from mu_llama.musicqa.build import BuildOptions, build, in_this_process
 from mu_llama.musicqa.build_folder import BuildFolder, finished_items
-from mu_llama.musicqa.reply import Wanted
+from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.writers.template import TemplateWriter
-from mu_llama.records import Track, read_lines, to_line
 from mu_llama.training.config_sources import DatasetEntry
 from mu_llama.training.examples import read_datasets
 from tests.musicqa import corpora
@@ -24,7 +25,7 @@ from tests.musicqa import corpora
 def make(root: Path, out: Path) -> None:
     """Build from a root as it was spelled on the command line."""
     found = source_by_name("folder")
-    writer = in_this_process(TemplateWriter(Wanted()))
+    writer = in_this_process(TemplateWriter(ReplySpec()))
     identity = {"source": "folder", "root": str(root.absolute())}
     build(BuildFolder(out), lambda: found(root), writer, BuildOptions(validation=0, test=0), identity=identity)
 

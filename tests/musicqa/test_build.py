@@ -16,19 +16,20 @@ from typing import Any
 
 import pytest
 
-from mu_llama.checkpoints.provision import SMOLLM2, provide_llama
+from mu_llama.checkpoints.embedded import SMOLLM2, provide_llama
+from mu_llama.devices import home_folder
 from mu_llama.errors import ConfigError
+from mu_llama.files import read_lines
+from mu_llama.labels.grounding import labels_of
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.build import BuildOptions, build, in_this_process
 from mu_llama.musicqa.build_folder import BuildError, BuildFolder
 from mu_llama.musicqa.checks import reply_problems
-from mu_llama.musicqa.grounding import labels_of
 from mu_llama.musicqa.items import read_items, split_of
-from mu_llama.musicqa.reply import Wanted
+from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.worker import Rules
 from mu_llama.musicqa.writers.template import TemplateWriter
-from mu_llama.records import Track, read_lines
-from mu_llama.runtime import home_folder
 from mu_llama.training.config_sources import DatasetEntry
 from mu_llama.training.examples import read_datasets
 from tests.musicqa import corpora
@@ -245,7 +246,11 @@ def test_replies_that_contradict_their_labels_are_rejected_with_the_reason(corpu
     folder = BuildFolder(tmp_path)
     found = source_by_name("musiccaps")
     report = build(
-        folder, lambda: found(corpus), in_this_process(Liar(Wanted())), BuildOptions(Rules(num_attempts=3)), identity={}
+        folder,
+        lambda: found(corpus),
+        in_this_process(Liar(ReplySpec())),
+        BuildOptions(Rules(num_attempts=3)),
+        identity={},
     )
     assert (report["accepted"], report["rejected"]) == (36, 4)
     assert report["attempts"] == 36 + 4 * 3
@@ -253,7 +258,7 @@ def test_replies_that_contradict_their_labels_are_rejected_with_the_reason(corpu
     rejects = list(read_lines(tmp_path / "rejects.jsonl"))
     assert all("heard names didgeridoo" in row["reasons"][0] for row in rejects)
     folder.forget_rejects()
-    truthful = in_this_process(TemplateWriter(Wanted()))
+    truthful = in_this_process(TemplateWriter(ReplySpec()))
     report = build(folder, lambda: found(corpus), truthful, BuildOptions(Rules(num_attempts=3)), identity={})
     assert report["accepted"] == 40
 
@@ -306,7 +311,7 @@ def test_a_full_disk_names_itself_and_the_build_goes_on(
         keep(folder, outcome)
 
     keep = BuildFolder.keep
-    found, writer = source_by_name("musiccaps"), TemplateWriter(Wanted())
+    found, writer = source_by_name("musiccaps"), TemplateWriter(ReplySpec())
     arguments = (lambda: found(corpus), in_this_process(writer), BuildOptions())
     with monkeypatch.context() as patched:
         patched.setattr(BuildFolder, "keep", open_full)

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from mu_llama.errors import ConfigError
+from mu_llama.files import read_lines
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.build import BuildOptions, build, in_this_process
 from mu_llama.musicqa.build_folder import BuildFolder
 from mu_llama.musicqa.changes import Changes
 from mu_llama.musicqa.items import read_items
-from mu_llama.musicqa.reply import Wanted
+from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.writers.template import TemplateWriter
-from mu_llama.records import Track, read_lines
 from tests.musicqa import corpora
 
 RESULTS = ("tracks.jsonl", "items.jsonl", "train.jsonl", "validation.jsonl", "test.jsonl", "skipped.jsonl")
@@ -27,7 +28,7 @@ class Counted(TemplateWriter):
     """Notes what it is asked to write about."""
 
     def __init__(self) -> None:
-        super().__init__(Wanted())
+        super().__init__(ReplySpec())
         self.ids: list[str] = []
 
     async def write(self, track: Track, *, attempt: int) -> Any:
@@ -170,7 +171,7 @@ def test_no_track_is_looked_at_behind_the_limit(corpus: Path, tmp_path: Path) ->
     build(
         BuildFolder(tmp_path / "out"),
         found,
-        in_this_process(TemplateWriter(Wanted())),
+        in_this_process(TemplateWriter(ReplySpec())),
         BuildOptions(limit=2),
         identity={},
     )

@@ -11,14 +11,14 @@ import pytest
 
 from benchmarks.mini.reading import named, refuses, says_voice, yes_or_no
 from benchmarks.mini.tables import UNSEEN
-from mu_llama.musicqa.dialogues.balance import Balance
+from mu_llama.labels.track import Track
+from mu_llama.musicqa.dialogues.balance import AnswerBalancer
 from mu_llama.musicqa.dialogues.describing import long, short
 from mu_llama.musicqa.dialogues.dialogue import compose, rows_of
-from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, Knowledge
-from mu_llama.musicqa.dialogues.wording import Say, wording
+from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, TrackLabels
+from mu_llama.musicqa.dialogues.wording import Phrasebook, wording
 from mu_llama.musicqa.writers.facts_in_words import pace_of
-from mu_llama.prompts import Turn
-from mu_llama.records import Track
+from mu_llama.text.prompts import Turn
 
 RICH = Track(
     "rich",
@@ -95,7 +95,7 @@ def test_yes_and_no_follow_the_labels(name: str) -> None:
         if asked and not longer and said is not None and "louder" not in turn.question:
             assert said is there, turn
             checked += 1
-    known = Knowledge(RICH)
+    known = TrackLabels(RICH)
     assert bool(checked) is (name in (*known.present, *known.missing))
 
 
@@ -107,13 +107,15 @@ def test_descriptions_say_of_drums_what_labels_say() -> None:
         absent={**RICH.absent, "instrument": ("others", "drums")},
     )
     for track, told in ((RICH, r"There are drums|drum kit plays"), (drumless, r"no drums|No drums")):
-        turns = [long(Knowledge(track), Say(random.Random(seed))) for seed in range(20)]
+        turns = [long(TrackLabels(track), Phrasebook(random.Random(seed))) for seed in range(20)]
         assert all(turn is not None and re.search(told, turn.answer or "") for turn in turns)
 
 
 def test_descriptions_name_only_what_is_clear() -> None:
     track = replace(RICH, tags={**RICH.tags, "clear": ("flute", "no singing")})
-    texts = [turn.answer or "" for seed in range(40) if (turn := long(Knowledge(track), Say(random.Random(seed))))]
+    texts = [
+        turn.answer or "" for seed in range(40) if (turn := long(TrackLabels(track), Phrasebook(random.Random(seed))))
+    ]
     assert any("flute" in text for text in texts)
     assert not any(re.search("piano|bass|drum", text) for text in texts)
     turns = many(track)
@@ -123,7 +125,9 @@ def test_descriptions_name_only_what_is_clear() -> None:
 def test_a_choir_is_named_once() -> None:
     tags = {"instrument": ("choir",), "ensemble": ("choir",), "voice": ("choir",)}
     for track in (Track("choir", tags=tags), Track("heard", tags={**tags, "clear": ("choir", "singing")})):
-        texts = [turn.answer for seed in range(50) if (turn := short(Knowledge(track), Say(random.Random(seed))))]
+        texts = [
+            turn.answer for seed in range(50) if (turn := short(TrackLabels(track), Phrasebook(random.Random(seed))))
+        ]
         assert "A choir." in texts
         assert all(str(text).count("choir") == 1 for text in texts)
 
@@ -136,7 +140,9 @@ def test_genres_are_said_as_nouns() -> None:
 
 
 def test_guessed_drums_are_hedged_in_descriptions() -> None:
-    texts = [turn.answer or "" for seed in range(40) if (turn := long(Knowledge(GUESSED), Say(random.Random(seed))))]
+    texts = [
+        turn.answer or "" for seed in range(40) if (turn := long(TrackLabels(GUESSED), Phrasebook(random.Random(seed))))
+    ]
     assert any("don't think there are drums" in text for text in texts)
     assert not any(re.search(r"There are (no )?drums", text) for text in texts)
 
@@ -214,7 +220,7 @@ def test_unseen_wordings_are_unseen() -> None:
 
 
 def test_same_seed_same_rows_and_rows_are_what_training_reads() -> None:
-    balance = Balance(TRACKS)
+    balance = AnswerBalancer(TRACKS)
 
     def rows() -> list[dict[str, object]]:
         return list(rows_of(RICH, count=3, rng=random.Random(5), balance=balance, most_turns=4))
@@ -230,7 +236,7 @@ def test_balance_evens_a_lopsided_corpus() -> None:
         replace(RICH, id=f"n{number}", tags={"instrument": ("piano",)}, absent={"instrument": ("drums",)})
         for number in range(10)
     ]
-    balance, rng = Balance([*with_drums, *without]), random.Random(0)
+    balance, rng = AnswerBalancer([*with_drums, *without]), random.Random(0)
     kept = sum(balance.keeps("", "drums", True, rng) for _ in range(9000)) / 9000
     assert kept == pytest.approx(10 / 90, abs=0.02)
     assert balance.keeps("", "drums", False, rng)
@@ -242,10 +248,10 @@ def test_each_instrument_is_affirmed_as_often_as_denied() -> None:
 
     frequent = [band(number, "electric bass", "piano") for number in range(80)]
     rare = [band(100 + number, "trumpet", "piano") for number in range(20)]
-    balance, rng = Balance([*frequent, *rare]), random.Random(0)
+    balance, rng = AnswerBalancer([*frequent, *rare]), random.Random(0)
     counts = {(name, there): 0 for name in ("electric bass", "trumpet") for there in (True, False)}
     for track in [*frequent, *rare] * 40:
-        known = Knowledge(track)
+        known = TrackLabels(track)
         drawn = balance.draw("bands", "presence", known.present, known.missing, rng)
         if drawn in counts:
             counts[drawn] += 1
@@ -261,7 +267,7 @@ def test_balance_evens_within_each_source() -> None:
         replace(RICH, id=f"s{number}", source="solos", tags={}, absent={"instrument": ("drums",)})
         for number in range(50)
     ]
-    balance, rng = Balance(drum), random.Random(0)
+    balance, rng = AnswerBalancer(drum), random.Random(0)
     kept = sum(balance.keeps("bands", "drums", True, rng) for _ in range(9000)) / 9000
     assert kept == pytest.approx(1 / 50, abs=0.01)
     alone = sum(balance.keeps("solos", "drums", False, rng) for _ in range(9000)) / 9000
@@ -269,7 +275,7 @@ def test_balance_evens_within_each_source() -> None:
 
 
 def test_missing_leaves_out_what_is_alike() -> None:
-    known = Knowledge(
+    known = TrackLabels(
         Track("a", tags={"instrument": ("acoustic guitar", "violin")}, absent={"instrument": ("others",)})
     )
     assert not {"electric guitar", "banjo", "strings", "cello"} & set(known.missing)

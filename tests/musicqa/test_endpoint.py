@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import pytest
 
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.checks import parse_reply, shape_problems
 from mu_llama.musicqa.prompting import load_prompts
-from mu_llama.musicqa.reply import Wanted
+from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.thinking import without_thinking
 from mu_llama.musicqa.worker import Rules, write_track
 from mu_llama.musicqa.writers.endpoint import EndpointWriter
@@ -20,7 +21,6 @@ from mu_llama.musicqa.writers.protocol import Damaged, Refused, Written
 from mu_llama.musicqa.writers.redaction import without_secrets
 from mu_llama.musicqa.writers.request_parameters import refused_parameter
 from mu_llama.musicqa.writers.spec import WriterSpec
-from mu_llama.records import Track
 from tests.musicqa.fake_endpoint import DRAFT, HABITS, UNFINISHED, Server
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ def test_reasoning_alone_is_no_reply(habit: str) -> None:
 
 
 def test_a_text_alone_loses_its_reasoning_too(plain: dict[str, Any]) -> None:
-    settings: dict[str, Any] = {"one_by_one": True, "wanted": Wanted(1, 1)}
+    settings: dict[str, Any] = {"one_by_one": True, "wanted": ReplySpec(1, 1)}
     reply = write_one(Server(habit="think"), **settings).reply
     assert "think" not in json.dumps(reply)
     assert DRAFT not in json.dumps(reply)
@@ -116,22 +116,22 @@ def test_the_last_object_that_fits_counts() -> None:
     good = dict(write_one(Server()).reply)
     other = {**good, "caption": "Another caption of it."}
     both = f"First {json.dumps(other)} then {json.dumps(good)} and {{}} or {json.dumps({'caption': 3})}"
-    assert parse_reply(both, Wanted()) == good
-    assert parse_reply(json.dumps([other, good]), Wanted()) == good
+    assert parse_reply(both, ReplySpec()) == good
+    assert parse_reply(json.dumps([other, good]), ReplySpec()) == good
     short = {**good, "pairs": good["pairs"][:2]}
-    assert shape_problems(parse_reply(json.dumps({"result": short}), Wanted()), Wanted()) == [
+    assert shape_problems(parse_reply(json.dumps({"result": short}), ReplySpec()), ReplySpec()) == [
         "pairs holds 2; expected 5"
     ]
     # Cut off by the limit of tokens: whole alone at the beginning or end, but not amid other words.
-    assert parse_reply(json.dumps(good) + " I hope that this", Wanted(), is_cut=True) == good
-    assert parse_reply("Let me see. ```json\n" + json.dumps(good) + "\n```", Wanted(), is_cut=True) == good
+    assert parse_reply(json.dumps(good) + " I hope that this", ReplySpec(), is_cut=True) == good
+    assert parse_reply("Let me see. ```json\n" + json.dumps(good) + "\n```", ReplySpec(), is_cut=True) == good
     with pytest.raises(Damaged, match="may be a draft"):
-        parse_reply(f"Perhaps {json.dumps(good)}. No, rather {{", Wanted(), is_cut=True)
+        parse_reply(f"Perhaps {json.dumps(good)}. No, rather {{", ReplySpec(), is_cut=True)
 
 
 def test_many_braces_take_no_time() -> None:
     with pytest.raises(Damaged, match="damaged or cut off"):
-        parse_reply('{"a":' * 200_000, Wanted())
+        parse_reply('{"a":' * 200_000, ReplySpec())
 
 
 def openai_error(message: str, param: str | None = None, code: str | None = None) -> object:

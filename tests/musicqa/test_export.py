@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mu_llama.audio.read import read_audio
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.export.card import write_card
 from mu_llama.musicqa.export.hugging_face import export_hugging_face
 from mu_llama.musicqa.export.intermediate_csv import read_csv, write_csv
@@ -29,8 +30,7 @@ from mu_llama.musicqa.export.published import (
 )
 from mu_llama.musicqa.items import Item, training_rows
 from mu_llama.musicqa.reply import FIXED_QUESTIONS, Choice, Pair, Reply
-from mu_llama.musicqa.sources.finding import SourceError
-from mu_llama.records import Track
+from mu_llama.musicqa.sources.corpus_files import SourceError
 from mu_llama.training.config_sources import DatasetEntry
 from mu_llama.training.examples import read_datasets
 from tests.musicqa import corpora

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mu_llama.musicqa.grounding import contradictions, labels_of
-from mu_llama.musicqa.vocabulary import CATEGORIES, find_mentions, terms, terms_of_tag
-from mu_llama.records import Track
+from mu_llama.labels.grounding import contradictions, labels_of
+from mu_llama.labels.track import Track
+from mu_llama.labels.vocabulary import CATEGORIES, find_mentions, terms, terms_of_tag
 
 
 def names(text: str) -> list[str]:

@@ -10,15 +10,16 @@ import pytest
 from typer.testing import CliRunner
 
 from mu_llama.cli.main import typer_app
+from mu_llama.files import read_lines
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.build import BuildOptions, build, in_this_process
 from mu_llama.musicqa.build_folder import BuildFolder
 from mu_llama.musicqa.left_out import LeftOut, kind_of_reason, left_out_lines
-from mu_llama.musicqa.reply import Wanted
+from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.report import empty_split_line
 from mu_llama.musicqa.sources import source_by_name
-from mu_llama.musicqa.sources.finding import BadTrack
+from mu_llama.musicqa.sources.corpus_files import BadTrack
 from mu_llama.musicqa.writers.template import TemplateWriter
-from mu_llama.records import Track, read_lines
 from tests.musicqa import corpora
 
 
@@ -69,7 +70,7 @@ def test_a_build_reports_and_lists_what_it_left_out(tmp_path: Path) -> None:
         assert isinstance(track, Track)
         tracks.append(dataclasses.replace(track, dropped=("key: 'o' is no key",)))
     out = tmp_path / "out"
-    writer = in_this_process(TemplateWriter(Wanted()))
+    writer = in_this_process(TemplateWriter(ReplySpec()))
     report = build(BuildFolder(out), lambda: tracks, writer, BuildOptions(test=0.0), identity={})
     assert (report["skipped_rows"], report["skipped_for"]) == (1, {"has no name": 1})
     assert (report["dropped_labels"], report["dropped_labels_for"]) == (3, {"key: ... is no key": 3})
@@ -79,7 +80,7 @@ def test_a_build_reports_and_lists_what_it_left_out(tmp_path: Path) -> None:
 
 def test_empty_splits_are_named_with_what_to_do(tmp_path: Path) -> None:
     root = corpora.musiccaps(tmp_path / "corpus", 2, audio=False)
-    found, writer = source_by_name("musiccaps"), in_this_process(TemplateWriter(Wanted()))
+    found, writer = source_by_name("musiccaps"), in_this_process(TemplateWriter(ReplySpec()))
     options = BuildOptions(validation=0.0, test=1e-9, keep_missing=True)
     report = build(BuildFolder(tmp_path / "out"), lambda: found(root), writer, options, identity={})
     assert report["empty_splits"] == ["test"], "none was wanted for validation"

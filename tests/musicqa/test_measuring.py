@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from mu_llama.errors import AudioError
+from mu_llama.files import drop_cut_line, read_lines
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.measuring import FactsFile, LabelFacts, with_facts
-from mu_llama.musicqa.sources.finding import BadTrack
-from mu_llama.records import Track, drop_cut_line, read_lines
+from mu_llama.musicqa.sources.corpus_files import BadTrack
 
 
 def test_a_killed_measuring_goes_on_by_content(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from mu_llama.errors import ConfigError
+from mu_llama.files import to_line
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.sources import source_by_name
-from mu_llama.musicqa.sources.finding import AudioFiles, BadTrack, SourceError
+from mu_llama.musicqa.sources.corpus_files import AudioFiles, BadTrack, SourceError
 from mu_llama.musicqa.sources.whole_audio import with_true_length
 from mu_llama.musicqa.statistics import count_tracks
-from mu_llama.records import Track, to_line
 from tests.musicqa import corpora
 
 

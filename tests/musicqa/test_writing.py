@@ -13,18 +13,18 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mu_llama.checkpoints.provision import SMOLLM2, provide_llama
+from mu_llama.checkpoints.embedded import SMOLLM2, provide_llama
+from mu_llama.devices import home_folder
 from mu_llama.errors import ConfigError, ModelNotFoundError
+from mu_llama.labels.grounding import labels_of
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.checks import parse_reply, reply_problems, shape_problems
-from mu_llama.musicqa.grounding import labels_of
 from mu_llama.musicqa.prompting import load_prompts
-from mu_llama.musicqa.reply import Reply, Wanted
+from mu_llama.musicqa.reply import Reply, ReplySpec
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.writers.local import LocalWriter
 from mu_llama.musicqa.writers.protocol import Damaged, NothingToSay
 from mu_llama.musicqa.writers.template import TemplateWriter
-from mu_llama.records import Track
-from mu_llama.runtime import home_folder
 from tests.musicqa import corpora
 
 RICH = Track(
@@ -39,13 +39,13 @@ GERMAN = "Ein ruhiges Stück für Klavier, das langsam gespielt wird und traurig
 
 def test_templates_are_true_varied_and_the_same_each_time(tmp_path: Path) -> None:
     tracks = list(source_by_name("musiccaps")(corpora.musiccaps(tmp_path, 60, audio=False)))
-    writer = TemplateWriter(Wanted())
+    writer = TemplateWriter(ReplySpec())
     descriptions, questions = set(), set()
     for track in tracks:
         assert isinstance(track, Track)
         reply = writer.compose(track)
-        assert reply == TemplateWriter(Wanted()).compose(track)
-        assert shape_problems(reply.to_dict(), Wanted()) == []
+        assert reply == TemplateWriter(ReplySpec()).compose(track)
+        assert shape_problems(reply.to_dict(), ReplySpec()) == []
         assert reply_problems(reply, labels_of(track)) == []
         descriptions.add(reply.fixed[0])
         questions |= {pair.question for pair in reply.pairs}
@@ -67,18 +67,18 @@ def test_templates_are_true_varied_and_the_same_each_time(tmp_path: Path) -> Non
     ],
 )
 def test_little_is_enough(tags: dict[str, tuple[str, ...]], part: str) -> None:
-    reply = TemplateWriter(Wanted()).compose(Track("little", tags=tags))
+    reply = TemplateWriter(ReplySpec()).compose(Track("little", tags=tags))
     assert part in " ".join(text for _, text in reply.statements()).lower()
     assert all(text.strip() for _, text in reply.statements())
 
 
 def test_nothing_is_not() -> None:
     with pytest.raises(NothingToSay, match="no labels and no caption"):
-        TemplateWriter(Wanted()).compose(Track("bare"))
+        TemplateWriter(ReplySpec()).compose(Track("bare"))
 
 
 def test_another_attempt_is_worded_otherwise() -> None:
-    writer = TemplateWriter(Wanted())
+    writer = TemplateWriter(ReplySpec())
     assert len({writer.compose(RICH, attempt=attempt).fixed for attempt in range(8)}) > 4
 
 
@@ -96,8 +96,8 @@ def test_json_is_found_in_a_fence() -> None:
 
 
 def good() -> dict[str, Any]:
-    plain = copy.deepcopy(TemplateWriter(Wanted()).compose(RICH).to_dict())
-    assert shape_problems(plain, Wanted()) == []
+    plain = copy.deepcopy(TemplateWriter(ReplySpec()).compose(RICH).to_dict())
+    assert shape_problems(plain, ReplySpec()) == []
     assert reply_problems(Reply.from_dict(plain), labels_of(RICH)) == []
     return plain
 
@@ -116,7 +116,7 @@ def good() -> dict[str, Any]:
 def test_shapes(change: Any, problem: str) -> None:
     plain = good()
     change(plain)
-    assert problem in " ".join(shape_problems(plain, Wanted()))
+    assert problem in " ".join(shape_problems(plain, ReplySpec()))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_prompts_can_be_replaced_and_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has no \$facts"):
         load_prompts(tmp_path)
     (tmp_path / "user.txt").write_text("Facts: $facts")
-    messages = load_prompts(tmp_path).messages(RICH, Wanted())
+    messages = load_prompts(tmp_path).messages(RICH, ReplySpec())
     assert messages[1]["content"].startswith("Facts: Instruments: piano, violin\nGenre: jazz")
     assert load_prompts(tmp_path).sha256 != load_prompts().sha256
 
@@ -176,7 +176,7 @@ def babbling_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_even_a_random_model_writes_valid_json(babbling_model: Path) -> None:
-    wanted = Wanted(num_pairs=1, num_choices=1)
+    wanted = ReplySpec(num_pairs=1, num_choices=1)
     writer = LocalWriter(str(babbling_model), load_prompts(), wanted, home=home_folder(), max_tokens=4000)
     written = asyncio.run(writer.write(RICH, attempt=0))
     assert shape_problems(written.reply, wanted) == [] or "no text" in str(shape_problems(written.reply, wanted))
@@ -187,7 +187,7 @@ def test_even_a_random_model_writes_valid_json(babbling_model: Path) -> None:
 
 @pytest.mark.slow
 def test_an_attempt_repeats_itself_and_another_differs(babbling_model: Path) -> None:
-    wanted = Wanted(num_pairs=1, num_choices=1)
+    wanted = ReplySpec(num_pairs=1, num_choices=1)
     writer = LocalWriter(str(babbling_model), load_prompts(), wanted, home=home_folder(), max_tokens=4000)
     first, again, other = (asyncio.run(writer.write(RICH, attempt=number)).reply for number in (0, 0, 1))
     assert again == first
@@ -195,11 +195,11 @@ def test_an_attempt_repeats_itself_and_another_differs(babbling_model: Path) -> 
 
 
 def test_a_reply_without_room_is_damaged(babbling_model: Path) -> None:
-    writer = LocalWriter(str(babbling_model), load_prompts(), Wanted(), home=home_folder(), max_tokens=50)
+    writer = LocalWriter(str(babbling_model), load_prompts(), ReplySpec(), home=home_folder(), max_tokens=50)
     with pytest.raises(Damaged, match="cut off after 50 tokens"):
         asyncio.run(writer.write(RICH, attempt=0))
 
 
 def test_no_model_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="is no chat model"):
-        LocalWriter(str(tmp_path), load_prompts(), Wanted(), home=home_folder())
+        LocalWriter(str(tmp_path), load_prompts(), ReplySpec(), home=home_folder())

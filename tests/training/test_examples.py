@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mu_llama.prompts import Turn
+from mu_llama.text.prompts import Turn
 from mu_llama.training.config_sources import DatasetEntry
 from mu_llama.training.example import DataError, Example
 from mu_llama.training.example_formats import detect_format
@@ -228,7 +228,9 @@ def test_files_of_the_same_bytes_are_held_out_together(tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / f"{number}.wav").write_bytes(b"%02d" % (number // 2))
     examples = tuple(Example(str(n), (Turn("Q", "A"),), tmp_path / f"{n}.wav") for n in range(20))
-    _, held = hold_out([Dataset(DatasetEntry(path=Path("a")), examples, num_missing=0, sha256="")], fraction=0.3, seed=0)
+    _, held = hold_out(
+        [Dataset(DatasetEntry(path=Path("a")), examples, num_missing=0, sha256="")], fraction=0.3, seed=0
+    )
     assert len(held) == 6
     numbers = {int(example.id) for example in held}
     assert {number ^ 1 for number in numbers} == numbers

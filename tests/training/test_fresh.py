@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mu_llama.errors import ConfigError
-from mu_llama.training.fresh import FeatureStatistics, feature_statistics, fresh_adapter, fresh_lora
+from mu_llama.training.initialization import FeatureStatistics, feature_statistics, fresh_adapter, fresh_lora
 from tests.training.tiny import SIZES
 
 

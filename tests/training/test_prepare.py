@@ -13,14 +13,14 @@ import torch
 
 from mu_llama.audio.waveform import Waveform
 from mu_llama.audio.windows import FULL
-from mu_llama.encoders.feature_cache import FeatureCache
-from mu_llama.encoders.musicnn import build_musicnn
+from mu_llama.encoders.cache import FeatureCache
+from mu_llama.encoders.musicnn.encoder import build_musicnn
 from mu_llama.errors import AudioError, ConfigError
-from mu_llama.hearing import Hearing
-from mu_llama.prompts import Turn
+from mu_llama.inference.extractor import FeatureExtractor
+from mu_llama.text.prompts import Turn
 from mu_llama.training.example import DataError, Example
 from mu_llama.training.features import Features, FeatureTable, LiveFeatures
-from mu_llama.training.prepare import prepare_features
+from mu_llama.training.precompute_features import prepare_features
 
 RATE_HZ = 8000
 
@@ -77,7 +77,7 @@ def test_each_track_is_encoded_once_and_a_second_run_encodes_nothing(tmp_path: P
         assert torch.equal(table.of(item), again.of(item))
     assert table.of(examples[0]).tolist() == [[0.5, 1.0, 1.0], [0.0, -0.5, 2.0]]
     assert (table.of(examples[0]).dtype, tuple(table.values.shape)) == (torch.float32, (3, 2, 3))
-    heard = Hearing(LevelEncoder, plan=FULL, cache=None).hear(low).values
+    heard = FeatureExtractor(LevelEncoder, plan=FULL, cache=None).hear(low).values
     assert torch.equal(table.of(examples[2]), heard)
 
 
@@ -88,7 +88,7 @@ def test_text_only_is_a_second_of_zeros_but_a_silent_track_is_still_refused(tmp_
     assert table.of(example(None)).tolist() == [[0.0, 1.0, 1.0], [0.0, 0.0, 2.0]]
     silent = Waveform(np.zeros(RATE_HZ, dtype=np.float32), RATE_HZ)
     with pytest.raises(AudioError, match="silent"):
-        Hearing(LevelEncoder, plan=FULL, cache=FeatureCache(tmp_path / "cache")).hear(silent)
+        FeatureExtractor(LevelEncoder, plan=FULL, cache=FeatureCache(tmp_path / "cache")).hear(silent)
 
 
 def test_musicnn_hears_zeros_as_finite_features(tmp_path: Path) -> None:

@@ -8,18 +8,18 @@ from pathlib import Path
 import torch
 
 from mu_llama.training.example import Example
+from mu_llama.training.feature_augmentation import AugmentedFeatures, augment_features
 from mu_llama.training.features import FeatureTable
-from mu_llama.training.fresh import FeatureStatistics
-from mu_llama.training.rough_features import RoughFeatures, roughened
+from mu_llama.training.initialization import FeatureStatistics
 
 AUDIO = Path("a.flac")
 EXAMPLE = Example("a", audio=AUDIO, turns=())
 STATISTICS = FeatureStatistics(mean=torch.full((1, 4000), 5.0), deviation=torch.full((1, 4000), 2.0))
 
 
-def _rough(noise: float, dropout: float) -> RoughFeatures:
+def _rough(noise: float, dropout: float) -> AugmentedFeatures:
     table = FeatureTable(torch.ones(1, 1, 4000), {AUDIO: 0})
-    return RoughFeatures(table, STATISTICS, noise=noise, dropout=dropout)
+    return AugmentedFeatures(table, STATISTICS, noise=noise, dropout=dropout)
 
 
 def test_validation_hears_features_as_they_are() -> None:
@@ -43,5 +43,5 @@ def test_noise_and_dropout_stay_within_what_was_set() -> None:
 
 def test_noise_is_in_deviations_of_each_feature() -> None:
     generator = torch.Generator().manual_seed(0)
-    rough = roughened(torch.ones(1, 4000), STATISTICS, noise=0.5, dropout=0.0, generator=generator)
+    rough = augment_features(torch.ones(1, 4000), STATISTICS, noise=0.5, dropout=0.0, generator=generator)
     assert abs(float(rough.std()) - 1.0) < 0.1

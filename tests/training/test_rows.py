@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mu_llama.errors import ConfigError, QuestionError
-from mu_llama.prompts import ALPACA, ALPACA_PUBLISHED, CHATML_MUSIC, Turn
-from mu_llama.training.rows import IGNORED, collate, tokenise
+from mu_llama.text.prompts import ALPACA, ALPACA_PUBLISHED, CHATML_MUSIC, Turn
+from mu_llama.training.collate import IGNORED, collate, tokenise
 from tests.training.tiny import byte_tokenizer
 
 TURNS = [Turn("What is it?", "A waltz."), Turn("How fast?", "Slow \u2013 60 bpm.")]

@@ -25,14 +25,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import mu_llama
 from mu_llama.checkpoints.llama_source import read_llama
 from mu_llama.checkpoints.open_model import find_parts
-from mu_llama.checkpoints.parts import EncoderParts, ModelParts
+from mu_llama.checkpoints.spec import EncoderSpec, ModelSpec
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.model import linears
 from mu_llama.model.config import AdapterConfig
-from mu_llama.prompts import ALPACA
+from mu_llama.text.prompts import ALPACA
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_file import parse_config
-from mu_llama.training.fresh import fresh_adapter
+from mu_llama.training.initialization import fresh_adapter
 from mu_llama.training.loop import TrainingError
 from mu_llama.training.phases import JOINT, PRETRAIN
 from mu_llama.training.run import Result, train
@@ -389,7 +389,7 @@ def wider_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_frozen_llama_in_four_bits(wider_llama: Path, data: Path, home: Path, tmp_path: Path) -> None:
-    """QLoRA: the base is quantised, LoRA and adapter learn, and what is exported is not quantised."""
+    """QLoRA: the base is quantized, LoRA and adapter learn, and what is exported is not quantized."""
     content = settings(data, tmp_path / "run", phase="joint")
     content["model"] = {"llama": str(wider_llama), "encoder": content["model"]["encoder"]}
     content["model"]["fresh"] = {"num_conditioned_layers": 2, "input_scaling": "standardise"}
@@ -402,12 +402,12 @@ def test_a_frozen_llama_in_four_bits(wider_llama: Path, data: Path, home: Path, 
     assert mu_llama.load(result.model, use_cache=False).ask(data.parent / "1.wav", "What is it?").num_tokens > 0
 
 
-def test_the_base_really_is_quantised(wider_llama: Path) -> None:
+def test_the_base_really_is_quantized(wider_llama: Path) -> None:
     llama = read_llama(wider_llama)
     sizes = AdapterConfig(5, 24, 64, num_conditioned_layers=2, num_heads=4, bridge_width=64)
     adapter = fresh_adapter(sizes, seed=0)
-    encoder = EncoderParts({"kind": "mert"})
-    parts = ModelParts("x", llama, {}, sizes, adapter, ALPACA, encoder, source="x")
+    encoder = EncoderSpec({"kind": "mert"})
+    parts = ModelSpec("x", llama, {}, sizes, adapter, ALPACA, encoder, source="x")
     for phase in (JOINT, PRETRAIN):
         model = build_trainable(parts, phase=phase, dtype=torch.bfloat16, nf4_base=True)
         assert {type(projection).__name__ for projection in model.value_projections()} == {"Linear4bit"}

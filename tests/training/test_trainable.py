@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from mu_llama.checkpoints.assembling import Placement, assemble
+from mu_llama.checkpoints.lazy_tensor import in_memory
 from mu_llama.checkpoints.native import ModelConfig, native_parts, write_model_files
-from mu_llama.checkpoints.parts import ModelParts
-from mu_llama.checkpoints.stored import in_memory
+from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.model.mu_llama import MuLlama
 from mu_llama.training.loss import answer_loss
@@ -40,7 +40,7 @@ def logits_of(model: MuLlama) -> torch.Tensor:
     return model(batch.ids, conditioning=model.condition(batch.features))
 
 
-def exported(model: MuLlama, parts: ModelParts, phase: Phase) -> ModelParts:
+def exported(model: MuLlama, parts: ModelSpec, phase: Phase) -> ModelSpec:
     adapter, tuning = export_tensors(model.state_dict(), parts=parts, phase=phase)
     return dataclasses.replace(parts, adapter=stored(adapter), tuning=stored(tuning))
 

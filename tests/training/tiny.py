@@ -6,13 +6,13 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mu_llama.checkpoints.parts import EncoderParts, LlamaParts, ModelParts, TokenizerFile
-from mu_llama.checkpoints.stored import StoredTensor, in_memory
+from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
+from mu_llama.checkpoints.spec import EncoderSpec, LlamaSpec, ModelSpec, TokenizerFile
 from mu_llama.model.config import AdapterConfig
-from mu_llama.prompts import ALPACA
-from mu_llama.tokenizer import FastTokenizer
-from mu_llama.training.fresh import fresh_adapter
-from mu_llama.training.rows import IGNORED, Batch
+from mu_llama.text.prompts import ALPACA
+from mu_llama.text.tokenizer import FastTokenizer
+from mu_llama.training.collate import IGNORED, Batch
+from mu_llama.training.initialization import fresh_adapter
 
 VOCABULARY, LAYERS = 60, 3
 SIZES = AdapterConfig(
@@ -21,11 +21,11 @@ SIZES = AdapterConfig(
 )  # fmt: skip
 
 
-def stored(tensors: dict[str, torch.Tensor]) -> dict[str, StoredTensor]:
+def stored(tensors: dict[str, torch.Tensor]) -> dict[str, LazyTensor]:
     return {name: in_memory(value) for name, value in tensors.items()}
 
 
-def tiny_parts(*, tied: bool = False, gate: float | None = 0.3) -> ModelParts:
+def tiny_parts(*, tied: bool = False, gate: float | None = 0.3) -> ModelSpec:
     """A model before any tuning; its gates are 0.3, so that the audio is heard."""
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=24, intermediate_size=40, num_hidden_layers=LAYERS, num_attention_heads=6,
@@ -41,14 +41,14 @@ def tiny_parts(*, tied: bool = False, gate: float | None = 0.3) -> ModelParts:
     adapter = fresh_adapter(SIZES, seed=1)
     if gate is not None:
         adapter["conditioner.gate"] = in_memory(torch.full(adapter["conditioner.gate"].shape, gate))
-    return ModelParts(
+    return ModelSpec(
         name="tiny",
-        llama=LlamaParts(config, stored(weights), TokenizerFile("tokenizer.json", "nowhere", bytes), source="a LLaMA"),
+        llama=LlamaSpec(config, stored(weights), TokenizerFile("tokenizer.json", "nowhere", bytes), source="a LLaMA"),
         tuning={},
         adapter_config=SIZES,
         adapter=adapter,
         template=ALPACA,
-        encoder=EncoderParts({"kind": "musicnn"}),
+        encoder=EncoderSpec({"kind": "musicnn"}),
         source="tiny",
     )
 

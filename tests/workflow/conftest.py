@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 import mu_llama
-from mu_llama.listener import Listener
+from mu_llama.inference.listener import Listener
 
 SET_A = Path(__file__).parents[1] / "golden" / "set_a"
 

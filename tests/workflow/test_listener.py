@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import mu_llama
-from mu_llama.answers import Answer, Failure
 from mu_llama.audio.waveform import Waveform
 from mu_llama.errors import AudioError, CheckpointError, ConfigError, ModelNotFoundError, QuestionError
 from mu_llama.generation import GenerationOptions
-from mu_llama.listener import Listener
+from mu_llama.inference.listener import Listener
+from mu_llama.inference.results import Answer, Failure
 from mu_llama.model.retrieval import BlendOptions
-from mu_llama.prompts import Turn
+from mu_llama.text.prompts import Turn
 from tests.workflow.conftest import SET_A
 
 QUESTIONS = ["What is the mood of the music?", "Describe the audio", "Is this a rather long question about drums?"]

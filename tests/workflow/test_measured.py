@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mu_llama.answers import HeardTrack
 from mu_llama.audio.facts import Fact, Facts
 from mu_llama.audio.waveform import Waveform
-from mu_llama.listener import Listener
-from mu_llama.measured import Measured, in_words, measure_in_words, topics_of, with_measured
+from mu_llama.inference.answering import make_row
+from mu_llama.inference.listener import Listener
+from mu_llama.inference.measuring import in_words, measure_in_words
+from mu_llama.inference.results import EncodedTrack
 from mu_llama.musicqa.dialogues.wording import wording
-from mu_llama.prompts import Turn
-from mu_llama.writing import make_row
+from mu_llama.text.fact_prompts import MeasuredFact, topics_of, with_measured
+from mu_llama.text.prompts import Turn
 
 
 @pytest.mark.parametrize("topic", ["tempo", "key", "loudness", "duration"])
@@ -89,8 +90,8 @@ def test_topics(question: str, topics: tuple[str, ...]) -> None:
 def test_words_say_what_is_unsure() -> None:
     facts = Facts(61.0, Fact(120.4, 0.9, "m", (60.2,)), Fact("A minor", 0.4, "m"), Fact(-14.25, 1.0, "m"))
     words = in_words(facts)
-    assert words["tempo"] == Measured("120 BPM", 0.9)
-    assert words["key"] == Measured("A minor", 0.4)
+    assert words["tempo"] == MeasuredFact("120 BPM", 0.9)
+    assert words["key"] == MeasuredFact("A minor", 0.4)
     assert words["duration"].text == "1:01 minutes"
     assert with_measured("Q?", {"key": words["key"]}) == "Q?\nMeasured: key A minor (unsure)"
     assert set(in_words(Facts(3.0, None, None, None))) == {"duration"}
@@ -102,9 +103,9 @@ class Counting:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self) -> dict[str, Measured]:
+    def __call__(self) -> dict[str, MeasuredFact]:
         self.calls += 1
-        return {"tempo": Measured("97 BPM"), "key": Measured("D major", 0.3)}
+        return {"tempo": MeasuredFact("97 BPM"), "key": MeasuredFact("D major", 0.3)}
 
 
 @pytest.fixture
@@ -113,25 +114,25 @@ def counting() -> Counting:
 
 
 @pytest.fixture
-def track(tiny: Listener, tracks: list[Path], counting: Counting) -> HeardTrack:
+def track(tiny: Listener, tracks: list[Path], counting: Counting) -> EncodedTrack:
     return replace(tiny.listen(tracks[0]), measure=counting)
 
 
-def prompt(listener: Listener, track: HeardTrack, *turns: Turn, reads: bool) -> str:
+def prompt(listener: Listener, track: EncodedTrack, *turns: Turn, reads: bool) -> str:
     opened = listener.opened
     parts = replace(opened.parts, template=replace(opened.parts.template, reads_measured=reads))
     row = make_row(replace(opened, parts=parts), track, turns)
     return opened.tokenizer.decode(row.prompt.ids)
 
 
-def test_the_prompt_carries_what_is_asked_for(tiny: Listener, track: HeardTrack, counting: Counting) -> None:
+def test_the_prompt_carries_what_is_asked_for(tiny: Listener, track: EncodedTrack, counting: Counting) -> None:
     turns = (Turn("How many BPM?", "97."), Turn("And the key?"))
     text = prompt(tiny, track, *turns, reads=True)
     assert text.count("Measured: tempo 97 BPM") == 1  # earlier turns keep their facts
     assert text.count("Measured: key D major (unsure)") == 1
 
 
-def test_nothing_is_measured_unasked(tiny: Listener, track: HeardTrack, counting: Counting) -> None:
+def test_nothing_is_measured_unasked(tiny: Listener, track: EncodedTrack, counting: Counting) -> None:
     assert "Measured" not in prompt(tiny, track, Turn("Are there drums?"), reads=True)
     assert "Measured" not in prompt(tiny, track, Turn("What is the tempo?"), reads=False)
     assert counting.calls == 0
@@ -139,7 +140,7 @@ def test_nothing_is_measured_unasked(tiny: Listener, track: HeardTrack, counting
 
 def test_a_track_is_measured_once(tiny: Listener, tracks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[object] = []
-    monkeypatch.setattr("mu_llama.listener.measure_in_words", lambda audio, **_: heard.append(audio) or {})
+    monkeypatch.setattr("mu_llama.inference.listener.measure_in_words", lambda audio, **_: heard.append(audio) or {})
     track = tiny.listen(tracks[0])
     assert not heard
     track.measure()

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import mu_llama
+from mu_llama.devices import home_folder
 from mu_llama.generation import GenerationOptions
-from mu_llama.listener import Listener
-from mu_llama.runtime import home_folder
+from mu_llama.inference.listener import Listener
 
 ROOT = Path(__file__).parents[2]
 CLIPS = ROOT / "examples" / "audio"

@@ -20,10 +20,10 @@ import soundfile
 
 import mu_llama
 from mu_llama.audio.waveform import Waveform
-from mu_llama.forking import LoadedProcess
+from mu_llama.devices import LoadedProcess
 from mu_llama.generation import GenerationOptions
-from mu_llama.hearing import Hearing
-from mu_llama.listener import Listener
+from mu_llama.inference.extractor import FeatureExtractor
+from mu_llama.inference.listener import Listener
 from tests.workflow.conftest import SET_A
 
 SHORT = GenerationOptions(max_new_tokens=6)
@@ -46,7 +46,7 @@ class OneWay:
 def test_hashing_encoding_and_measuring_read_an_open_file(
     kind: str, tiny: Listener, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mu_llama.encoders.feature_cache import FeatureCache
+    from mu_llama.encoders.cache import FeatureCache
 
     data = tracks[1].read_bytes()
     measured: list[bytes] = []
@@ -57,8 +57,10 @@ def test_hashing_encoding_and_measuring_read_an_open_file(
         measured.append(open_bytes(audio).read())
         return {}
 
-    monkeypatch.setattr("mu_llama.listener.measure_in_words", measure)
-    cached = Hearing(tiny.opened.make_encoder, plan=tiny.hearing.plan, cache=FeatureCache(tracks[0].parent / "cache"))
+    monkeypatch.setattr("mu_llama.inference.listener.measure_in_words", measure)
+    cached = FeatureExtractor(
+        tiny.opened.make_encoder, plan=tiny.hearing.plan, cache=FeatureCache(tracks[0].parent / "cache")
+    )
     listener = Listener(tiny.opened, hearing=cached)
     expected = listener.listen(tracks[1])
     file: Any = OneWay(data) if kind == "one way" else io.BytesIO(data)

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from mu_llama.answers import Answer, Failure, HeardTrack
-from mu_llama.app.chat import Desk, Window
+from mu_llama.app.chat import DemoService, Window
 from mu_llama.app.visit import Visit
 from mu_llama.errors import AudioError, QuestionError
 from mu_llama.generation import GenerationOptions
-from mu_llama.writing import Row as Waiting
-from mu_llama.writing import end_of_batch, rows_of, write_rows
+from mu_llama.inference.answering import Row as Waiting
+from mu_llama.inference.answering import end_of_batch, rows_of, write_rows
+from mu_llama.inference.results import Answer, EncodedTrack, Failure
 
 HEADINGS = ("file", "question", "answer", "error")
 FORMATS = ("csv", "jsonl", "zip")
@@ -43,7 +43,7 @@ class Asked:
 
 
 def answer_files(
-    desk: Desk, visit: Visit, paths: Sequence[str], asked: Asked, *, run: int
+    desk: DemoService, visit: Visit, paths: Sequence[str], asked: Asked, *, run: int
 ) -> Iterator[tuple[int, list[Row]]]:
     """Ask every question about every file, until the session stops it or starts another.
 
@@ -85,12 +85,12 @@ def answer_files(
         yield len(rows) // len(questions), list(rows)
 
 
-def _heard(desk: Desk, path: str, name: str, asked: Asked) -> HeardTrack:
+def _heard(desk: DemoService, path: str, name: str, asked: Asked) -> EncodedTrack:
     return replace(desk.blended(desk.hear(path, window=asked.window), asked.knn_weight), name=name)
 
 
 def _answered(
-    desk: Desk, waiting: Sequence[Waiting | Failure], asked: Asked, goes_on: Callable[[], bool]
+    desk: DemoService, waiting: Sequence[Waiting | Failure], asked: Asked, goes_on: Callable[[], bool]
 ) -> Iterator[Row]:
     """The rows of one batch, in order; an answer that a stop cuts short isn't given."""
     asking = [row for row in waiting if not isinstance(row, Failure)]

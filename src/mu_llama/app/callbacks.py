@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mu_llama.app.batch import Asked, Row, answer_files, readable
-from mu_llama.app.chat import Desk, Window
-from mu_llama.app.held import Held
+from mu_llama.app.chat import DemoService, Window
+from mu_llama.app.held import TrackHandle
 from mu_llama.app.pictures import mel_picture
 from mu_llama.app.visit import Visit
 from mu_llama.errors import MuLlamaError, QuestionError
 from mu_llama.generation import GenerationOptions
-from mu_llama.prompts import Turn
+from mu_llama.text.prompts import Turn
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Callbacks:
         toast: shows a sentence.
     """
 
-    def __init__(self, desk: Desk, toast: Callable[[str], None]) -> None:
+    def __init__(self, desk: DemoService, toast: Callable[[str], None]) -> None:
         self.desk = desk
         self._toast = toast
 
@@ -72,7 +72,7 @@ class Callbacks:
             self.desk.drop(held.token)
         return None
 
-    def _take(self, path: str, window: Window) -> tuple[Held, tuple[Any, ...]]:
+    def _take(self, path: str, window: Window) -> tuple[TrackHandle, tuple[Any, ...]]:
         held = self.desk.take(path, window=window)
         try:
             picture = mel_picture(Path(path), self.desk.compute)

@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 
-from mu_llama.answers import HeardTrack
-from mu_llama.app.held import Held, HeldTracks
-from mu_llama.app.one_thread import OneThread
+from mu_llama.app.compute_thread import ComputeThread
+from mu_llama.app.held import TrackHandle, TrackHandles
 from mu_llama.app.visit import Visit
 from mu_llama.audio.read import open_audio
 from mu_llama.audio.windows import WindowPlan, merge_spans
 from mu_llama.checkpoints.open_model import PLANS
 from mu_llama.errors import AudioError, QuestionError
+from mu_llama.files import to_line
 from mu_llama.generation import GenerationOptions
-from mu_llama.hearing import Hearing
-from mu_llama.listener import Listener
-from mu_llama.measured import measure_in_words
+from mu_llama.inference.answering import check_question, read_ahead
+from mu_llama.inference.extractor import FeatureExtractor
+from mu_llama.inference.listener import Listener
+from mu_llama.inference.measuring import measure_in_words
+from mu_llama.inference.results import EncodedTrack
 from mu_llama.model.prefix_cache import PrefixCache
 from mu_llama.model.retrieval import NeighbourBlend
-from mu_llama.prompts import Turn
-from mu_llama.records import to_line
-from mu_llama.writing import check_question, read_ahead
+from mu_llama.text.prompts import Turn
 
 if TYPE_CHECKING:
-    from mu_llama.encoders.musicnn import MusicnnEncoder
+    from mu_llama.encoders.musicnn.encoder import MusicnnEncoder
 
 Window = Literal["auto", "full", "published"]
 CAPTION_QUESTION = "Write a caption for text-to-music."
@@ -52,7 +52,7 @@ class Limits:
     """Files times questions of a batch."""
 
 
-class Desk:
+class DemoService:
     """Takes tracks in and answers about them, for all sessions.
 
     Args:
@@ -65,9 +65,9 @@ class Desk:
         self.listener = listener
         self.limits = limits
         self._likes = likes
-        self._held = HeldTracks(limits.most_tracks)
+        self._held = TrackHandles(limits.most_tracks)
         self._writing = threading.Lock()
-        self.compute = OneThread()
+        self.compute = ComputeThread()
         """Where everything is computed."""
         self._listeners: dict[WindowPlan, Listener] = {}
 
@@ -82,7 +82,7 @@ class Desk:
         plan = self.listener.hearing.plan
         return "auto" if plan == self.listener.opened.plan else plan.name
 
-    def take(self, path: str | Path | None, *, window: Window = "auto") -> Held:
+    def take(self, path: str | Path | None, *, window: Window = "auto") -> TrackHandle:
         """Hear a file and hold it.
 
         Args:
@@ -99,7 +99,7 @@ class Desk:
         tagger, features = cast("MusicnnEncoder", self.listener.hearing.encoder), track.features
         return self._held.add(Path(str(path)), track, self.compute.run(lambda: tagger.tag_probabilities(features)))
 
-    def hear(self, path: str | Path | None, *, window: Window = "auto") -> HeardTrack:
+    def hear(self, path: str | Path | None, *, window: Window = "auto") -> EncodedTrack:
         """Hear a file without holding it; arguments and errors as for `take`."""
         if not path:
             raise AudioError("there is no track yet; upload, record or pick one first")
@@ -124,7 +124,7 @@ class Desk:
             # Built here, not when first asked for: Python 3.11 has one lock for the encoders of all hearings.
             shared = self.compute.encoder(lambda: own.hearing.encoder) if keep else None
             make = (lambda: shared) if shared else partial(self.compute.encoder, own.opened.make_encoder)
-            hearing = Hearing(make, plan=plan, cache=own.hearing.cache, keep_encoder=keep)
+            hearing = FeatureExtractor(make, plan=plan, cache=own.hearing.cache, keep_encoder=keep)
             self._listeners[plan] = Listener(own.opened, hearing=hearing, blend=own.blend)
         return self._listeners[plan]
 
@@ -145,22 +145,22 @@ class Desk:
         most = self.limits.most_minutes
         return AudioError(f"{path.name} lasts {seconds / 60:.0f} minutes, the most is {most:.0f}; cut it")
 
-    def held(self, token: str) -> Held:
-        """Find a track of a session; errors as for `HeldTracks.get`."""
+    def held(self, token: str) -> TrackHandle:
+        """Find a track of a session; errors as for `TrackHandles.get`."""
         return self._held.get(token)
 
     def drop(self, token: str) -> None:
         """Give a track up."""
         self._held.drop(token)
 
-    def heard_in_words(self, held: Held) -> str:
+    def heard_in_words(self, held: TrackHandle) -> str:
         """Say which seconds were heard, and which model answers under which licence."""
         parts = self.listener.opened.parts
         spans = ", ".join(f"{clock(start)}-{clock(end)}" for start, end in merge_spans(held.track.heard))
         licences = ", ".join(sorted(set(parts.licences.values()))) or "see its model card"
         return f"Heard {spans} of {held.path.name}. {self.listener.name} answers ({licences})."
 
-    def top_tags(self, held: Held) -> dict[str, float]:
+    def top_tags(self, held: TrackHandle) -> dict[str, float]:
         """The likeliest tags in plain words; of a word that two taggers know, the surer."""
         words: dict[str, float] = {}
         for name, probability in held.tags.items():
@@ -225,7 +225,7 @@ class Desk:
 
         self.compute.later(read)
 
-    def blended(self, track: HeardTrack, weight: float | None) -> HeardTrack:
+    def blended(self, track: EncodedTrack, weight: float | None) -> EncodedTrack:
         """A track with another share of the index's neighbours; None is the listener's own."""
         blend = self.listener.blend
         if weight is None or blend is None or track.features is None or weight == blend.options.weight:

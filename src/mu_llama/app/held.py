@@ -8,25 +8,25 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mu_llama.answers import HeardTrack
 from mu_llama.errors import AudioError
+from mu_llama.inference.results import EncodedTrack
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class TrackHandle:
     """One track of one session."""
 
     token: str
     """Names it; only its session knows."""
     path: Path
     """The uploaded file."""
-    track: HeardTrack
+    track: EncodedTrack
     """After listening."""
     tags: dict[str, float] = field(default_factory=dict)
     """What the encoder's own tagger hears, likeliest first; empty where it has none."""
 
 
-class HeldTracks:
+class TrackHandles:
     """Holds up to so many tracks; thread-safe.
 
     Args:
@@ -35,19 +35,19 @@ class HeldTracks:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._tracks: OrderedDict[str, Held] = OrderedDict()
+        self._tracks: OrderedDict[str, TrackHandle] = OrderedDict()
         self._lock = threading.Lock()
 
-    def add(self, path: Path, track: HeardTrack, tags: dict[str, float]) -> Held:
+    def add(self, path: Path, track: EncodedTrack, tags: dict[str, float]) -> TrackHandle:
         """Hold a track under a new token."""
-        held = Held(secrets.token_urlsafe(16), path, track, tags)
+        held = TrackHandle(secrets.token_urlsafe(16), path, track, tags)
         with self._lock:
             self._tracks[held.token] = held
             while len(self._tracks) > self._most:
                 self._tracks.popitem(last=False)
         return held
 
-    def get(self, token: str) -> Held:
+    def get(self, token: str) -> TrackHandle:
         """Find a track, which makes it the most used.
 
         Raises:

@@ -11,10 +11,10 @@ from typing import Any
 
 import gradio as gr
 
+from mu_llama.app.assets import CSS, EMPTY_THE_BOX, plain_toasts
 from mu_llama.app.batch import FORMATS, HEADINGS, Row, readable, save_all
-from mu_llama.app.browser import CSS, EMPTY_THE_BOX, plain_toasts
 from mu_llama.app.callbacks import Callbacks, Message
-from mu_llama.app.chat import CAPTION_QUESTION, Desk
+from mu_llama.app.chat import CAPTION_QUESTION, DemoService
 from mu_llama.app.serving import Serving, reach_past_proxies
 from mu_llama.app.visit import Visit
 from mu_llama.musicqa.reply import FIXED_QUESTIONS
@@ -59,7 +59,7 @@ def _place(event: Any) -> int:
     return int(index[0] if isinstance(index, (list, tuple)) else index)
 
 
-def build_page(desk: Desk, *, examples: Sequence[Path] = ()) -> gr.Blocks:
+def build_page(desk: DemoService, *, examples: Sequence[Path] = ()) -> gr.Blocks:
     """Lay the page out over a desk."""
     page = Callbacks(desk, _toast)
     blocks = gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(3600, 24 * 3600))
@@ -74,7 +74,7 @@ def build_page(desk: Desk, *, examples: Sequence[Path] = ()) -> gr.Blocks:
     return blocks
 
 
-def _settings(desk: Desk) -> tuple[gr.Radio, list[gr.Slider]]:
+def _settings(desk: DemoService) -> tuple[gr.Radio, list[gr.Slider]]:
     with gr.Accordion("Settings", open=False):
         window = gr.Radio(
             [("as the model was made", "auto"), ("the whole track", "full"), ("the first minute", "published")],
@@ -127,7 +127,7 @@ class _Talk:
     """Buttons, and what each asks."""
 
 
-def _talk(desk: Desk) -> _Talk:
+def _talk(desk: DemoService) -> _Talk:
     chat = gr.Chatbot(
         label="Conversation", elem_id="chat", height=440, editable="user", buttons=["copy"], allow_tags=False,
         placeholder="Ask about the track, or press a question below.", render_markdown=False,
@@ -146,7 +146,7 @@ def _talk(desk: Desk) -> _Talk:
     return _Talk(chat, question, stop, clear, ready)
 
 
-def _track_label(desk: Desk) -> str:
+def _track_label(desk: DemoService) -> str:
     return f"Track (up to {desk.limits.most_mb} MB and {desk.limits.most_minutes:g} minutes)"
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mu_llama.app.one_thread import OneThread
+from mu_llama.app.compute_thread import ComputeThread
 from mu_llama.audio.downmix import Downmix
 from mu_llama.audio.read import AudioStream, open_audio
 from mu_llama.audio.resample import ResampleStream
-from mu_llama.encoders.log_mel import RATE_HZ, LogMel
-from mu_llama.encoders.musicnn import read_musicnn_weights
+from mu_llama.encoders.musicnn.encoder import read_musicnn_weights
+from mu_llama.encoders.musicnn.log_mel import RATE_HZ, LogMel
 
 _PIECE_S = 60
 _WIDTH, _PIXELS_A_BAND = 900, 2
@@ -34,7 +34,7 @@ class MelPicture:
     """What of the file couldn't be read, in a sentence; None where all could."""
 
 
-def mel_picture(path: Path, compute: OneThread) -> MelPicture:
+def mel_picture(path: Path, compute: ComputeThread) -> MelPicture:
     """Draw a whole track.
 
     Args:
@@ -57,7 +57,7 @@ def mel_picture(path: Path, compute: OneThread) -> MelPicture:
     return MelPicture(_coloured(np.repeat(level, _PIXELS_A_BAND, axis=0)), problem)
 
 
-def _mels(stream: AudioStream, compute: OneThread, mix: Downmix) -> Iterator[npt.NDArray[np.float32]]:
+def _mels(stream: AudioStream, compute: ComputeThread, mix: Downmix) -> Iterator[npt.NDArray[np.float32]]:
     """The spectrogram a minute at a time, so that an hour needs no gigabyte; one frame a minute is drawn twice."""
     mix.start(num_channels=stream.num_channels, rate_hz=stream.rate_hz)
     resampler, waiting, size = ResampleStream(stream.rate_hz, RATE_HZ), [np.zeros(0, np.float32)], 0

@@ -6,8 +6,8 @@ import threading
 import weakref
 from typing import Any
 
-from mu_llama.app.held import Held
-from mu_llama.prompts import Turn
+from mu_llama.app.held import TrackHandle
+from mu_llama.text.prompts import Turn
 
 
 class Visit:
@@ -20,7 +20,7 @@ class Visit:
         self.track_name = ""
         """Name of the track's file, even of one that was given up."""
         self._token = ""
-        self._held: weakref.ref[Held] | None = None  # `HeldTracks` decides how long it lives
+        self._held: weakref.ref[TrackHandle] | None = None  # `TrackHandles` decides how long it lives
         self._run = self._hearing = 0
         self._lock = threading.Lock()
 
@@ -33,12 +33,12 @@ class Visit:
         return self._token
 
     @property
-    def held(self) -> Held | None:
+    def held(self) -> TrackHandle | None:
         """The track; None where there is none, or it was given up."""
         return None if self._held is None else self._held()
 
     @held.setter
-    def held(self, held: Held | None) -> None:
+    def held(self, held: TrackHandle | None) -> None:
         self._token = "" if held is None else held.token
         self.track_name = "" if held is None else held.path.name
         self._held = None if held is None else weakref.ref(held)
@@ -52,7 +52,7 @@ class Visit:
             self._hearing += 1
             return self._hearing
 
-    def arrive(self, hearing: int, held: Held | None) -> bool:
+    def arrive(self, hearing: int, held: TrackHandle | None) -> bool:
         """Take in the track that was expected; gives whether nothing else was expected meanwhile."""
         with self._lock:
             if hearing != self._hearing:

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mu_llama.checkpoints.dispatch import DeviceMap, attach_hooks, device_of, plan_devices
+from mu_llama.checkpoints.device_map import DeviceMap, attach_hooks, device_of, plan_devices
 from mu_llama.checkpoints.heap import without_holes
-from mu_llama.checkpoints.merging import LORA_DOWN, LORA_UP, merged_llama
-from mu_llama.checkpoints.parts import ModelParts
+from mu_llama.checkpoints.lazy_tensor import LazyTensor
+from mu_llama.checkpoints.lora import LORA_DOWN, LORA_UP, merged_llama
 from mu_llama.checkpoints.placing import check_fit, finish, put
-from mu_llama.checkpoints.stored import StoredTensor
+from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.errors import CheckpointError
 from mu_llama.model.linears import fast_linear
 from mu_llama.model.mu_llama import MuLlama, build_mu_llama
-from mu_llama.model.quantisation import Quantisation, quantise_linear
-from mu_llama.progress import Track, silent
+from mu_llama.model.quantization import Quantization, quantize_linear
+from mu_llama.progress import ProgressCallback, no_progress
 
 _VALUE_LORA = ("conditioner.value_lora_A", "conditioner.value_lora_B")
-# Rounding to 4 bits moves the logits of smaller ones (python -m benchmarks.quantised).
+# Rounding to 4 bits moves the logits of smaller ones (python -m benchmarks.quantized).
 _LEAST_INT4_WIDTH = 2048
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -35,8 +35,8 @@ class Placement:
     """Device of the adapter and, without a map, of everything."""
     dtype: torch.dtype
     """Of the LLaMA. The adapter computes in float32; in half precision its big matrices are kept in that."""
-    quantise: Quantisation | None = None
-    """Width of the LLaMA's linear layers where they are quantised."""
+    quantize: Quantization | None = None
+    """Width of the LLaMA's linear layers where they are quantized."""
     device_map: DeviceMap | None = None
     """`auto`, or which layer goes to which device, to spread the LLaMA over several."""
 
@@ -47,15 +47,15 @@ class Assembly:
 
     model: MuLlama
     """Modules without numbers."""
-    llama: Mapping[str, StoredTensor]
+    llama: Mapping[str, LazyTensor]
     """What fills the LLaMA."""
-    adapter: Mapping[str, StoredTensor]
+    adapter: Mapping[str, LazyTensor]
     """What fills the rest."""
     placement: Placement
     """Where it goes."""
 
 
-def prepare(parts: ModelParts, placement: Placement) -> Assembly:
+def prepare(parts: ModelSpec, placement: Placement) -> Assembly:
     """Put names and shapes together; no weight is read.
 
     Raises:
@@ -68,7 +68,7 @@ def prepare(parts: ModelParts, placement: Placement) -> Assembly:
     model = build_mu_llama(config, parts.adapter_config, dtype=dtype, value_lora_rank=rank)
     check_fit(model.llama, llama, source=parts.source if parts.tuning else parts.llama.source)
     check_fit(model, {**{f"llama.{name}": value for name, value in llama.items()}, **adapter}, source=parts.source)
-    if placement.quantise == "int4" and config.hidden_size < _LEAST_INT4_WIDTH:
+    if placement.quantize == "int4" and config.hidden_size < _LEAST_INT4_WIDTH:
         warnings.warn(
             f"int4 changes what a LLaMA as small as this one says (width {config.hidden_size}); use int8",
             stacklevel=2,
@@ -76,7 +76,7 @@ def prepare(parts: ModelParts, placement: Placement) -> Assembly:
     return Assembly(model, llama, adapter, placement)
 
 
-def fill(assembly: Assembly, *, track: Track = silent) -> MuLlama:
+def fill(assembly: Assembly, *, progress: ProgressCallback = no_progress) -> MuLlama:
     """Read a model into memory, ready to run: LoRA merged, never two copies of it.
 
     Raises:
@@ -86,9 +86,9 @@ def fill(assembly: Assembly, *, track: Track = silent) -> MuLlama:
     model, placement = assembly.model, assembly.placement
     devices = {"": placement.device}
     if placement.device_map is not None:
-        devices = plan_devices(model.llama, placement.device_map, quantise=placement.quantise)
+        devices = plan_devices(model.llama, placement.device_map, quantize=placement.quantize)
     tensors = {**{f"llama.{name}": value for name, value in assembly.llama.items()}, **assembly.adapter}
-    advance = track("loading", sum(value.size_bytes for value in tensors.values()))
+    advance = progress("loading", sum(value.size_bytes for value in tensors.values()))
     with without_holes():
         for module, names in _by_module(tensors).items():
             inner = module.removeprefix("llama.")
@@ -104,12 +104,12 @@ def fill(assembly: Assembly, *, track: Track = silent) -> MuLlama:
     return model.to(placement.device)  # the rotary table; everything else is there
 
 
-def assemble(parts: ModelParts, placement: Placement, *, track: Track = silent) -> MuLlama:
+def assemble(parts: ModelSpec, placement: Placement, *, progress: ProgressCallback = no_progress) -> MuLlama:
     """Prepare and fill at once; errors as of both."""
-    return fill(prepare(parts, placement), track=track)
+    return fill(prepare(parts, placement), progress=progress)
 
 
-def adapter_tensors(parts: ModelParts) -> dict[str, StoredTensor]:
+def adapter_tensors(parts: ModelSpec) -> dict[str, LazyTensor]:
     """The adapter's tensors, with the part of the value projections that a merge adds and the audio mustn't see."""
     tensors = dict(parts.adapter)
     for name, stored in zip(_VALUE_LORA, _value_lora(parts), strict=False):
@@ -122,7 +122,7 @@ def adapter_tensors(parts: ModelParts) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _value_lora(parts: ModelParts) -> list[StoredTensor]:
+def _value_lora(parts: ModelSpec) -> list[LazyTensor]:
     """Stack the LoRA of the conditioned value projections to (Q, rank, H) and (Q, rows, rank), or give nothing."""
     num_layers = parts.llama.config.num_hidden_layers
     layers = range(num_layers - parts.adapter_config.num_conditioned_layers, num_layers)
@@ -144,19 +144,19 @@ def _value_lora(parts: ModelParts) -> list[StoredTensor]:
         return stacked
 
     return [
-        StoredTensor((len(pairs), rank, hidden), torch.float32, lambda: load(0)),
-        StoredTensor((len(pairs), rows, rank), torch.float32, lambda: load(1)),
+        LazyTensor((len(pairs), rank, hidden), torch.float32, lambda: load(0)),
+        LazyTensor((len(pairs), rows, rank), torch.float32, lambda: load(1)),
     ]
 
 
-def adapter_dtype(name: str, value: StoredTensor, dtype: torch.dtype) -> StoredTensor:
+def adapter_dtype(name: str, value: LazyTensor, dtype: torch.dtype) -> LazyTensor:
     """Keep the bridge's matrices narrow beside a narrow LLaMA; everything else is float32."""
     if name.startswith(("adapter.blocks.", "adapter.projection.")) and len(value.shape) == 2 and dtype in _HALF:
         return value if value.dtype in _HALF else value.to(dtype)
     return value.to(torch.float32)
 
 
-def _by_module(tensors: Mapping[str, StoredTensor]) -> dict[str, list[str]]:
+def _by_module(tensors: Mapping[str, LazyTensor]) -> dict[str, list[str]]:
     modules: dict[str, list[str]] = {}
     for name in tensors:
         modules.setdefault(name.rpartition(".")[0], []).append(name)
@@ -164,19 +164,19 @@ def _by_module(tensors: Mapping[str, StoredTensor]) -> dict[str, list[str]]:
 
 
 def _replace_linear(model: nn.Module, name: str, placement: Placement) -> None:
-    """Exchange a linear layer that has just been filled for its quantised or fast kind.
+    """Exchange a linear layer that has just been filled for its quantized or fast kind.
 
-    So only one layer is ever in memory unquantised. The output embedding stays as it is: answers hang on it.
+    So only one layer is ever in memory unquantized. The output embedding stays as it is: answers hang on it.
     """
     linear = model.get_submodule(name)
     if not isinstance(linear, nn.Linear):
         return
     replaced: nn.Module = linear
-    if placement.quantise is not None and name.startswith("llama.model.layers."):
-        replaced = quantise_linear(linear, placement.quantise)
-    elif placement.quantise is not None and name.startswith("adapter.blocks."):
+    if placement.quantize is not None and name.startswith("llama.model.layers."):
+        replaced = quantize_linear(linear, placement.quantize)
+    elif placement.quantize is not None and name.startswith("adapter.blocks."):
         # The track's only way in: never in fewer than 8 bits.
-        replaced = quantise_linear(linear, "int8")
+        replaced = quantize_linear(linear, "int8")
     elif name.startswith("llama.") and linear.weight.device.type == "cpu" and linear.weight.dtype == torch.bfloat16:
         replaced = fast_linear(linear)
     parent, _, leaf = name.rpartition(".")

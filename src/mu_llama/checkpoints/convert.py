@@ -17,12 +17,12 @@ from mu_llama.checkpoints.assembling import adapter_dtype, adapter_tensors
 from mu_llama.checkpoints.encoder_files import encoder_bytes, encoder_sources, encoder_spec, write_encoder
 from mu_llama.checkpoints.gguf_writing import write_gguf
 from mu_llama.checkpoints.hugging_face import write_llama_folder
-from mu_llama.checkpoints.merging import merged_llama
+from mu_llama.checkpoints.lora import merged_llama
 from mu_llama.checkpoints.model_card import CARD_FILE, Provenance, hash_files, write_card
 from mu_llama.checkpoints.native import ModelConfig, write_model_files
-from mu_llama.checkpoints.parts import ModelParts
+from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.errors import CheckpointError, ConfigError
-from mu_llama.progress import Track, silent
+from mu_llama.progress import ProgressCallback, no_progress
 
 LLAMA_FOLDER, ENCODER_FOLDER = "llama", "encoder"
 _PLAN_FILE = "convert.json"
@@ -47,14 +47,16 @@ class ConvertOptions:
     """Replace what is at the target."""
 
 
-def convert_to_folder(parts: ModelParts, target: Path, options: ConvertOptions, *, track: Track = silent) -> None:
+def convert_to_folder(
+    parts: ModelSpec, target: Path, options: ConvertOptions, *, progress: ProgressCallback = no_progress
+) -> None:
     """Write a mu-llama model folder; it appears whole or not at all, and goes on where a kill stopped it.
 
     Args:
         parts: what is written.
         target: the folder; must not exist, unless `overwrite` is set.
         options: how.
-        track: follows the work, in bytes.
+        progress: follows the work, in bytes.
 
     Raises:
         ConfigError: if the target exists.
@@ -70,8 +72,8 @@ def convert_to_folder(parts: ModelParts, target: Path, options: ConvertOptions, 
     total = sum(stored.size_bytes for stored in tensors) + encoder_bytes(parts.encoder, spec)
     with _staging(target, parts, options, needed_bytes=total) as folder:
         sources = (*parts.files, *parts.llama.files, *encoder_sources(parts.encoder, spec))
-        hashes = hash_files(sources, track=track)
-        advance = track("writing", total)
+        hashes = hash_files(sources, progress=progress)
+        advance = progress("writing", total)
         write_llama_folder(folder / LLAMA_FOLDER, config, llama, parts.llama.tokenizer, advance=advance)
         write_encoder(folder / ENCODER_FOLDER, parts.encoder, spec, advance=advance)
         model_config = ModelConfig(
@@ -88,7 +90,9 @@ def convert_to_folder(parts: ModelParts, target: Path, options: ConvertOptions, 
         write_model_files(folder, model_config, adapter=adapter, tuning=tuning, advance=advance)
 
 
-def convert_to_gguf(parts: ModelParts, target: Path, options: ConvertOptions, *, track: Track = silent) -> None:
+def convert_to_gguf(
+    parts: ModelSpec, target: Path, options: ConvertOptions, *, progress: ProgressCallback = no_progress
+) -> None:
     """Write the tuned LLaMA alone, merged, for llama.cpp; the audio adapter has no place there.
 
     Raises:
@@ -108,12 +112,12 @@ def convert_to_gguf(parts: ModelParts, target: Path, options: ConvertOptions, *,
             name=parts.name,
             description=_GGUF_NOTE,
             licence=parts.licences.get("LLaMA"),
-            advance=track("writing", total),
+            advance=progress("writing", total),
         )
 
 
 @contextmanager
-def _staging(target: Path, parts: ModelParts, options: ConvertOptions, *, needed_bytes: int) -> Iterator[Path]:
+def _staging(target: Path, parts: ModelSpec, options: ConvertOptions, *, needed_bytes: int) -> Iterator[Path]:
     """Give a folder to write into, which takes the target's place at the end; a kill leaves it to be gone on with."""
     _check_target(target, options)
     folder = target.with_name(f".{target.name}.partial")

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mu_llama.checkpoints.found import Found, Kind
+from mu_llama.checkpoints.found import Detection, Kind
 from mu_llama.checkpoints.roles import EXPECTED, NOUNS, OPTIONS, Role, explain_found, explain_wrong_role, role_of
-from mu_llama.checkpoints.survey import detect, survey
+from mu_llama.checkpoints.scan_tree import detect, scan_tree
 from mu_llama.errors import CheckpointError
 
-__all__ = ["Chosen", "Found", "Kind", "Role", "choose_parts", "detect", "explain_wrong_role", "survey"]
+__all__ = ["Chosen", "Detection", "Kind", "Role", "choose_parts", "detect", "explain_wrong_role", "scan_tree"]
 
 _MAX_LINES = 60
 _FILE_ROLES = ("model", "knn_index")
@@ -34,14 +34,14 @@ class Chosen:
 
 
 def choose_parts(
-    found: Sequence[Found], root: Path, *, given: Collection[Literal["llama", "encoder", "knn_index"]] = ()
+    found: Sequence[Detection], root: Path, *, given: Collection[Literal["llama", "encoder", "knn_index"]] = ()
 ) -> Chosen:
     """Choose the files of the one model that a directory tree holds.
 
     Exactly one folder of ours wins over all else. A base checkpoint with a delta is never put together here.
 
     Args:
-        found: from `survey`.
+        found: from `scan_tree`.
         root: of the tree.
         given: roles that the user filled, and that need no choice; they stay None.
 
@@ -72,7 +72,7 @@ def choose_parts(
     return Chosen(paths["model"], paths.get("llama"), paths.get("encoder"), paths.get("knn_index"))
 
 
-def _candidates(found: Sequence[Found], models: Sequence[Found]) -> dict[Role, list[Found]]:
+def _candidates(found: Sequence[Detection], models: Sequence[Detection]) -> dict[Role, list[Detection]]:
     """Sort what is whole by role; a LLaMA without weights is, where the checkpoint holds them."""
     needs = {"tokenizer"} if any("llama" in model.holds for model in models) else {"llama", "tokenizer"}
     return {
@@ -83,7 +83,7 @@ def _candidates(found: Sequence[Found], models: Sequence[Found]) -> dict[Role, l
     }
 
 
-def _problem(root: Path, role: Role, candidates: Sequence[Found], *, is_needed: bool) -> str:
+def _problem(root: Path, role: Role, candidates: Sequence[Detection], *, is_needed: bool) -> str:
     if len(candidates) > 1:
         return f"ambiguous: {_names(root, candidates)} can each be {OPTIONS[role]}"
     if candidates or not is_needed:
@@ -91,7 +91,7 @@ def _problem(root: Path, role: Role, candidates: Sequence[Found], *, is_needed: 
     return f"missing: {NOUNS[role]} that is whole; expected {EXPECTED[role]}"
 
 
-def _names(root: Path, items: Sequence[Found]) -> str:
+def _names(root: Path, items: Sequence[Detection]) -> str:
     names = [_relative(item.path, root) for item in items]
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
@@ -100,7 +100,7 @@ def _relative(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def _listing(found: Sequence[Found], root: Path) -> list[str]:
+def _listing(found: Sequence[Detection], root: Path) -> list[str]:
     lines = [
         f"  {_relative(item.path, root)}: " + (item.note if item.kind == "unknown" else f"{item.kind}, {item.note}")
         for item in found

@@ -10,17 +10,17 @@ from typing import Any, Literal, cast
 
 from torch import Tensor
 
-from mu_llama.checkpoints.parts import EncoderParts
 from mu_llama.checkpoints.safetensors_files import write_safetensors
-from mu_llama.encoders.mert import published_config
-from mu_llama.encoders.mert_files import SAFETENSORS_FILE, find_mert_folder
+from mu_llama.checkpoints.spec import EncoderSpec
+from mu_llama.encoders.mert.encoder import published_config
+from mu_llama.encoders.mert.files import SAFETENSORS_FILE, find_mert_folder
 
 _FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json", "LICENSE*")
 MERT_RATE_HZ = 24000
 _PICKLES = ("pytorch_model.bin",)
 
 
-def encoder_spec(encoder: EncoderParts, how: Literal["auto", "copy", "reference"], *, folder: str) -> dict[str, Any]:
+def encoder_spec(encoder: EncoderSpec, how: Literal["auto", "copy", "reference"], *, folder: str) -> dict[str, Any]:
     """Settings for a model folder's config.
 
     Args:
@@ -39,7 +39,7 @@ def encoder_spec(encoder: EncoderParts, how: Literal["auto", "copy", "reference"
     return {**spec, "path": str(path.resolve()) if path.is_dir() else spec["path"]}
 
 
-def encoder_bytes(encoder: EncoderParts, spec: Mapping[str, Any]) -> int:
+def encoder_bytes(encoder: EncoderSpec, spec: Mapping[str, Any]) -> int:
     """How much `write_encoder` will write, as far as it is known before a download."""
     if encoder.tensors:
         return sum(stored.size_bytes for stored in encoder.tensors.values())
@@ -47,7 +47,7 @@ def encoder_bytes(encoder: EncoderParts, spec: Mapping[str, Any]) -> int:
 
 
 def write_encoder(
-    folder: Path, encoder: EncoderParts, spec: Mapping[str, Any], *, advance: Callable[[int], None]
+    folder: Path, encoder: EncoderSpec, spec: Mapping[str, Any], *, advance: Callable[[int], None]
 ) -> None:
     """Write or copy the encoder's files where `spec` says that they are in the model folder.
 
@@ -72,7 +72,7 @@ def write_encoder(
         advance(file.stat().st_size)
 
 
-def encoder_sources(encoder: EncoderParts, spec: Mapping[str, Any]) -> tuple[Path, ...]:
+def encoder_sources(encoder: EncoderSpec, spec: Mapping[str, Any]) -> tuple[Path, ...]:
     """The files that `write_encoder` will copy, as far as they are on this machine."""
     path = Path(str(encoder.spec.get("path", "")))
     return tuple(_files(path)) if spec != encoder.spec and not encoder.tensors and path.is_dir() else ()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mu_llama.checkpoints.json_files import read_json
-from mu_llama.checkpoints.parts import FAST_TOKENIZER_FILE, SENTENCEPIECE_FILE, TokenizerFile
 from mu_llama.checkpoints.sentencepiece_file import (
     CONTROL,
     SPACE,
@@ -18,6 +17,7 @@ from mu_llama.checkpoints.sentencepiece_file import (
     append_pieces,
     read_piece_texts,
 )
+from mu_llama.checkpoints.spec import FAST_TOKENIZER_FILE, SENTENCEPIECE_FILE, TokenizerFile
 from mu_llama.errors import CheckpointError
 from mu_llama.hub import refuse_lfs_pointer
 

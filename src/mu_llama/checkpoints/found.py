@@ -27,7 +27,7 @@ Part = Literal["adapter", "llama", "encoder", "tokenizer"]
 
 
 @dataclass(frozen=True)
-class Found:
+class Detection:
     """What a path is."""
 
     path: Path
@@ -41,7 +41,7 @@ class Found:
     is a delta, one with `llama` and `encoder` a full state."""
 
 
-def unreadable(path: Path, error: Exception, *, source: Path | None = None) -> Found:
+def unreadable(path: Path, error: Exception, *, source: Path | None = None) -> Detection:
     """Turn what went wrong with a path into a find, so that it doesn't hide the other files.
 
     Args:
@@ -56,4 +56,4 @@ def unreadable(path: Path, error: Exception, *, source: Path | None = None) -> F
         reason = str(error).removeprefix(f"{source}: ").split("\n")[0]
     else:
         reason = f"damaged ({type(error).__name__}: {str(error).split(chr(10))[0]})"
-    return Found(path, "unknown", reason if source == path else f"{source.name}: {reason}")
+    return Detection(path, "unknown", reason if source == path else f"{source.name}: {reason}")

@@ -1,4 +1,4 @@
-"""Read a LLaMA out of GGUF, llama.cpp's format: sizes, tensors (dequantised one by one), tokenizer."""
+"""Read a LLaMA out of GGUF, llama.cpp's format: sizes, tensors (dequantized one by one), tokenizer."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from mu_llama.checkpoints.gguf_names import (
     weight_names,
 )
 from mu_llama.checkpoints.gguf_tokenizer import read_tokenizer
+from mu_llama.checkpoints.lazy_tensor import LazyTensor, file_tensor, zeros
 from mu_llama.checkpoints.llama_names import rows_in_halves, unknown_keys_message
-from mu_llama.checkpoints.parts import LlamaParts
-from mu_llama.checkpoints.stored import StoredTensor, file_tensor, zeros
+from mu_llama.checkpoints.spec import LlamaSpec
 from mu_llama.errors import CheckpointError
 from mu_llama.hub import refuse_lfs_pointer
 
@@ -43,7 +43,7 @@ class _Gguf:
     """The file to name in errors."""
     fields: Mapping[str, Any]
     """Metadata under GGUF's names."""
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, LazyTensor]
     """Under GGUF's names, as they are in the file."""
 
     def field(self, name: str) -> Any:
@@ -58,8 +58,8 @@ class _Gguf:
         return value
 
 
-def read_gguf_llama(path: Path) -> LlamaParts:
-    """Describe the LLaMA in a GGUF; its tensors are read, and dequantised to float32, when asked for.
+def read_gguf_llama(path: Path) -> LlamaSpec:
+    """Describe the LLaMA in a GGUF; its tensors are read, and dequantized to float32, when asked for.
 
     Args:
         path: a file, any piece of a split one, or a folder that holds one model.
@@ -71,7 +71,7 @@ def read_gguf_llama(path: Path) -> LlamaParts:
     gguf = _open(path)
     names = _check_names(gguf)
     config = _config(gguf)
-    tensors: dict[str, StoredTensor] = {}
+    tensors: dict[str, LazyTensor] = {}
     for own, value in gguf.tensors.items():
         if own != ROPE_FACTORS:
             heads = rotary_heads(own, config)
@@ -81,7 +81,7 @@ def read_gguf_llama(path: Path) -> LlamaParts:
     for name in biases.values():
         if name not in tensors:
             tensors[name] = zeros(tensors[name.replace(".bias", ".weight")].shape[:1], torch.float32)
-    return LlamaParts(config, tensors, read_tokenizer(gguf.fields, source=str(gguf.path)), source=str(path))
+    return LlamaSpec(config, tensors, read_tokenizer(gguf.fields, source=str(gguf.path)), source=str(path))
 
 
 def _open(path: Path) -> _Gguf:
@@ -118,7 +118,7 @@ def _pieces(path: Path) -> list[Path]:
     return files
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
+def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
     import gguf
 
     refuse_lfs_pointer(path)
@@ -139,7 +139,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
     return fields, {record.name: _describe(path, record) for record in reader.tensors}
 
 
-def _describe(path: Path, record: Any) -> StoredTensor:
+def _describe(path: Path, record: Any) -> LazyTensor:
     import gguf
 
     kind, offset_bytes = record.tensor_type, int(record.data_offset)
@@ -147,7 +147,7 @@ def _describe(path: Path, record: Any) -> StoredTensor:
     if kind.name in _PLAIN:
         return file_tensor(path, offset_bytes=offset_bytes, shape=shape, dtype=_PLAIN[kind.name])
     packed = file_tensor(path, offset_bytes=offset_bytes, shape=tuple(record.data.shape), dtype=torch.uint8)
-    if not _can_dequantise(kind):
+    if not _can_dequantize(kind):
         raise CheckpointError(
             f"{path}: {record.name!r} is stored as {kind.name}, which can't be read; take the Q8_0, F16 or BF16 file"
         )
@@ -155,11 +155,11 @@ def _describe(path: Path, record: Any) -> StoredTensor:
     def load() -> Tensor:
         return torch.from_numpy(gguf.dequantize(packed.read().numpy(), kind)).reshape(shape)
 
-    return StoredTensor(shape, torch.float32, load)
+    return LazyTensor(shape, torch.float32, load)
 
 
 @cache
-def _can_dequantise(kind: Any) -> bool:
+def _can_dequantize(kind: Any) -> bool:
     """Whether the library knows a type, tried on one block of zeros."""
     import gguf
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from transformers import LlamaConfig
 
-from mu_llama.checkpoints.parts import FAST_TOKENIZER_FILE, SENTENCEPIECE_FILE, TokenizerFile
 from mu_llama.checkpoints.sentencepiece_file import (
     BYTE,
     CONTROL,
@@ -26,6 +25,7 @@ from mu_llama.checkpoints.sentencepiece_file import (
     parse_bpe_model,
     serialise_bpe_model,
 )
+from mu_llama.checkpoints.spec import FAST_TOKENIZER_FILE, SENTENCEPIECE_FILE, TokenizerFile
 from mu_llama.errors import CheckpointError
 
 _KEY = "tokenizer.ggml."

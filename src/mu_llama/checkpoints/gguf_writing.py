@@ -21,9 +21,9 @@ from mu_llama.checkpoints.gguf_names import (
     weight_names,
 )
 from mu_llama.checkpoints.gguf_tokenizer import tokenizer_fields
+from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
 from mu_llama.checkpoints.llama_names import halves_to_interleaved, unknown_keys_message
-from mu_llama.checkpoints.parts import TokenizerFile
-from mu_llama.checkpoints.stored import StoredTensor, in_memory
+from mu_llama.checkpoints.spec import TokenizerFile
 from mu_llama.errors import CheckpointError
 
 WITHOUT_AUDIO = (
@@ -38,7 +38,7 @@ _FILE_KINDS = {torch.float32: "ALL_F32", torch.float16: "MOSTLY_F16", torch.bflo
 class _Entry:
     name: str
     """GGUF's."""
-    stored: StoredTensor
+    stored: LazyTensor
     """As it goes into the file."""
     source_bytes: int
     """What it was in the caller's tensors."""
@@ -47,7 +47,7 @@ class _Entry:
 def write_gguf(
     path: Path,
     config: LlamaConfig,
-    tensors: Mapping[str, StoredTensor],
+    tensors: Mapping[str, LazyTensor],
     tokenizer: TokenizerFile,
     *,
     name: str,
@@ -107,7 +107,7 @@ def write_gguf(
         scratch.unlink(missing_ok=True)
 
 
-def _entries(config: LlamaConfig, tensors: Mapping[str, StoredTensor], *, source: Path) -> list[_Entry]:
+def _entries(config: LlamaConfig, tensors: Mapping[str, LazyTensor], *, source: Path) -> list[_Entry]:
     """Name every tensor as GGUF does, in llama.cpp's dtypes and order of rows."""
     weights = weight_names(config.num_hidden_layers)
     if config.tie_word_embeddings:
@@ -128,7 +128,7 @@ def _entries(config: LlamaConfig, tensors: Mapping[str, StoredTensor], *, source
     return entries
 
 
-def _as_llama_cpp(stored: StoredTensor, heads: int | None, *, name: str, source: Path) -> StoredTensor:
+def _as_llama_cpp(stored: LazyTensor, heads: int | None, *, name: str, source: Path) -> LazyTensor:
     if stored.dtype not in _KINDS:
         raise CheckpointError(f"{source}: {name!r} is {stored.dtype}; expected float16, bfloat16 or float32 for GGUF")
     if len(stored.shape) == 1:

@@ -11,9 +11,9 @@ from transformers import LlamaConfig
 
 from mu_llama.checkpoints.folder_tokenizer import find_tokenizer
 from mu_llama.checkpoints.json_files import read_json
-from mu_llama.checkpoints.parts import SENTENCEPIECE_FILE, LlamaParts, TokenizerFile
+from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.safetensors_files import read_safetensors, write_safetensors
-from mu_llama.checkpoints.stored import StoredTensor
+from mu_llama.checkpoints.spec import SENTENCEPIECE_FILE, LlamaSpec, TokenizerFile
 from mu_llama.checkpoints.torch_files import read_torch_file
 from mu_llama.checkpoints.transformers_tokenizer import write_transformers_tokenizer
 from mu_llama.errors import CheckpointError
@@ -27,7 +27,7 @@ SHARD_BYTES = 2_000_000_000
 _ROTARY_TABLE = "rotary_emb.inv_freq"
 
 
-def read_llama_folder(folder: Path, *, with_weights: bool = True) -> LlamaParts:
+def read_llama_folder(folder: Path, *, with_weights: bool = True) -> LlamaSpec:
     """Describe a LLaMA folder as transformers writes it, in safetensors or older .bin files, sharded or not.
 
     Args:
@@ -41,7 +41,7 @@ def read_llama_folder(folder: Path, *, with_weights: bool = True) -> LlamaParts:
     if raw.get("model_type") != "llama":
         raise CheckpointError(f"{folder}: model_type is {raw.get('model_type')!r}; expected 'llama'")
     if raw.get("quantization_config"):
-        raise CheckpointError(f"{folder}: its weights are quantised; expected plain ones: take the unquantised model")
+        raise CheckpointError(f"{folder}: its weights are quantized; expected plain ones: take the unquantized model")
     try:
         config = LlamaConfig.from_dict(raw)
     except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
@@ -52,11 +52,11 @@ def read_llama_folder(folder: Path, *, with_weights: bool = True) -> LlamaParts:
         tensors.pop("lm_head.weight", None)
     files = (folder / CONFIG_FILE, *(weight_files(folder) if with_weights else ()))
     tokenizer = find_tokenizer(folder, num_embeddings=config.vocab_size)
-    return LlamaParts(config, tensors, tokenizer, source=str(folder), files=files)
+    return LlamaSpec(config, tensors, tokenizer, source=str(folder), files=files)
 
 
-def _read_weights(folder: Path) -> dict[str, StoredTensor]:
-    tensors: dict[str, StoredTensor] = {}
+def _read_weights(folder: Path) -> dict[str, LazyTensor]:
+    tensors: dict[str, LazyTensor] = {}
     for path in weight_files(folder):
         tensors |= read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
     return tensors
@@ -93,7 +93,7 @@ def _shards_of(index: Path) -> list[Path]:
 def write_llama_folder(
     folder: Path,
     config: LlamaConfig,
-    tensors: Mapping[str, StoredTensor],
+    tensors: Mapping[str, LazyTensor],
     tokenizer: TokenizerFile,
     *,
     advance: Callable[[int], None] = lambda _: None,
@@ -134,8 +134,8 @@ def write_llama_folder(
     (folder / CONFIG_FILE).write_text(config.to_json_string(use_diff=False), encoding="utf-8")
 
 
-def _shards(tensors: Mapping[str, StoredTensor], shard_bytes: int) -> Iterator[dict[str, StoredTensor]]:
-    shard: dict[str, StoredTensor] = {}
+def _shards(tensors: Mapping[str, LazyTensor], shard_bytes: int) -> Iterator[dict[str, LazyTensor]]:
+    shard: dict[str, LazyTensor] = {}
     size = 0
     for name, stored in tensors.items():
         if shard and size + stored.size_bytes > shard_bytes:

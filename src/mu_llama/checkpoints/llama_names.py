@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers import LlamaConfig
 
-from mu_llama.checkpoints.stored import StoredTensor
+from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.errors import CheckpointError
 
 _TOP = {
@@ -91,7 +91,7 @@ def halves_to_interleaved(tensor: Tensor, num_heads: int) -> Tensor:
     return halves.transpose(1, 2).reshape(tensor.shape)
 
 
-def rotary_rows_reordered(value: StoredTensor, module: str, config: LlamaConfig, *, name: str) -> StoredTensor:
+def rotary_rows_reordered(value: LazyTensor, module: str, config: LlamaConfig, *, name: str) -> LazyTensor:
     """Reorder the rows of a query or key tensor as transformers wants them; others stay as they are.
 
     Args:
@@ -107,7 +107,7 @@ def rotary_rows_reordered(value: StoredTensor, module: str, config: LlamaConfig,
     return value if heads is None else rows_in_halves(value, heads, config, name=repr(name))
 
 
-def rows_in_halves(value: StoredTensor, heads: int, config: LlamaConfig, *, name: str) -> StoredTensor:
+def rows_in_halves(value: LazyTensor, heads: int, config: LlamaConfig, *, name: str) -> LazyTensor:
     """Reorder the rows of a rotary tensor when it is read, from pairs to halves.
 
     Raises:

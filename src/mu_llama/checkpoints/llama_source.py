@@ -10,14 +10,14 @@ from pathlib import Path
 from mu_llama.checkpoints.detect import explain_wrong_role
 from mu_llama.checkpoints.gguf import read_gguf_llama
 from mu_llama.checkpoints.hugging_face import CONFIG_FILE, read_llama_folder
+from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.llama_names import parse_meta_name, rotary_rows_reordered
 from mu_llama.checkpoints.meta_llama import PARAMS_FILE, find_meta_folder, read_meta_llama
-from mu_llama.checkpoints.parts import SENTENCEPIECE_FILE, LlamaParts
-from mu_llama.checkpoints.stored import StoredTensor
+from mu_llama.checkpoints.spec import SENTENCEPIECE_FILE, LlamaSpec
 from mu_llama.errors import CheckpointError, ModelNotFoundError
 from mu_llama.hub import fetch, is_hub_id
-from mu_llama.prompts import PromptTemplate
-from mu_llama.tokenizer import Tokenizer, parse_fast_tokenizer, parse_sentencepiece
+from mu_llama.text.prompts import PromptTemplate
+from mu_llama.text.tokenizer import Tokenizer, parse_fast_tokenizer, parse_sentencepiece
 
 _EXPECTED = "a Meta LLaMA folder, a Hugging Face LLaMA folder, a GGUF file or a hub id such as huggyllama/llama-7b"
 _DESCRIBED = ("*.json", "tokenizer.model")
@@ -25,7 +25,7 @@ _DESCRIBED = ("*.json", "tokenizer.model")
 _MOST_PADDED, _PADDED_TO = 2, 256
 
 
-def read_llama(where: str | Path, *, weights: Mapping[str, StoredTensor] | None = None) -> LlamaParts:
+def read_llama(where: str | Path, *, weights: Mapping[str, LazyTensor] | None = None) -> LlamaSpec:
     """Describe a LLaMA.
 
     Args:
@@ -72,7 +72,7 @@ def _holds_params(folder: Path) -> bool:
     return not (folder / CONFIG_FILE).is_file() and any(folder.glob(f"*/{PARAMS_FILE}"))
 
 
-def _with_weights(llama: LlamaParts, weights: Mapping[str, StoredTensor]) -> LlamaParts:
+def _with_weights(llama: LlamaSpec, weights: Mapping[str, LazyTensor]) -> LlamaSpec:
     tensors = {}
     for name, value in weights.items():
         parsed = parse_meta_name(name)
@@ -81,7 +81,7 @@ def _with_weights(llama: LlamaParts, weights: Mapping[str, StoredTensor]) -> Lla
     return dataclasses.replace(llama, tensors=tensors)
 
 
-def open_tokenizer(llama: LlamaParts, template: PromptTemplate) -> Tokenizer:
+def open_tokenizer(llama: LlamaSpec, template: PromptTemplate) -> Tokenizer:
     """Make the LLaMA's tokenizer, with the begin and end tokens that the template asks for.
 
     Raises:

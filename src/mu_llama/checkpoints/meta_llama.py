@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from transformers import LlamaConfig
 
+from mu_llama.checkpoints.lazy_tensor import LazyTensor, concatenate
 from mu_llama.checkpoints.llama_names import count_layers, parse_meta_name, rotary_rows_reordered, unknown_keys_message
-from mu_llama.checkpoints.parts import SENTENCEPIECE_FILE, LlamaParts, TokenizerFile
-from mu_llama.checkpoints.stored import StoredTensor, concatenate
+from mu_llama.checkpoints.spec import SENTENCEPIECE_FILE, LlamaSpec, TokenizerFile
 from mu_llama.checkpoints.torch_files import read_torch_file
 from mu_llama.errors import CheckpointError
 from mu_llama.hub import refuse_lfs_pointer
@@ -113,7 +113,7 @@ def read_meta_params(path: Path) -> MetaParams:
         raise CheckpointError(f"{path}: not LLaMA's params.json ({error}); expected n_heads and norm_eps") from error
 
 
-def read_meta_llama(folder: MetaFolder, *, weights: Mapping[str, StoredTensor] | None = None) -> LlamaParts:
+def read_meta_llama(folder: MetaFolder, *, weights: Mapping[str, LazyTensor] | None = None) -> LlamaSpec:
     """Describe a LLaMA in Meta's layout.
 
     Args:
@@ -138,10 +138,10 @@ def read_meta_llama(folder: MetaFolder, *, weights: Mapping[str, StoredTensor] |
     content = folder.tokenizer.read_bytes
     tokenizer = TokenizerFile(SENTENCEPIECE_FILE, str(folder.tokenizer), content, fills_embeddings=True)
     files = (folder.params, folder.tokenizer, *(() if given else folder.shards))
-    return LlamaParts(config, tensors, tokenizer, source=str(folder.params.parent), files=files)
+    return LlamaSpec(config, tensors, tokenizer, source=str(folder.params.parent), files=files)
 
 
-def _warn_of_other_params(weights: Mapping[str, StoredTensor], params: MetaParams) -> None:
+def _warn_of_other_params(weights: Mapping[str, LazyTensor], params: MetaParams) -> None:
     """Meta published LLaMA-1 in fp16 with epsilon 1e-6 and LLaMA-2 in bf16 with 1e-5."""
     kind = {torch.float16: _LLAMA_1_EPS, torch.bfloat16: _LLAMA_2_EPS}.get(weights["norm.weight"].dtype)
     if kind is not None and {kind, params.norm_eps} == {_LLAMA_1_EPS, _LLAMA_2_EPS}:
@@ -152,7 +152,7 @@ def _warn_of_other_params(weights: Mapping[str, StoredTensor], params: MetaParam
         )
 
 
-def read_meta_tensors(shards: tuple[Path, ...], folder: Path) -> dict[str, StoredTensor]:
+def read_meta_tensors(shards: tuple[Path, ...], folder: Path) -> dict[str, LazyTensor]:
     """Describe the weights in one or more shards.
 
     Returns:
@@ -171,7 +171,7 @@ def read_meta_tensors(shards: tuple[Path, ...], folder: Path) -> dict[str, Store
     return {name: _join(name, [part[name] for part in parts]) for name in parts[0]}
 
 
-def _llama_keys(content: dict[str, Any], path: Path) -> dict[str, StoredTensor]:
+def _llama_keys(content: dict[str, Any], path: Path) -> dict[str, LazyTensor]:
     skipped = ("rope.freqs", "gate", "lora", "bias")
     kept = {name: value for name, value in content.items() if not any(part in name for part in skipped)}
     unknown = [name for name, value in kept.items() if parse_meta_name(name) is None or not hasattr(value, "shape")]
@@ -181,7 +181,7 @@ def _llama_keys(content: dict[str, Any], path: Path) -> dict[str, StoredTensor]:
     return kept
 
 
-def _join(name: str, pieces: list[StoredTensor]) -> StoredTensor:
+def _join(name: str, pieces: list[LazyTensor]) -> LazyTensor:
     parsed = parse_meta_name(name)
     module = parsed.module if parsed else ""
     if module in _JOIN_FIRST:
@@ -191,7 +191,7 @@ def _join(name: str, pieces: list[StoredTensor]) -> StoredTensor:
     return pieces[0]
 
 
-def llama_config_from_meta(tensors: Mapping[str, StoredTensor], params: MetaParams) -> LlamaConfig:
+def llama_config_from_meta(tensors: Mapping[str, LazyTensor], params: MetaParams) -> LlamaConfig:
     """Read every size off the weights (Meta's names) and the rest off params.json.
 
     Raises:

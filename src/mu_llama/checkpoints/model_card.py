@@ -11,9 +11,9 @@ from typing import Any
 
 from mu_llama import __version__
 from mu_llama.checkpoints.native import ADAPTER_FILE, TUNING_FILE, ModelConfig
-from mu_llama.checkpoints.parts import ModelParts
+from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.model.config import AdapterConfig
-from mu_llama.progress import Track, silent
+from mu_llama.progress import ProgressCallback, no_progress
 
 CARD_FILE = "MODEL_CARD.md"
 _CHUNK_BYTES = 1 << 22
@@ -43,9 +43,9 @@ class Provenance:
     """Of the LLaMA."""
 
 
-def hash_files(paths: Sequence[Path], *, track: Track = silent) -> Future[list[FileHash]]:
+def hash_files(paths: Sequence[Path], *, progress: ProgressCallback = no_progress) -> Future[list[FileHash]]:
     """Hash files beside other work; the result waits until it is asked for."""
-    advance = track("hashing sources", sum(path.stat().st_size for path in paths))
+    advance = progress("hashing sources", sum(path.stat().st_size for path in paths))
 
     def hash_all() -> list[FileHash]:
         hashes = []
@@ -93,7 +93,7 @@ def _is_inside(folder: Path, place: str) -> bool:
     return not Path(place).is_absolute() and (folder / place).is_dir()
 
 
-def write_card(path: Path, parts: ModelParts, config: ModelConfig, provenance: Provenance) -> None:
+def write_card(path: Path, parts: ModelSpec, config: ModelConfig, provenance: Provenance) -> None:
     """Write the card, with the fields in front that model hubs read."""
     sizes, llama = config.adapter, parts.llama.config
     where, note = _llama_place(path.parent, config.llama)

@@ -11,12 +11,12 @@ from typing import Any
 
 from mu_llama.checkpoints.hugging_face import CONFIG_FILE
 from mu_llama.checkpoints.json_files import read_json
-from mu_llama.checkpoints.parts import EncoderParts, LlamaParts, ModelParts
+from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.safetensors_files import read_safetensors, write_safetensors
-from mu_llama.checkpoints.stored import StoredTensor
+from mu_llama.checkpoints.spec import EncoderSpec, LlamaSpec, ModelSpec
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.model.config import AdapterConfig
-from mu_llama.prompts import template_by_name
+from mu_llama.text.prompts import template_by_name
 
 FORMAT = "mu-llama/1"
 ADAPTER_FILE = "adapter.safetensors"
@@ -76,7 +76,7 @@ def read_model_config(folder: Path) -> ModelConfig:
         raise CheckpointError(f"{path}: {error}; expected the fields of a mu-llama model") from error
 
 
-def native_parts(folder: Path, config: ModelConfig, llama: LlamaParts) -> ModelParts:
+def native_parts(folder: Path, config: ModelConfig, llama: LlamaSpec) -> ModelSpec:
     """Describe the model of a folder.
 
     Args:
@@ -100,14 +100,14 @@ def native_parts(folder: Path, config: ModelConfig, llama: LlamaParts) -> ModelP
     if "path" in encoder and inside.is_dir():
         encoder["path"] = str(inside)
     tuning_path = folder / TUNING_FILE
-    return ModelParts(
+    return ModelSpec(
         name=config.name,
         llama=llama,
         tuning=read_safetensors(tuning_path) if tuning_path.is_file() else {},
         adapter_config=sizes,
         adapter=read_safetensors(folder / ADAPTER_FILE),
         template=template_by_name(config.prompt),
-        encoder=EncoderParts(encoder),
+        encoder=EncoderSpec(encoder),
         window=config.window,
         licences=config.licences,
         source=str(folder),
@@ -119,8 +119,8 @@ def write_model_files(
     folder: Path,
     config: ModelConfig,
     *,
-    adapter: Mapping[str, StoredTensor],
-    tuning: Mapping[str, StoredTensor],
+    adapter: Mapping[str, LazyTensor],
+    tuning: Mapping[str, LazyTensor],
     advance: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Write the files of a model folder; the config comes last, so that a half-written folder is no model.
@@ -129,7 +129,7 @@ def write_model_files(
         folder: made if it isn't there.
         config: sizes and names.
         adapter: tensors under the names `adapter.*` and `conditioner.*`.
-        tuning: as `ModelParts.tuning`; no file is written if it is empty.
+        tuning: as `ModelSpec.tuning`; no file is written if it is empty.
         advance: told the bytes of each tensor as it is written.
 
     Raises:

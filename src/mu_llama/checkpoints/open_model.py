@@ -14,20 +14,20 @@ from typing import Any
 
 from mu_llama.audio.windows import FULL, PUBLISHED, WindowPlan
 from mu_llama.checkpoints.assembling import Placement, fill, prepare
-from mu_llama.checkpoints.detect import choose_parts, detect, explain_wrong_role, survey
+from mu_llama.checkpoints.detect import choose_parts, detect, explain_wrong_role, scan_tree
+from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
 from mu_llama.checkpoints.llama_source import open_tokenizer, read_llama
 from mu_llama.checkpoints.native import native_parts, read_model_config
-from mu_llama.checkpoints.parts import ModelParts
-from mu_llama.checkpoints.provision import PACKAGED, provide_llama
 from mu_llama.checkpoints.published_model import published_parts
+from mu_llama.checkpoints.spec import ModelSpec
+from mu_llama.devices import LoadedProcess
 from mu_llama.encoders import build_encoder
 from mu_llama.encoders.protocol import Encoder
 from mu_llama.errors import CheckpointError, ConfigError, ModelNotFoundError
-from mu_llama.forking import LoadedProcess
 from mu_llama.hub import fetch, is_hub_id, name_or_path
 from mu_llama.model.mu_llama import MuLlama
-from mu_llama.progress import Track, silent
-from mu_llama.tokenizer import Tokenizer
+from mu_llama.progress import ProgressCallback, no_progress
+from mu_llama.text.tokenizer import Tokenizer
 
 EMBEDDED = ("mini",)
 """Models that ship inside the package."""
@@ -41,7 +41,7 @@ _EXPECTED = "mini, a mu-llama model folder, a published checkpoint.pth, the fold
 class OpenedModel:
     """Everything that answers need, each part still exchangeable."""
 
-    parts: ModelParts
+    parts: ModelSpec
     """What it was made of, still on disk."""
     tokenizer: Tokenizer
     """Of the LLaMA."""
@@ -83,7 +83,7 @@ def open_model(
     placement: Placement,
     home: Path,
     report: Callable[[str], None] = lambda _: None,
-    track: Track = silent,
+    progress: ProgressCallback = no_progress,
 ) -> OpenedModel:
     """Open a model by name or path.
 
@@ -94,7 +94,7 @@ def open_model(
         placement: where it runs.
         home: cache folder, for the embedded model's LLaMA.
         report: told what takes long.
-        track: follows the loading.
+        progress: follows the loading.
 
     Raises:
         ModelNotFoundError: if nothing of that name is there.
@@ -112,7 +112,7 @@ def open_model(
     return OpenedModel(
         parts=parts,
         tokenizer=open_tokenizer(parts.llama, parts.template),
-        make_model=lambda: fill(assembly, track=track),
+        make_model=lambda: fill(assembly, progress=progress),
         make_encoder=lambda: make_encoder(parts, device=str(placement.device)),
         process=LoadedProcess(str(placement.device)),
     )
@@ -125,7 +125,7 @@ def find_parts(
     encoder: str | Path | None = None,
     home: Path,
     report: Callable[[str], None] = lambda _: None,
-) -> ModelParts:
+) -> ModelSpec:
     """Find all parts of a model; only headers are read.
 
     Args:
@@ -149,7 +149,7 @@ def find_parts(
     if path.is_dir() and not is_native:
         named = {"llama": llama, "encoder": encoder}
         given: list[Any] = [role for role, value in named.items() if value is not None]
-        chosen = choose_parts(survey(path), path, given=given)
+        chosen = choose_parts(scan_tree(path), path, given=given)
         path, llama, encoder = chosen.model, llama or chosen.llama, encoder or chosen.encoder
     if path.is_dir():
         if llama is not None or encoder is not None:
@@ -161,7 +161,7 @@ def find_parts(
     return published_parts([path], llama=llama, encoder=encoder)
 
 
-def make_encoder(parts: ModelParts, *, device: str) -> Encoder:
+def make_encoder(parts: ModelSpec, *, device: str) -> Encoder:
     """Build a model's audio encoder.
 
     Raises:
@@ -169,7 +169,7 @@ def make_encoder(parts: ModelParts, *, device: str) -> Encoder:
     """
     spec = dict(parts.encoder.spec)
     if parts.encoder.tensors:
-        from mu_llama.encoders.mert import load_mert_from_tensors, published_config
+        from mu_llama.encoders.mert.encoder import load_mert_from_tensors, published_config
 
         tensors = {name: stored.read() for name, stored in parts.encoder.tensors.items()}
         config = parts.encoder.config or published_config(tensors, source=parts.source)
@@ -185,7 +185,7 @@ def _from_hub(name: str) -> Path:
     return fetch(name, patterns=_HUB_FILES, expected=_EXPECTED)
 
 
-def _native(folder: Path, *, home: Path, report: Callable[[str], None]) -> ModelParts:
+def _native(folder: Path, *, home: Path, report: Callable[[str], None]) -> ModelSpec:
     config = read_model_config(folder)
     if config.window not in PLANS:
         raise CheckpointError(f"{folder}: window is {config.window!r}; expected {' or '.join(PLANS)}")

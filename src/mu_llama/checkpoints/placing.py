@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
 from mu_llama.checkpoints.llama_names import unknown_keys_message
-from mu_llama.checkpoints.stored import StoredTensor, in_memory
 from mu_llama.errors import CheckpointError
 
 
-def check_fit(model: nn.Module, tensors: Mapping[str, StoredTensor], *, source: object) -> None:
+def check_fit(model: nn.Module, tensors: Mapping[str, LazyTensor], *, source: object) -> None:
     """Compare names and shapes with the model's, before anything is read.
 
     Args:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from transformers import LlamaConfig
 
+from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.llama_names import meta_name, parse_meta_name, rotary_rows_reordered, unknown_keys_message
-from mu_llama.checkpoints.merging import LORA_DOWN, LORA_UP
-from mu_llama.checkpoints.stored import StoredTensor
+from mu_llama.checkpoints.lora import LORA_DOWN, LORA_UP
 from mu_llama.checkpoints.torch_files import read_torch_file
 from mu_llama.errors import CheckpointError
 from mu_llama.model.config import AdapterConfig
@@ -30,15 +30,15 @@ _BASE = "layers.0.attention.wq.weight"
 class PublishedTensors:
     """The parts of one or more published checkpoints, later files over earlier ones."""
 
-    adapter: dict[str, StoredTensor]
+    adapter: dict[str, LazyTensor]
     """`mu_mert_*` and `prefix_query.weight` under their published names."""
-    gates: dict[int, StoredTensor]
+    gates: dict[int, LazyTensor]
     """Layer to (1, heads, 1, 1)."""
-    llama: dict[str, StoredTensor]
+    llama: dict[str, LazyTensor]
     """LLaMA weights, norms and biases under Meta's names; the frozen base may be absent."""
-    lora: dict[tuple[int, str], dict[str, StoredTensor]]
+    lora: dict[tuple[int, str], dict[str, LazyTensor]]
     """(layer, module) to {`l1`: (rank, in), `l2`: (out, rank)}."""
-    encoder: dict[str, StoredTensor]
+    encoder: dict[str, LazyTensor]
     """MERT, without the prefix `mert_model.`; may be empty."""
 
     @property
@@ -59,7 +59,7 @@ def read_published(paths: Sequence[Path]) -> PublishedTensors:
     return merged
 
 
-def state_dict_of(content: Mapping[str, Any], path: Path) -> dict[str, StoredTensor]:
+def state_dict_of(content: Mapping[str, Any], path: Path) -> dict[str, LazyTensor]:
     """Take the tensors out of a file, saved alone or under `model`, and undo the spellings of older files.
 
     Raises:
@@ -68,7 +68,7 @@ def state_dict_of(content: Mapping[str, Any], path: Path) -> dict[str, StoredTen
     tensors = content.get("model", content)
     if not isinstance(tensors, dict) or not tensors:
         raise CheckpointError(f"{path}: its 'model' is no dictionary of tensors; expected a MU-LLaMA checkpoint")
-    odd = [name for name, value in tensors.items() if not isinstance(value, StoredTensor)]
+    odd = [name for name, value in tensors.items() if not isinstance(value, LazyTensor)]
     if odd:
         raise CheckpointError(f"{path}: {odd[0]!r} is a {type(tensors[odd[0]]).__name__}; expected only tensors")
     return {_plain_name(str(name)): value for name, value in tensors.items()}
@@ -80,7 +80,7 @@ def _plain_name(name: str) -> str:
     return "llama." + name.removeprefix("llma.") if name.startswith("llma.") else name
 
 
-def _sort_into(parts: PublishedTensors, tensors: Mapping[str, StoredTensor], path: Path) -> None:
+def _sort_into(parts: PublishedTensors, tensors: Mapping[str, LazyTensor], path: Path) -> None:
     unknown = []
     for name, value in tensors.items():
         inner = name.removeprefix("llama.")
@@ -132,7 +132,7 @@ def adapter_config(parts: PublishedTensors, *, num_heads: int) -> AdapterConfig:
     )
 
 
-def adapter_tensors(parts: PublishedTensors, config: AdapterConfig, *, num_layers: int) -> dict[str, StoredTensor]:
+def adapter_tensors(parts: PublishedTensors, config: AdapterConfig, *, num_layers: int) -> dict[str, LazyTensor]:
     """Rename the adapter's, prefix's and gates' tensors to this package's names.
 
     Raises:
@@ -150,7 +150,7 @@ def adapter_tensors(parts: PublishedTensors, config: AdapterConfig, *, num_layer
     return renamed
 
 
-def _joined_gates(parts: PublishedTensors, config: AdapterConfig, *, num_layers: int) -> StoredTensor:
+def _joined_gates(parts: PublishedTensors, config: AdapterConfig, *, num_layers: int) -> LazyTensor:
     conditioned = range(num_layers - config.num_conditioned_layers, num_layers)
     if conditioned.start < 0:
         raise CheckpointError(
@@ -169,14 +169,14 @@ def _joined_gates(parts: PublishedTensors, config: AdapterConfig, *, num_layers:
                 f"expected one number for each of the LLaMA's {config.num_heads} heads"
             )
     gates = [parts.gates[layer] for layer in conditioned]
-    return StoredTensor(
+    return LazyTensor(
         (len(gates), config.num_heads),
         torch.float32,
         lambda: torch.stack([gate.read().float().reshape(-1) for gate in gates]),
     )
 
 
-def tuning_tensors(parts: PublishedTensors, config: LlamaConfig) -> dict[str, StoredTensor]:
+def tuning_tensors(parts: PublishedTensors, config: LlamaConfig) -> dict[str, LazyTensor]:
     """Give LoRA, biases and norms transformers' names and row order.
 
     Args:
@@ -186,7 +186,7 @@ def tuning_tensors(parts: PublishedTensors, config: LlamaConfig) -> dict[str, St
     Raises:
         CheckpointError: if a LoRA lacks a half or a rotary tensor's rows don't divide into heads.
     """
-    tuning: dict[str, StoredTensor] = {}
+    tuning: dict[str, LazyTensor] = {}
     for name, value in parts.llama.items():
         parsed = parse_meta_name(name)
         assert parsed is not None, "sorted by name"

@@ -8,14 +8,14 @@ from pathlib import Path
 from mu_llama.checkpoints.detect import explain_wrong_role
 from mu_llama.checkpoints.hugging_face import CONFIG_FILE
 from mu_llama.checkpoints.json_files import read_json
+from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.llama_source import read_llama
 from mu_llama.checkpoints.meta_llama import PARAMS_FILE
-from mu_llama.checkpoints.parts import EncoderParts, ModelParts
 from mu_llama.checkpoints.published import adapter_config, adapter_tensors, read_published, tuning_tensors
-from mu_llama.checkpoints.stored import StoredTensor
+from mu_llama.checkpoints.spec import EncoderSpec, ModelSpec
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.hub import refuse_lfs_pointer
-from mu_llama.prompts import ALPACA_PUBLISHED
+from mu_llama.text.prompts import ALPACA_PUBLISHED
 
 _LICENCES = {
     "adapter": "MIT (as published)",
@@ -24,7 +24,7 @@ _LICENCES = {
 }
 
 
-def published_parts(paths: Sequence[Path], *, llama: str | Path | None, encoder: str | Path | None) -> ModelParts:
+def published_parts(paths: Sequence[Path], *, llama: str | Path | None, encoder: str | Path | None) -> ModelSpec:
     """Describe a published model.
 
     Args:
@@ -58,7 +58,7 @@ def published_parts(paths: Sequence[Path], *, llama: str | Path | None, encoder:
     tuning = tuning_tensors(tensors, config)
     if tensors.holds_llama:
         tuning = {name: value for name, value in tuning.items() if name not in base.tensors}
-    return ModelParts(
+    return ModelSpec(
         name=path.stem,
         llama=base,
         tuning=tuning,
@@ -73,22 +73,22 @@ def published_parts(paths: Sequence[Path], *, llama: str | Path | None, encoder:
     )
 
 
-def _encoder_parts(checkpoint: Path, tensors: Mapping[str, StoredTensor], encoder: str | Path | None) -> EncoderParts:
+def _encoder_parts(checkpoint: Path, tensors: Mapping[str, LazyTensor], encoder: str | Path | None) -> EncoderSpec:
     """A MERT folder or hub id comes first; a folder with only a config.json describes the MERT in the checkpoint."""
     if encoder is None:
         if tensors:
-            return EncoderParts({"kind": "mert"}, tensors)
+            return EncoderSpec({"kind": "mert"}, tensors)
         raise ConfigError(f"{checkpoint}: needs the MERT it was made with; add --encoder with a MERT folder or hub id")
     folder = Path(encoder)
     if tensors and (folder / CONFIG_FILE).is_file() and not _weights(folder):
-        return EncoderParts({"kind": "mert"}, tensors, read_json(folder / CONFIG_FILE))
+        return EncoderSpec({"kind": "mert"}, tensors, read_json(folder / CONFIG_FILE))
     wrong = explain_wrong_role(folder, "encoder")
     if wrong is not None:
         raise CheckpointError(wrong)
     if folder.is_dir():
         for path in _weights(folder):  # they are read when the first track is heard
             refuse_lfs_pointer(path)
-    return EncoderParts({"kind": "mert", "path": str(encoder)})
+    return EncoderSpec({"kind": "mert", "path": str(encoder)})
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mu_llama.checkpoints.found import Found, Part, unreadable
+from mu_llama.checkpoints.found import Detection, Part, unreadable
+from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.meta_llama import PARAMS_FILE
 from mu_llama.checkpoints.published import state_dict_of
 from mu_llama.checkpoints.recognise_folders import SETTINGS_FILES, recognise_folder, recognise_meta
 from mu_llama.checkpoints.safetensors_files import read_safetensors
-from mu_llama.checkpoints.stored import StoredTensor
 from mu_llama.checkpoints.torch_files import read_torch_file
 from mu_llama.git_lfs import LFS_ADVICE, is_lfs_pointer
 
@@ -41,7 +41,7 @@ _FOLDER_FILES = (
 )
 
 
-def recognise_file(path: Path) -> Found | None:
+def recognise_file(path: Path) -> Detection | None:
     """Tell what a file is; one that can't be read is unknown, with the reason.
 
     Returns:
@@ -49,7 +49,7 @@ def recognise_file(path: Path) -> Found | None:
     """
     try:
         if path.is_symlink() and not path.exists():
-            return Found(path, "unknown", f"a broken link to {path.readlink()}")
+            return Detection(path, "unknown", f"a broken link to {path.readlink()}")
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             return None
@@ -60,16 +60,16 @@ def recognise_file(path: Path) -> Found | None:
         return unreadable(path, error)
 
 
-def _by_content(path: Path, head: bytes, size_bytes: int) -> Found | None:
+def _by_content(path: Path, head: bytes, size_bytes: int) -> Detection | None:
     if is_lfs_pointer(head):
-        return Found(path, "unknown", LFS_ADVICE.removeprefix("is "))
+        return Detection(path, "unknown", LFS_ADVICE.removeprefix("is "))
     if head.startswith(_GGUF):
-        return Found(path, "GGUF", f"{size_bytes / 1e9:.2g} GB", frozenset({"llama", "tokenizer"}))
+        return Detection(path, "GGUF", f"{size_bytes / 1e9:.2g} GB", frozenset({"llama", "tokenizer"}))
     if _is_faiss(head):
         code, width, count = _FAISS.unpack_from(head)
-        return Found(path, "faiss index", f"{count} vectors of width {width}, type {code.decode()}")
+        return Detection(path, "faiss index", f"{count} vectors of width {width}, type {code.decode()}")
     if _is_sentencepiece(head):
-        return Found(path, "tokenizer", "SentencePiece", frozenset({"tokenizer"}))
+        return Detection(path, "tokenizer", "SentencePiece", frozenset({"tokenizer"}))
     if head.startswith(b"{"):
         return _by_json(path, head)
     if head[8:9] == b"{" and struct.unpack_from("<Q", head)[0] < size_bytes:
@@ -77,7 +77,7 @@ def _by_content(path: Path, head: bytes, size_bytes: int) -> Found | None:
     if (head.startswith(_ZIP) and b"data.pkl" in head[:300]) or path.suffix in _TORCH_SUFFIXES:
         return _by_torch_content(path, read_torch_file(path))
     if path.suffix in _OTHER_SUFFIXES:
-        return Found(path, "unknown", f"its content isn't that of a {path.suffix} file")
+        return Detection(path, "unknown", f"its content isn't that of a {path.suffix} file")
     return None
 
 
@@ -93,40 +93,40 @@ def _is_sentencepiece(head: bytes) -> bool:
     return match is not None and head[match.end() + match[1][0] :].startswith(_SCORE_TAG)
 
 
-def _by_json(path: Path, head: bytes) -> Found | None:
+def _by_json(path: Path, head: bytes) -> Detection | None:
     if path.name == PARAMS_FILE:
         return replace(recognise_meta(path.parent), path=path)
     if path.name in SETTINGS_FILES:
         owner = recognise_folder(path.parent)
-        return Found(path, "part of a folder", "settings") if owner else None
+        return Detection(path, "part of a folder", "settings") if owner else None
     if b'"added_tokens"' in head and b'"version"' in head:
-        return Found(path, "tokenizer", "Hugging Face tokenizer", frozenset({"tokenizer"}))
+        return Detection(path, "tokenizer", "Hugging Face tokenizer", frozenset({"tokenizer"}))
     return None
 
 
-def _by_torch_content(path: Path, content: Mapping[str, Any]) -> Found:
+def _by_torch_content(path: Path, content: Mapping[str, Any]) -> Detection:
     inner = content.get("model", content)
-    tensors = {k: v for k, v in inner.items() if isinstance(v, StoredTensor)} if isinstance(inner, dict) else {}
+    tensors = {k: v for k, v in inner.items() if isinstance(v, LazyTensor)} if isinstance(inner, dict) else {}
     if not tensors:
-        return Found(path, "unknown", "a PyTorch file without tensors")
+        return Detection(path, "unknown", "a PyTorch file without tensors")
     return _by_keys(path, state_dict_of({"model": tensors}, path), is_torch=True)
 
 
-def _by_keys(path: Path, tensors: Mapping[str, StoredTensor], *, is_torch: bool) -> Found:
+def _by_keys(path: Path, tensors: Mapping[str, LazyTensor], *, is_torch: bool) -> Detection:
     if any("image_bind" in name for name in tensors):
-        return Found(path, "ImageBind-LLM baseline", "not MU-LLaMA; plays no part")
+        return Detection(path, "ImageBind-LLM baseline", "not MU-LLaMA; plays no part")
     foreign = [name for name in tensors if not name.startswith(_PUBLISHED_PREFIXES)]
     if not foreign or any(name.startswith("mu_mert_") for name in tensors):
         if is_torch:
             return _published(path, tensors, foreign)
-        return Found(path, "unknown", "keys of a MU-LLaMA checkpoint as safetensors; expected the .pth")
+        return Detection(path, "unknown", "keys of a MU-LLaMA checkpoint as safetensors; expected the .pth")
     for beginnings, what in _FOLDER_FILES:
         if any(name.startswith(beginnings) for name in tensors):
-            return Found(path, "part of a folder", what)
-    return Found(path, "unknown", f"weights of another model, with keys such as {foreign[0]!r}")
+            return Detection(path, "part of a folder", what)
+    return Detection(path, "unknown", f"weights of another model, with keys such as {foreign[0]!r}")
 
 
-def _published(path: Path, tensors: Mapping[str, StoredTensor], foreign: list[str]) -> Found:
+def _published(path: Path, tensors: Mapping[str, LazyTensor], foreign: list[str]) -> Detection:
     there: dict[Part, bool] = {
         "adapter": any(name.startswith("mu_mert_") for name in tensors),
         "llama": "llama.layers.0.attention.wq.weight" in tensors,
@@ -143,4 +143,4 @@ def _published(path: Path, tensors: Mapping[str, StoredTensor], foreign: list[st
     phrases += [f"LoRA rank {' and '.join(map(str, ranks))}"] if ranks else []
     phrases += [f"with keys that MU-LLaMA doesn't have, such as {foreign[0]!r}"] if foreign else []
     holds = frozenset(part for part, is_there in there.items() if is_there)
-    return Found(path, "published checkpoint", ", ".join(phrases), holds)
+    return Detection(path, "published checkpoint", ", ".join(phrases), holds)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mu_llama.checkpoints.found import Found, Part, unreadable
+from mu_llama.checkpoints.found import Detection, Part, unreadable
 from mu_llama.checkpoints.hugging_face import CONFIG_FILE
 from mu_llama.checkpoints.json_files import read_json
 from mu_llama.checkpoints.meta_llama import PARAMS_FILE, read_meta_params
-from mu_llama.checkpoints.parts import FAST_TOKENIZER_FILE, SENTENCEPIECE_FILE
+from mu_llama.checkpoints.spec import FAST_TOKENIZER_FILE, SENTENCEPIECE_FILE
 
 PEFT_FILE = "adapter_config.json"
 SETTINGS_FILES = (CONFIG_FILE, PEFT_FILE, PARAMS_FILE)
@@ -18,7 +18,7 @@ _META_WEIGHTS = "consolidated*.pth"
 _HUB_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 
-def recognise_folder(folder: Path) -> Found | None:
+def recognise_folder(folder: Path) -> Detection | None:
     """Tell what a folder is, by config.json, adapter_config.json or params.json directly in it.
 
     Returns:
@@ -44,7 +44,7 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def belongs_to(owner: Found, path: Path) -> bool:
+def belongs_to(owner: Detection, path: Path) -> bool:
     """Whether a file is one of those that make up the folder it is in, and so is no find of its own."""
     if path.name in SETTINGS_FILES:
         return True
@@ -55,7 +55,7 @@ def belongs_to(owner: Found, path: Path) -> bool:
     return False
 
 
-def recognise_meta(folder: Path) -> Found:
+def recognise_meta(folder: Path) -> Detection:
     """Tell what is there of a LLaMA in Meta's layout; the tokenizer may also be one folder above.
 
     Raises:
@@ -70,14 +70,14 @@ def recognise_meta(folder: Path) -> Found:
         phrases += [] if has_tokenizer else [f"no {SENTENCEPIECE_FILE} beside or above"]
     else:
         phrases.append(f"no weights, only {PARAMS_FILE}" + (" and tokenizer" if has_tokenizer else ", no tokenizer"))
-    return Found(folder, "Meta LLaMA", ", ".join(phrases), _holds(llama=num_shards > 0, tokenizer=has_tokenizer))
+    return Detection(folder, "Meta LLaMA", ", ".join(phrases), _holds(llama=num_shards > 0, tokenizer=has_tokenizer))
 
 
-def _by_config(folder: Path) -> Found | None:
+def _by_config(folder: Path) -> Detection | None:
     raw = read_json(folder / CONFIG_FILE)
     own_format = raw.get("format")
     if isinstance(own_format, str) and own_format.startswith(_OWN_FORMAT):
-        return Found(folder, "mu-llama folder", f"named {raw.get('name')!r}, format {own_format}")
+        return Detection(folder, "mu-llama folder", f"named {raw.get('name')!r}, format {own_format}")
     # MERT's own code reads its config without looking at the type.
     model_type = raw.get("model_type", "mert_model" if "conv_kernel" in raw else None)
     if model_type is None:
@@ -86,19 +86,19 @@ def _by_config(folder: Path) -> Found | None:
     note = f"{raw.get('num_hidden_layers')} layers of width {raw.get('hidden_size')}, "
     note += f"weights in {_count(num_files, 'file')}" if num_files else "no weights"
     if model_type in _MERT_TYPES:
-        return Found(folder, "MERT", note, _holds(encoder=num_files > 0))
+        return Detection(folder, "MERT", note, _holds(encoder=num_files > 0))
     if model_type != "llama":
-        return Found(folder, "unknown", f"a Hugging Face model of type {model_type!r}")
+        return Detection(folder, "unknown", f"a Hugging Face model of type {model_type!r}")
     has_tokenizer = any((folder / name).is_file() for name in (SENTENCEPIECE_FILE, FAST_TOKENIZER_FILE))
     note += "" if has_tokenizer else ", no tokenizer"
-    note += ", quantised: not supported" if raw.get("quantization_config") else ""
-    return Found(folder, "Hugging Face LLaMA", note, _holds(llama=num_files > 0, tokenizer=has_tokenizer))
+    note += ", quantized: not supported" if raw.get("quantization_config") else ""
+    return Detection(folder, "Hugging Face LLaMA", note, _holds(llama=num_files > 0, tokenizer=has_tokenizer))
 
 
-def _by_peft_config(folder: Path) -> Found | None:
+def _by_peft_config(folder: Path) -> Detection | None:
     if "peft_type" not in read_json(folder / PEFT_FILE):
         return None
-    return Found(folder, "peft adapter", "not supported")
+    return Detection(folder, "peft adapter", "not supported")
 
 
 def _count(number: int, noun: str) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from mu_llama.checkpoints.found import Found, Kind
+from mu_llama.checkpoints.found import Detection, Kind
 from mu_llama.checkpoints.recognise_folders import is_folder
-from mu_llama.checkpoints.survey import detect, survey
+from mu_llama.checkpoints.scan_tree import detect, scan_tree
 from mu_llama.git_lfs import LFS_ADVICE
 
 Role = Literal["model", "llama", "encoder", "knn_index"]
@@ -56,7 +56,7 @@ _PHRASES: dict[Kind, str] = {
 }
 
 
-def role_of(found: Found) -> Role | None:
+def role_of(found: Detection) -> Role | None:
     """The role that something can play; None for a baseline, a delta, a lone tokenizer and the like."""
     if found.kind == "published checkpoint" and "adapter" not in found.holds:
         return None
@@ -87,7 +87,7 @@ def explain_wrong_role(path: Path, role: Role) -> str | None:
     return _explain_tree(found, role) if is_folder(path) else explain_found(found, role)
 
 
-def explain_found(found: Found, role: Role, *, inside: Path | None = None) -> str:
+def explain_found(found: Detection, role: Role, *, inside: Path | None = None) -> str:
     """Say what something that can't play a role is, what was expected, and where it belongs.
 
     Args:
@@ -108,13 +108,13 @@ def explain_found(found: Found, role: Role, *, inside: Path | None = None) -> st
     return f"{subject} {_phrase(found)}, not {NOUNS[role]}; expected {expected}: {_advice(found, role)}"
 
 
-def _phrase(found: Found) -> str:
+def _phrase(found: Detection) -> str:
     if found.kind == "published checkpoint" and role_of(found) is None:
         return f"part of a published checkpoint ({found.note})"
     return _PHRASES[found.kind]
 
 
-def _advice(found: Found, role: Role) -> str:
+def _advice(found: Detection, role: Role) -> str:
     own = role_of(found)
     if found.kind == "ImageBind-LLM baseline" and role == "model":
         return "download that"
@@ -125,9 +125,9 @@ def _advice(found: Found, role: Role) -> str:
     return f"give this one as {OPTIONS[own]}" if own else "give that"
 
 
-def _explain_tree(folder: Found, role: Role) -> str | None:
+def _explain_tree(folder: Detection, role: Role) -> str | None:
     """Explain a folder that doesn't fit itself, by what is below it."""
-    found = [item for item in survey(folder.path) if item.path != folder.path]
+    found = [item for item in scan_tree(folder.path) if item.path != folder.path]
     fitting = [item for item in found if role_of(item) == role]
     direct = [item for item in fitting if item.kind in ("Meta LLaMA", "GGUF") and item.path.parent == folder.path]
     if (fitting and role == "model") or (len(fitting) == len(direct) == 1 and folder.kind == "unknown"):

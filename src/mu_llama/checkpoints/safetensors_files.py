@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import torch
 from safetensors import SafetensorError, safe_open
 
-from mu_llama.checkpoints.stored import StoredTensor, file_tensor
+from mu_llama.checkpoints.lazy_tensor import LazyTensor, file_tensor
 from mu_llama.errors import CheckpointError
 from mu_llama.hub import refuse_lfs_pointer
 
@@ -24,7 +24,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _ALIGNMENT_BYTES = 64
 
 
-def read_safetensors(path: Path) -> dict[str, StoredTensor]:
+def read_safetensors(path: Path) -> dict[str, LazyTensor]:
     """Describe every tensor of a file; nothing is read but its header.
 
     Raises:
@@ -56,7 +56,7 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
 
 
 def write_safetensors(
-    path: Path, tensors: Mapping[str, StoredTensor], *, advance: Callable[[int], None] = lambda _: None
+    path: Path, tensors: Mapping[str, LazyTensor], *, advance: Callable[[int], None] = lambda _: None
 ) -> None:
     """Write a file tensor by tensor; an existing one is replaced when the new one is whole.
 
@@ -80,14 +80,14 @@ def write_safetensors(
         scratch.unlink(missing_ok=True)
 
 
-def _write_tensor(file: BinaryIO, stored: StoredTensor) -> None:
+def _write_tensor(file: BinaryIO, stored: LazyTensor) -> None:
     value = stored.read().contiguous()
     assert (tuple(value.shape), value.dtype) == (stored.shape, stored.dtype), "a stored tensor isn't what it said"
     if value.numel():
         file.write(value.reshape(-1).view(torch.uint8).numpy().data)
 
 
-def _header(tensors: Mapping[str, StoredTensor]) -> bytes:
+def _header(tensors: Mapping[str, LazyTensor]) -> bytes:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, stored in tensors.items():

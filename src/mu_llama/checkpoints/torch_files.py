@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mu_llama.checkpoints.stored import file_tensor
+from mu_llama.checkpoints.lazy_tensor import file_tensor
 from mu_llama.errors import CheckpointError
 from mu_llama.hub import refuse_lfs_pointer
 
@@ -26,7 +26,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
         path: a file that torch.save wrote with its zip format.
 
     Returns:
-        The saved dictionary, each tensor in it replaced by a `StoredTensor`.
+        The saved dictionary, each tensor in it replaced by a `LazyTensor`.
 
     Raises:
         CheckpointError: if the file is missing, damaged, not a dictionary, or holds anything but tensors.

@@ -13,9 +13,9 @@ from mu_llama.cli import options as opt
 from mu_llama.errors import MuLlamaError
 
 if TYPE_CHECKING:
-    from mu_llama.answers import Answer, Failure
     from mu_llama.generation import GenerationOptions
-    from mu_llama.listener import Listener
+    from mu_llama.inference.listener import Listener
+    from mu_llama.inference.results import Answer, Failure
 
 BATCH_SIZE = 16
 
@@ -58,7 +58,7 @@ def _print_json(
     seconds: dict[str, Any],
 ) -> int:
     """Answer in batches, a line as soon as its batch is done; returns how many rows failed."""
-    from mu_llama.answers import Failure
+    from mu_llama.inference.results import Failure
 
     failed = 0
     last = None
@@ -73,7 +73,7 @@ def _print_json(
 
 
 def _record(row: Answer | Failure) -> dict[str, Any]:
-    from mu_llama.answers import Failure
+    from mu_llama.inference.results import Failure
 
     if isinstance(row, Failure):
         return {"audio": row.audio, "question": row.question, "error": str(row.error)}

@@ -13,7 +13,7 @@ from mu_llama.cli import options as opt
 from mu_llama.errors import MuLlamaError
 
 if TYPE_CHECKING:
-    from mu_llama.conversation import Conversation
+    from mu_llama.inference.conversation import Conversation
 
 
 @opt.records_expanded

@@ -49,7 +49,7 @@ def convert(
         opt.quieten_libraries()
         from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder, convert_to_gguf
         from mu_llama.checkpoints.open_model import find_parts
-        from mu_llama.runtime import home_folder
+        from mu_llama.devices import home_folder
 
         kind = _one_of(to, "--to", ("folder", "gguf"))
         how: Literal["auto", "copy", "reference"] = _one_of(  # type: ignore[assignment]
@@ -58,7 +58,7 @@ def convert(
         chosen = ConvertOptions(merge=merge, dtype=_dtype(dtype), encoder=how, overwrite=overwrite)
         parts = find_parts(source, llama=llama, encoder=encoder, home=home_folder(), report=opt.report_progress)
         write = convert_to_folder if kind == "folder" else convert_to_gguf
-        write(parts, target, chosen, track=bars)
+        write(parts, target, chosen, progress=bars)
     except MuLlamaError as error:
         raise opt.fail(error) from None
     finally:
@@ -88,6 +88,6 @@ def _one_of(value: str, option: str, known: tuple[str, ...]) -> str:
 def _dtype(name: str) -> torch.dtype | None:
     import torch
 
-    from mu_llama.runtime import choose_dtype
+    from mu_llama.devices import choose_dtype
 
     return None if name == "auto" else choose_dtype(name, torch.device("cpu"))

@@ -53,12 +53,12 @@ def demo(model: opt.ModelOptions = opt.ModelOptions(), serving: ServeOptions = S
             raise ConfigError("the demo needs gradio; run: pip install 'mu-llama[demo]'") from error
         except ImportError as error:  # what gradio loads in its turn, such as a proxy's protocol
             raise ConfigError(f"the demo's gradio can't be loaded ({error})") from error
-        from mu_llama.app.chat import Desk, Limits
+        from mu_llama.app.chat import DemoService, Limits
         from mu_llama.app.serving import Serving
 
         _check_likes(serving.likes)
         limits = Limits(serving.most_mb, serving.most_minutes, serving.most_tracks)
-        desk = Desk(opt.load_listener(model), limits=limits, likes=serving.likes)
+        desk = DemoService(opt.load_listener(model), limits=limits, likes=serving.likes)
         examples = _examples()
         blocks = build_page(desk, examples=examples)
     except MuLlamaError as error:

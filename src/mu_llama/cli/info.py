@@ -48,11 +48,11 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON ob
 
 
 def _facts() -> dict[str, Any]:
+    from mu_llama.checkpoints.embedded import PACKAGED, converted_folder
     from mu_llama.checkpoints.native import read_model_config
     from mu_llama.checkpoints.open_model import EMBEDDED, embedded_folder
-    from mu_llama.checkpoints.provision import PACKAGED, converted_folder
-    from mu_llama.encoders.feature_cache import FeatureCache
-    from mu_llama.runtime import available_devices, home_folder
+    from mu_llama.devices import available_devices, home_folder
+    from mu_llama.encoders.cache import FeatureCache
 
     home = home_folder()
     models = []

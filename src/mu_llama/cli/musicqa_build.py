@@ -134,7 +134,7 @@ def build(
 
 
 def _spec(writer: WriterOptions, content: ContentOptions) -> WriterSpec:
-    from mu_llama.musicqa.reply import Wanted
+    from mu_llama.musicqa.reply import ReplySpec
     from mu_llama.musicqa.writers.spec import WriterSpec
 
     return WriterSpec(
@@ -142,13 +142,13 @@ def _spec(writer: WriterOptions, content: ContentOptions) -> WriterSpec:
         num_at_once=writer.concurrency, num_retries=writer.retries, timeout_s=writer.timeout,
         temperature=writer.temperature, max_tokens=writer.max_tokens, one_by_one=writer.one_by_one,
         device=writer.device, seed=content.seed,
-        wanted=Wanted(content.num_pairs, content.num_choices),
+        wanted=ReplySpec(content.num_pairs, content.num_choices),
     )  # fmt: skip
 
 
 def _options(writer: WriterOptions, content: ContentOptions) -> BuildOptions:
     from mu_llama.musicqa.build import BuildOptions
-    from mu_llama.musicqa.reply import Wanted
+    from mu_llama.musicqa.reply import ReplySpec
     from mu_llama.musicqa.worker import Rules
 
     if content.missing_audio not in ("skip", "keep"):
@@ -157,7 +157,7 @@ def _options(writer: WriterOptions, content: ContentOptions) -> BuildOptions:
         raise ConfigError("--validation and --test leave nothing to train on; lower them")
     language = None if content.language == "any" or writer.writer == "template" else content.language
     rules = Rules(
-        Wanted(content.num_pairs, content.num_choices), language, content.strict, content.attempts,
+        ReplySpec(content.num_pairs, content.num_choices), language, content.strict, content.attempts,
         _spec(writer, content).prompt, at_most=writer.writer == "template" or writer.one_by_one,
     )  # fmt: skip
     return BuildOptions(
@@ -196,9 +196,9 @@ def _tracks(source: str, root: Path, content: ContentOptions, folder: BuildFolde
     found = bar.listing(source_by_name(source)(root))
     if not content.measure_facts:
         return found
+    from mu_llama.labels.track import Track
     from mu_llama.musicqa.build_folder import FACTS_FILE
     from mu_llama.musicqa.measuring import FactsFile, with_facts
-    from mu_llama.records import Track
 
     listed = list(found)
     num_audio = sum(isinstance(row, Track) and row.audio is not None for row in listed)
@@ -208,9 +208,9 @@ def _tracks(source: str, root: Path, content: ContentOptions, folder: BuildFolde
 
 
 def _runner(spec: WriterSpec, ray: str | None, num_workers: int) -> Runner:
+    from mu_llama.devices import home_folder
     from mu_llama.musicqa.build import in_this_process
     from mu_llama.musicqa.writers.spec import make_writer
-    from mu_llama.runtime import home_folder
 
     if ray is None:
         return in_this_process(make_writer(spec, home=home_folder()))

@@ -13,9 +13,9 @@ from mu_llama.cli import options as opt
 from mu_llama.errors import MuLlamaError
 
 if TYPE_CHECKING:
-    from mu_llama.musicqa.sources.finding import BadTrack
+    from mu_llama.labels.track import Track
+    from mu_llama.musicqa.sources.corpus_files import BadTrack
     from mu_llama.musicqa.statistics import TrackCounts
-    from mu_llama.records import Track
 
 _BAR_WIDTH, _MOST_TAGS = 32, 12
 
@@ -36,9 +36,9 @@ def scan(
     Audio is only looked for; `folder` opens each file for its own tags.
     """
     try:
+        from mu_llama.files import write_whole
         from mu_llama.musicqa.sources import source_by_name
         from mu_llama.musicqa.statistics import count_tracks
-        from mu_llama.records import write_whole
 
         found: Iterable[Track | BadTrack] = source_by_name(source)(root)
         lines: list[str] = []
@@ -63,8 +63,8 @@ def scan(
 
 def _noted(found: Iterable[Track | BadTrack], lines: list[str]) -> Iterator[Track | BadTrack]:
     """Pass rows on, and note what is left out of them."""
-    from mu_llama.musicqa.sources.finding import BadTrack
-    from mu_llama.records import to_line
+    from mu_llama.files import to_line
+    from mu_llama.musicqa.sources.corpus_files import BadTrack
 
     for row in found:
         if isinstance(row, BadTrack):

@@ -20,7 +20,7 @@ from mu_llama.errors import ConfigError
 
 if TYPE_CHECKING:
     from mu_llama.generation import GenerationOptions
-    from mu_llama.listener import Listener
+    from mu_llama.inference.listener import Listener
     from mu_llama.model.retrieval import BlendOptions
 
 FAILED = 2
@@ -185,7 +185,7 @@ def load_listener(chosen: ModelOptions) -> Listener:
     # What is imported and loaded stays: looking through it for garbage costs half a second.
     gc.disable()
     quieten_libraries()
-    from mu_llama.listener import load
+    from mu_llama.inference.listener import load
 
     listener = load(
         chosen.model,
@@ -196,11 +196,11 @@ def load_listener(chosen: ModelOptions) -> Listener:
         window=chosen.window,  # type: ignore[arg-type]  # load() checks it
         device=chosen.device,
         dtype=chosen.dtype,
-        quantise=chosen.quantize,  # type: ignore[arg-type]  # load() checks it
+        quantize=chosen.quantize,  # type: ignore[arg-type]  # load() checks it
         device_map=_device_map(chosen.device_map),
         use_cache=chosen.cache,
         report=report_progress,
-        track=ProgressBars(),
+        progress=ProgressBars(),
     )
     gc.freeze()
     gc.enable()

@@ -37,7 +37,7 @@ def train(
     watcher = _Display()
     try:
         opt.quieten_libraries()
-        from mu_llama.runtime import home_folder
+        from mu_llama.devices import home_folder
         from mu_llama.training.config_file import load_config
         from mu_llama.training.run import prepare_only
         from mu_llama.training.run import train as run
@@ -46,10 +46,10 @@ def train(
         settings = load_config(config, [*(changes or []), *more])
         home = home_folder()
         if prepare:
-            num_tracks = prepare_only(settings, home=home, report=opt.report_progress, track=bars)
+            num_tracks = prepare_only(settings, home=home, report=opt.report_progress, progress=bars)
             print(json.dumps({"tracks": num_tracks}) if as_json else f"{num_tracks} tracks are ready")
             return
-        result = run(settings, home=home, report=opt.report_progress, track=bars, watcher=watcher)
+        result = run(settings, home=home, report=opt.report_progress, progress=bars, watcher=watcher)
     except MuLlamaError as error:
         raise opt.fail(error) from None
     finally:
@@ -74,7 +74,7 @@ class _Display:
         """Say what is trained on, and draw the bar."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from mu_llama.training.watching import told
+        from mu_llama.training.callbacks import told
 
         console = plain_console()
         console.print(f"training on {told(counts)}")

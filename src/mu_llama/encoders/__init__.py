@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def _mert_builder() -> Callable[..., Encoder]:
     import torch
 
-    from mu_llama.encoders.mert import load_mert
+    from mu_llama.encoders.mert.encoder import load_mert
 
     dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -30,7 +30,7 @@ def _mert_builder() -> Callable[..., Encoder]:
 
 
 def _musicnn_builder() -> Callable[..., Encoder]:
-    from mu_llama.encoders.musicnn import build_musicnn
+    from mu_llama.encoders.musicnn.encoder import build_musicnn
 
     return build_musicnn
 

@@ -125,7 +125,7 @@ class LayerConditioner(nn.Module):
 
 
 def _without_bias(projection: nn.Module, vector: Tensor) -> Tensor:
-    """Apply a linear layer of any kind (plain, quantised, sharded, on another device) and leave its bias out."""
+    """Apply a linear layer of any kind (plain, quantized, sharded, on another device) and leave its bias out."""
     gather = getattr(getattr(projection, "weight", None), "full_tensor", None)
     if gather is not None:  # sharded by FSDP, and its layer, whose forward pass would gather it, isn't running
         return nn.functional.linear(vector, gather())

@@ -114,17 +114,17 @@ class Int8Linear(nn.Module):
     """A linear whose weights are int8 with one scale per output, but for the few input columns with the largest.
 
     Those columns would stretch the scale of every row, so they keep the dtype they came in (as activations' do in
-    LLM.int8(), arXiv 2208.07339). Activations are never quantised. Runs on any device and with any widths.
+    LLM.int8(), arXiv 2208.07339). Activations are never quantized. Runs on any device and with any widths.
     """
 
-    quantised: Tensor
+    quantized: Tensor
     scale: Tensor
     kept_columns: Tensor
     kept_weight: Tensor
     bias: Tensor | None
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Quantise.
+        """Quantize.
 
         Args:
             weight: (out, in), any float dtype, on its device.
@@ -134,17 +134,17 @@ class Int8Linear(nn.Module):
         self.out_features, self.in_features = weight.shape
         num_kept = max(1, min(_MOST_KEPT_COLUMNS, self.in_features // 16))
         columns = weight.abs().amax(dim=0).topk(num_kept).indices.sort().values
-        quantised = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+        quantized = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
         scale = torch.empty(self.out_features, dtype=weight.dtype, device=weight.device)
         num_rows = _piece_rows(self.in_features)
         for part, into, part_scale in zip(
-            torch.split(weight, num_rows), torch.split(quantised, num_rows), torch.split(scale, num_rows), strict=True
+            torch.split(weight, num_rows), torch.split(quantized, num_rows), torch.split(scale, num_rows), strict=True
         ):
             rest = part.float().index_fill(1, columns, 0.0)
             part_scale.copy_((rest.abs().amax(dim=1) / 127).clamp_min(torch.finfo(torch.float32).tiny))
             # Divided by the scale as it was rounded, so that its rounding costs nothing.
             into.copy_((rest / part_scale.float()[:, None]).round_().clamp_(-127, 127))
-        self.register_buffer("quantised", quantised)
+        self.register_buffer("quantized", quantized)
         self.register_buffer("scale", scale)
         self.register_buffer("kept_columns", columns)
         self.register_buffer("kept_weight", weight.index_select(1, columns))
@@ -156,7 +156,7 @@ class Int8Linear(nn.Module):
         # The kernel is a plain loop for float32.
         narrow = len(rows) <= _MOST_INT8_KERNEL_ROWS and rows.dtype == torch.bfloat16 and rows.device.type == "cpu"
         if narrow and self.in_features % INT8_KERNEL_WIDTH == 0:
-            out = torch._weight_int8pack_mm(rows.contiguous(), self.quantised, self.scale.to(rows.dtype))
+            out = torch._weight_int8pack_mm(rows.contiguous(), self.quantized, self.scale.to(rows.dtype))
             out += multiply(rows.index_select(1, self.kept_columns), self.kept_weight.to(rows.dtype))
         else:
             out = torch.cat([multiply(rows, piece) for piece in self._float_pieces(rows.dtype)], dim=1)
@@ -167,9 +167,9 @@ class Int8Linear(nn.Module):
     def _float_pieces(self, dtype: torch.dtype) -> Iterator[Tensor]:
         """The weights as floats, some rows (N, in) at a time."""
         num_rows = _piece_rows(self.in_features)
-        parts = (torch.split(value, num_rows) for value in (self.quantised, self.scale, self.kept_weight))
-        for quantised, scale, kept in zip(*parts, strict=True):
-            piece = quantised.to(dtype) * scale.to(dtype)[:, None]
+        parts = (torch.split(value, num_rows) for value in (self.quantized, self.scale, self.kept_weight))
+        for quantized, scale, kept in zip(*parts, strict=True):
+            piece = quantized.to(dtype) * scale.to(dtype)[:, None]
             yield piece.index_copy_(1, self.kept_columns, kept.to(dtype))
 
     def extra_repr(self) -> str:
@@ -188,7 +188,7 @@ class Int4Linear(nn.Module):
     bias: Tensor | None
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Quantise.
+        """Quantize.
 
         Args:
             weight: (out, in) on the CPU, widths as `int4_fits` demands.
@@ -237,7 +237,7 @@ def int4_fits(weight: Tensor) -> bool:
 
 
 def _pack_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantise and pack some rows (N, in): bytes (N, in / 2) and (N, groups, 2) of scale and zero.
+    """Quantize and pack some rows (N, in): bytes (N, in / 2) and (N, groups, 2) of scale and zero.
 
     The kernel reads a weight as `(q - 8) * scale + zero`, q from 0 to 15.
     """
@@ -247,9 +247,9 @@ def _pack_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
     table = torch.stack([scale, low + 8 * scale], dim=2).to(weight.dtype)
     # From the table as it was rounded, so that its rounding costs little.
     steps = (groups - table[..., 1:].float()) / table[..., :1].float()
-    quantised = steps.round_().add_(8).clamp_(0, 15).to(torch.int32).flatten(1)  # (N, groups, 32) -> (N, in)
+    quantized = steps.round_().add_(8).clamp_(0, 15).to(torch.int32).flatten(1)  # (N, groups, 32) -> (N, in)
     # The kernel's number of inner tiles means nothing on a CPU.
-    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(quantised, 1), table
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(quantized, 1), table
 
 
 def _piece_rows(in_features: int) -> int:

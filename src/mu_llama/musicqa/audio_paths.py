@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from mu_llama.errors import ConfigError
-from mu_llama.records import Track, write_whole
+from mu_llama.files import write_whole
+from mu_llama.labels.track import Track
 
 PLACES_FILE = "audio.json"
 _RUN_FILE = "run.json"

@@ -14,6 +14,8 @@ from typing import Any
 
 from mu_llama import __version__
 from mu_llama.errors import ConfigError
+from mu_llama.files import to_line, write_whole
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.build_folder import ITEMS_FILE, BuildError, BuildFolder
 from mu_llama.musicqa.changes import Changes
 from mu_llama.musicqa.groups import content_groups
@@ -21,11 +23,10 @@ from mu_llama.musicqa.items import SPLITS, Item, read_items, split_of, training_
 from mu_llama.musicqa.left_out import printable
 from mu_llama.musicqa.reply import Reply
 from mu_llama.musicqa.report import build_report
-from mu_llama.musicqa.sources.finding import BadTrack
+from mu_llama.musicqa.sources.corpus_files import BadTrack
 from mu_llama.musicqa.sources.whole_audio import with_true_length
 from mu_llama.musicqa.worker import Outcome, Rules, write_track
 from mu_llama.musicqa.writers.protocol import Writer
-from mu_llama.records import Track, to_line, write_whole
 
 _PASSES = 3
 _MOST_FAILURES_IN_A_ROW = 20

@@ -12,12 +12,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mu_llama.errors import ConfigError, MuLlamaError
+from mu_llama.files import drop_cut_line, read_lines, read_lines_at, to_line, write_whole
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.audio_paths import PLACES_FILE, AudioPaths, write_places
 from mu_llama.musicqa.changes import Changes, changes_between
 from mu_llama.musicqa.items import SPLITS, Item, read_items
-from mu_llama.musicqa.sources.finding import BadTrack
+from mu_llama.musicqa.sources.corpus_files import BadTrack
 from mu_llama.musicqa.worker import Outcome
-from mu_llama.records import Track, drop_cut_line, read_lines, read_lines_at, to_line, write_whole
 
 RUN_FILE, TRACKS_FILE, SKIPPED_FILE = "run.json", "tracks.jsonl", "skipped.jsonl"
 REPLIES_FILE, REJECTS_FILE, ITEMS_FILE = "replies.jsonl", "rejects.jsonl", "items.jsonl"

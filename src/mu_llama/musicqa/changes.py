@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mu_llama.records import read_lines
+from mu_llama.files import read_lines
 
 _MOST_NAMED = 5
 # They decide nothing that is written about a track.

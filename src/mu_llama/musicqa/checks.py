@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mu_llama.musicqa.grounding import Labels, contradictions
+from mu_llama.labels.grounding import Labels, contradictions
+from mu_llama.labels.vocabulary import find_mentions
 from mu_llama.musicqa.language import language_of
-from mu_llama.musicqa.reply import FIXED_KEYS, NUM_DISTRACTORS, Reply, Wanted
+from mu_llama.musicqa.reply import FIXED_KEYS, NUM_DISTRACTORS, Reply, ReplySpec
 from mu_llama.musicqa.thinking import without_thinking
-from mu_llama.musicqa.vocabulary import find_mentions
 from mu_llama.musicqa.writers.protocol import Damaged
 
 LEAST_WORDS, MOST_CHARACTERS = 2, 1500
@@ -33,7 +33,7 @@ _LEAKS = re.compile(
 )
 
 
-def parse_reply(text: str, wanted: Wanted | None = None, *, is_cut: bool = False) -> dict[str, Any]:
+def parse_reply(text: str, wanted: ReplySpec | None = None, *, is_cut: bool = False) -> dict[str, Any]:
     """Find the JSON object in what a model wrote: the last whole one behind the reasoning that fits.
 
     It may be in a code fence, among other words, in an array, under a key of another object, or JSON as a string.
@@ -115,7 +115,7 @@ def _is_wrapping(text: str) -> bool:
     return _WRAPPING.fullmatch(text) is not None
 
 
-def shape_problems(plain: Mapping[str, Any], wanted: Wanted, *, at_most: bool = False) -> list[str]:
+def shape_problems(plain: Mapping[str, Any], wanted: ReplySpec, *, at_most: bool = False) -> list[str]:
     """Say what is missing from a reply, too much, or of the wrong kind; `at_most` takes fewer pairs and choices."""
     problems = [f"{key} is missing or no text" for key in (*FIXED_KEYS, "caption") if not _is_text(plain.get(key))]
     problems += _list_problems(plain, "pairs", wanted.num_pairs, at_most)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mu_llama.audio.equal_files import equal_files
-from mu_llama.records import Track
+from mu_llama.labels.track import Track
 
 
 @dataclass(frozen=True)

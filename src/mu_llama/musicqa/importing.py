@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mu_llama.errors import ConfigError
+from mu_llama.files import to_line, write_whole
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.audio_paths import write_places
 from mu_llama.musicqa.build_folder import ITEMS_FILE
 from mu_llama.musicqa.items import SPLITS, Item, training_rows, write_items
-from mu_llama.records import Track, to_line, write_whole
 
 
 def import_items(items: Iterable[Item], out: Path, *, split: str, audio: Path | None) -> list[Track]:

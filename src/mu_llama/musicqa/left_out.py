@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from mu_llama.musicqa.sources.finding import BadTrack
-from mu_llama.records import Track
+from mu_llama.labels.track import Track
+from mu_llama.musicqa.sources.corpus_files import BadTrack
 
 MOST_NAMED = 5
 """How many are named where only the first few are."""

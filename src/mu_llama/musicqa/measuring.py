@@ -10,8 +10,9 @@ from pathlib import Path
 from mu_llama import __version__
 from mu_llama.audio.facts import measure_facts
 from mu_llama.errors import AudioError
-from mu_llama.musicqa.sources.finding import BadTrack
-from mu_llama.records import Track, read_lines, to_line
+from mu_llama.files import read_lines, to_line
+from mu_llama.labels.track import Track
+from mu_llama.musicqa.sources.corpus_files import BadTrack
 
 LEAST_CONFIDENCE = 0.8
 """Facts below it are left out."""

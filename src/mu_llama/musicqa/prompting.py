@@ -9,8 +9,8 @@ from pathlib import Path
 from string import Template
 
 from mu_llama.errors import ConfigError
-from mu_llama.musicqa.reply import NUM_DISTRACTORS, Wanted
-from mu_llama.records import Track
+from mu_llama.labels.track import Track
+from mu_llama.musicqa.reply import NUM_DISTRACTORS, ReplySpec
 
 FILES = ("system.txt", "user.txt")
 """What a folder of prompts holds; `user.txt` has the places $facts, $num_pairs, $num_choices, $num_distractors."""
@@ -33,7 +33,7 @@ class Prompts:
         """Of both texts, for run records."""
         return hashlib.sha256(f"{self.system}\0{self.user.template}".encode()).hexdigest()
 
-    def messages(self, track: Track, wanted: Wanted) -> list[dict[str, str]]:
+    def messages(self, track: Track, wanted: ReplySpec) -> list[dict[str, str]]:
         """Fill in a track: messages as chat models take them."""
         content = self.user.substitute(
             facts=facts_of(track),

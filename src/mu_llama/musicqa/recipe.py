@@ -7,7 +7,7 @@ import json
 import string
 from pathlib import Path
 
-from mu_llama.records import write_whole
+from mu_llama.files import write_whole
 
 RECIPE_FILE = "train.yaml"
 

@@ -87,7 +87,7 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReplySpec:
     """How much is written about each track."""
 
     num_pairs: int = 5

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from mu_llama.musicqa.grounding import terms_said
+from mu_llama.labels.grounding import terms_said
+from mu_llama.labels.track import Track
+from mu_llama.labels.vocabulary import CATEGORIES
 from mu_llama.musicqa.items import Item
 from mu_llama.musicqa.left_out import LeftOut
-from mu_llama.musicqa.sources.finding import BadTrack
-from mu_llama.musicqa.vocabulary import CATEGORIES
-from mu_llama.records import Track
+from mu_llama.musicqa.sources.corpus_files import BadTrack
 
 _MOST_BAD = 1000
 

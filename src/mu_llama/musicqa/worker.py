@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from mu_llama.labels.grounding import labels_of
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.checks import reply_problems, shape_problems
-from mu_llama.musicqa.grounding import labels_of
-from mu_llama.musicqa.reply import Reply, Wanted
+from mu_llama.musicqa.reply import Reply, ReplySpec
 from mu_llama.musicqa.writers.protocol import Damaged, NothingToSay, Unavailable, Writer
-from mu_llama.records import Track
 
 
 @dataclass(frozen=True)
 class Rules:
     """What a reply must keep to."""
 
-    wanted: Wanted = field(default_factory=Wanted)
+    wanted: ReplySpec = field(default_factory=ReplySpec)
     """How much is written."""
     language: str | None = "en"
     """ISO 639-1 code; None takes any."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat, PositiveFloat
 
 from mu_llama.encoders import ENCODERS
-from mu_llama.prompts import TEMPLATES
+from mu_llama.text.prompts import TEMPLATES
 from mu_llama.training.config_checks import Settings, problem, shown
 
 Augmentation = Literal["level", "equaliser", "noise", "phone"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mu_llama.errors import MuLlamaError
-from mu_llama.prompts import Turn
+from mu_llama.text.prompts import Turn
 
 
 class DataError(MuLlamaError, ValueError):

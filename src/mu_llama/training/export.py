@@ -11,13 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
+from mu_llama.checkpoints.embedded import PACKAGED, converted_folder
 from mu_llama.checkpoints.encoder_files import encoder_sources, encoder_spec, write_encoder
 from mu_llama.checkpoints.hugging_face import write_llama_folder
+from mu_llama.checkpoints.lazy_tensor import in_memory
 from mu_llama.checkpoints.model_card import CARD_FILE, Provenance, hash_files, write_card
 from mu_llama.checkpoints.native import ModelConfig, write_model_files
-from mu_llama.checkpoints.parts import LlamaParts, ModelParts
-from mu_llama.checkpoints.provision import PACKAGED, converted_folder
-from mu_llama.checkpoints.stored import in_memory
+from mu_llama.checkpoints.spec import LlamaSpec, ModelSpec
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_file import config_to_dict
 
@@ -26,7 +26,7 @@ _ENCODER_FOLDER, _LLAMA_FOLDER = "encoder", "llama"
 
 def export_model(
     folder: Path,
-    parts: ModelParts,
+    parts: ModelSpec,
     *,
     adapter: Mapping[str, Tensor],
     tuning: Mapping[str, Tensor],
@@ -71,7 +71,7 @@ def export_model(
     scratch.replace(folder)
 
 
-def _llama_reference(llama: LlamaParts, home: Path) -> dict[str, str] | None:
+def _llama_reference(llama: LlamaSpec, home: Path) -> dict[str, str] | None:
     """Name the LLaMA where it is; None if its weights were in a checkpoint."""
     for name, packaged in PACKAGED.items():
         if llama.source == str(converted_folder(packaged, home)):
@@ -80,7 +80,7 @@ def _llama_reference(llama: LlamaParts, home: Path) -> dict[str, str] | None:
     return {"folder": str(Path(llama.source).resolve())} if has_weights else None
 
 
-def _copy_llama(llama: LlamaParts, folder: Path) -> dict[str, str]:
+def _copy_llama(llama: LlamaSpec, folder: Path) -> dict[str, str]:
     write_llama_folder(folder, llama.config, llama.tensors, llama.tokenizer)
     return {"folder": _LLAMA_FOLDER}
 

@@ -14,9 +14,9 @@ from mu_llama.audio.augment import Augment
 from mu_llama.audio.waveform import Waveform
 from mu_llama.audio.windows import WindowPlan
 from mu_llama.encoders.protocol import Encoder
-from mu_llama.hearing import Hearing
+from mu_llama.inference.extractor import FeatureExtractor
 from mu_llama.training.example import DataError, Example
-from mu_llama.training.fresh import FeatureStatistics, feature_statistics
+from mu_llama.training.initialization import FeatureStatistics, feature_statistics
 from mu_llama.training.silence import encode_silence
 
 
@@ -115,7 +115,7 @@ class LiveFeatures:
         encoder = self._encoder
         if self._augment is not None and rng is not None:
             encoder = _Augmented(encoder, self._augment, rng)
-        return Hearing(lambda: encoder, plan=self._plan, cache=None).hear(example.audio).values
+        return FeatureExtractor(lambda: encoder, plan=self._plan, cache=None).hear(example.audio).values
 
 
 class _Augmented:

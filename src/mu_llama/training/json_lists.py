@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mu_llama.prompts import Turn
+from mu_llama.text.prompts import Turn
 from mu_llama.training.example import BadRow, DataError, Example
 from mu_llama.training.reading_rows import RowError, audio_of, converted, mapping_of, reading, text_of
 

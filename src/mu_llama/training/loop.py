@@ -20,8 +20,8 @@ from mu_llama.training.loss import AnswerLoss
 from mu_llama.training.optimiser import build_optimiser, set_rates
 from mu_llama.training.phases import plain_name
 from mu_llama.training.run_folder import Progress, RunFolder, Saved
+from mu_llama.training.setup import Data, Tokenised
 from mu_llama.training.sharding import load_moments, spread_like, whole
-from mu_llama.training.starting import Data, Tokenised
 from mu_llama.training.stream import Update, make_batch, num_updates, peak_rates, updates, weights_of
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mu_llama.model.mu_llama import MuLlama
-from mu_llama.training.rows import IGNORED, Batch
+from mu_llama.training.collate import IGNORED, Batch
 
 
 def answer_loss(model: MuLlama, batch: Batch) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mu_llama.prompts import Turn
+from mu_llama.text.prompts import Turn
 from mu_llama.training.example import BadRow, Example
 from mu_llama.training.parquet import parquet_rows
 from mu_llama.training.reading_rows import RowError, audio_of, converted, mapping_of, reading, text_of

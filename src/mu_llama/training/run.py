@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mu_llama.progress import Track, silent
+from mu_llama.progress import ProgressCallback, no_progress
+from mu_llama.training.callbacks import Silent, Watcher
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_file import config_to_dict
 from mu_llama.training.engine import make_accelerator
 from mu_llama.training.run_folder import RunFolder
 from mu_llama.training.session import Result, Session
-from mu_llama.training.starting import base_parts, find_llama, fresh_parts, read_data, renamed
-from mu_llama.training.watching import Silent, Watcher
+from mu_llama.training.setup import base_parts, find_llama, fresh_parts, read_data, renamed
 
 
 def train(
@@ -20,7 +20,7 @@ def train(
     *,
     home: Path,
     report: Callable[[str], None] = lambda _: None,
-    track: Track = silent,
+    progress: ProgressCallback = no_progress,
     watcher: Watcher | None = None,
 ) -> Result:
     """Train, or go on with a run that was stopped; a finished one is left as it is.
@@ -29,7 +29,7 @@ def train(
         config: of the run.
         home: cache folder.
         report: told what takes long.
-        track: follows hearing and loading, in bytes.
+        progress: follows hearing and loading, in bytes.
         watcher: told how it goes.
 
     Raises:
@@ -47,17 +47,21 @@ def train(
     with accelerator.main_process_first():
         parts = base_parts(config, home=home, report=report)
         llama = find_llama(config, home=home, report=report) if parts is None else parts.llama
-        data = read_data(config, parts, home=home, track=track)
+        data = read_data(config, parts, home=home, progress=progress)
     parts = fresh_parts(config, data, llama) if parts is None else renamed(parts, config)
     session = Session(
-        config, parts, data, folder=folder, accelerator=accelerator, watcher=watcher or Silent(), track=track
+        config, parts, data, folder=folder, accelerator=accelerator, watcher=watcher or Silent(), progress=progress
     )
     session.go()
     return session.end(home)
 
 
 def prepare_only(
-    config: TrainConfig, *, home: Path, report: Callable[[str], None] = lambda _: None, track: Track = silent
+    config: TrainConfig,
+    *,
+    home: Path,
+    report: Callable[[str], None] = lambda _: None,
+    progress: ProgressCallback = no_progress,
 ) -> int:
     """Hear every track of a run's data, so that training finds its features; gives the number of tracks.
 
@@ -65,5 +69,5 @@ def prepare_only(
         DataError: if data is missing or bad.
     """
     parts = base_parts(config, home=home, report=report)
-    rows = read_data(config, parts, home=home, track=track).features.rows
+    rows = read_data(config, parts, home=home, progress=progress).features.rows
     return sum(audio is not None for audio in rows)

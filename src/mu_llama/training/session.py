@@ -13,8 +13,9 @@ import torch
 
 from mu_llama import __version__
 from mu_llama.checkpoints.llama_source import open_tokenizer
-from mu_llama.checkpoints.parts import ModelParts
-from mu_llama.progress import Track, silent
+from mu_llama.checkpoints.spec import ModelSpec
+from mu_llama.progress import ProgressCallback, no_progress
+from mu_llama.training.callbacks import Silent, Watcher
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_file import config_to_dict
 from mu_llama.training.export import export_model, plot_losses
@@ -22,11 +23,10 @@ from mu_llama.training.loop import Step, Trainer
 from mu_llama.training.memory import MemoryEstimate, estimate_memory
 from mu_llama.training.phases import phase_by_name
 from mu_llama.training.run_folder import PLOT_FILE, SAMPLES_FILE, RunFolder
+from mu_llama.training.setup import Data, Tokenised, tokenise_examples
 from mu_llama.training.sharding import gathered, is_sharded
-from mu_llama.training.starting import Data, Tokenised, tokenise_examples
 from mu_llama.training.trainable import build_trainable, checkpoint_activations, export_tensors
 from mu_llama.training.validation import sample_answers, validation_loss
-from mu_llama.training.watching import Silent, Watcher
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _PACKAGES = ("torch", "transformers", "accelerate", "peft")
@@ -56,19 +56,19 @@ class Session:
         folder: where everything is written.
         accelerator: from `engine.make_accelerator`.
         watcher: told how it goes.
-        track: follows the loading.
+        progress: follows the loading.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        parts: ModelParts,
+        parts: ModelSpec,
         data: Data,
         *,
         folder: RunFolder,
         accelerator: Any,
         watcher: Watcher,
-        track: Track = silent,
+        progress: ProgressCallback = no_progress,
     ) -> None:
         self.config, self.parts, self.data = config, parts, data
         self.folder, self.accelerator = folder, accelerator
@@ -92,7 +92,7 @@ class Session:
             dtype=_DTYPES[config.precision.dtype],
             nf4_base=config.precision.nf4_base,
             device=accelerator.device,
-            track=track,
+            progress=progress,
         )
         if config.precision.activation_checkpointing:
             checkpoint_activations(self.model)

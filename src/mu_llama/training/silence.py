@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from mu_llama.audio.waveform import Waveform
-from mu_llama.encoders.feature_cache import FeatureCache, content_hash, feature_key
+from mu_llama.encoders.cache import FeatureCache, content_hash, feature_key
+from mu_llama.encoders.pooling import TrackFeatures
 from mu_llama.encoders.protocol import Encoder
-from mu_llama.encoders.track import TrackFeatures
 
 
 def encode_silence(encoder: Encoder, cache: FeatureCache | None = None) -> torch.Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from mu_llama.errors import ConfigError
+from mu_llama.training.collate import Batch, collate
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.features import Features
 from mu_llama.training.order import (
@@ -20,9 +21,8 @@ from mu_llama.training.order import (
     plain_batches,
     sub_epoch_order,
 )
-from mu_llama.training.rows import Batch, collate
 from mu_llama.training.schedule import peak_rate, published_rate, update_factor, update_time
-from mu_llama.training.starting import Data, Tokenised
+from mu_llama.training.setup import Data, Tokenised
 
 _ENDLESS_EPOCHS = 1 << 40
 

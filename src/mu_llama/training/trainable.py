@@ -8,22 +8,22 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mu_llama.checkpoints.merging import LINEARS, LORA_DOWN, LORA_UP, low_rank_pairs, merged_llama
-from mu_llama.checkpoints.parts import ModelParts
+from mu_llama.checkpoints.lazy_tensor import LazyTensor, zeros
+from mu_llama.checkpoints.lora import LINEARS, LORA_DOWN, LORA_UP, low_rank_pairs, merged_llama
 from mu_llama.checkpoints.placing import check_fit, finish, put
-from mu_llama.checkpoints.stored import StoredTensor, zeros
+from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.model.mu_llama import MuLlama, build_mu_llama
-from mu_llama.model.quantisation import nf4_fits, nf4_linear
-from mu_llama.progress import Track, silent
-from mu_llama.training.fresh import fresh_lora
+from mu_llama.model.quantization import nf4_fits, nf4_linear
+from mu_llama.progress import ProgressCallback, no_progress
+from mu_llama.training.initialization import fresh_lora
 from mu_llama.training.phases import BIASED_LINEARS, Phase, is_trained, plain_name, select_trainable
 
 _VALUE_LORA = "conditioner.value_lora_A"
 
 
 def build_trainable(
-    parts: ModelParts,
+    parts: ModelSpec,
     *,
     phase: Phase,
     lora_rank: int = 16,
@@ -32,7 +32,7 @@ def build_trainable(
     lora_dtype: torch.dtype = torch.float32,
     nf4_base: bool = False,
     device: torch.device | None = None,
-    track: Track = silent,
+    progress: ProgressCallback = no_progress,
 ) -> MuLlama:
     """Read a model into memory, ready to train: the LLaMA frozen, LoRA beside it, what the phase trains unfrozen.
 
@@ -46,9 +46,9 @@ def build_trainable(
         seed: of a LoRA that the phase adds.
         dtype: of the frozen LLaMA.
         lora_dtype: of the LoRA.
-        nf4_base: quantise the frozen linears of the LLaMA's layers to 4 bits (QLoRA, arXiv 2305.14314).
-        device: where that is done, since what is quantised stays there; None for the CPU.
-        track: follows the loading.
+        nf4_base: quantize the frozen linears of the LLaMA's layers to 4 bits (QLoRA, arXiv 2305.14314).
+        device: where that is done, since what is quantized stays there; None for the CPU.
+        progress: follows the loading.
 
     Returns:
         The model on the CPU, in evaluation mode; weights were read one at a time.
@@ -72,13 +72,13 @@ def build_trainable(
     model = build_mu_llama(config, parts.adapter_config, dtype=dtype, value_lora_rank=value_rank)
     _inject_lora(model.llama, {module: down.shape[0] for module, (down, _) in pairs.items()})
     tensors = {**parts.adapter, **{f"llama.{name}": value for name, value in (llama | lora).items()}}
-    _fill(model, tensors, phase, dtype=dtype, lora_dtype=lora_dtype, source=parts.source, track=track)
+    _fill(model, tensors, phase, dtype=dtype, lora_dtype=lora_dtype, source=parts.source, progress=progress)
     if nf4_base:
-        _quantise_base(model.llama.get_decoder().layers, device or torch.device("cpu"))
+        _quantize_base(model.llama.get_decoder().layers, device or torch.device("cpu"))
     return model
 
 
-def _quantise_base(layers: nn.Module, device: torch.device) -> None:
+def _quantize_base(layers: nn.Module, device: torch.device) -> None:
     """Exchange each frozen linear, also those inside a LoRA, for its NF4 kind; biases stay as they are."""
     frozen = [
         name
@@ -97,13 +97,13 @@ def _quantise_base(layers: nn.Module, device: torch.device) -> None:
         setattr(layers.get_submodule(parent), leaf, nf4_linear(linear.to(device)))
 
 
-def _added_tuning(parts: ModelParts, phase: Phase, *, lora_rank: int, seed: int) -> dict[str, StoredTensor]:
+def _added_tuning(parts: ModelSpec, phase: Phase, *, lora_rank: int, seed: int) -> dict[str, LazyTensor]:
     """Describe the LoRA and biases that a phase adds, for every linear; those that are there go over them."""
     weights = parts.llama.tensors
     modules = [
         name.removesuffix(".weight") for name in weights if name.endswith(tuple(f".{x}.weight" for x in LINEARS))
     ]
-    added: dict[str, StoredTensor] = {}
+    added: dict[str, LazyTensor] = {}
     for module in modules:
         shape = weights[f"{module}.weight"].shape
         if phase.adds_lora and module + LORA_UP not in parts.tuning:
@@ -132,19 +132,19 @@ def _inject_lora(llama: nn.Module, ranks: Mapping[str, int]) -> None:
 
 def _fill(
     model: MuLlama,
-    tensors: Mapping[str, StoredTensor],
+    tensors: Mapping[str, LazyTensor],
     phase: Phase,
     *,
     dtype: torch.dtype,
     lora_dtype: torch.dtype,
     source: str,
-    track: Track,
+    progress: ProgressCallback,
 ) -> None:
     names = {plain_name(name): name for name in model.state_dict()}
     placed = {names.get(name, name): stored for name, stored in tensors.items()}
     check_fit(model, placed, source=source)
     trained = set(select_trainable(model, phase))
-    advance = track("loading", sum(stored.size_bytes for stored in placed.values()))
+    advance = progress("loading", sum(stored.size_bytes for stored in placed.values()))
     for name, stored in placed.items():
         if ".lora_" in name:
             width = lora_dtype
@@ -170,9 +170,9 @@ def checkpoint_activations(model: MuLlama) -> None:
 
 
 def export_tensors(
-    state: Mapping[str, Tensor], *, parts: ModelParts, phase: Phase
+    state: Mapping[str, Tensor], *, parts: ModelSpec, phase: Phase
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Take a trained model's tensors under the names that `ModelParts` uses.
+    """Take a trained model's tensors under the names that `ModelSpec` uses.
 
     Args:
         state: `model.state_dict()`, or what was gathered of it; frozen weights of the LLaMA may be left out.

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from mu_llama.checkpoints.parts import ModelParts
+from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.generation import Decoder, GenerationOptions
 from mu_llama.model.mu_llama import MuLlama
-from mu_llama.prompts import Turn
-from mu_llama.tokenizer import Tokenizer
+from mu_llama.text.prompts import Turn
+from mu_llama.text.tokenizer import Tokenizer
 from mu_llama.training.example import Example
 from mu_llama.training.features import Features
 from mu_llama.training.order import MicroBatch, plain_batches
-from mu_llama.training.starting import Tokenised
+from mu_llama.training.setup import Tokenised
 from mu_llama.training.stream import make_batch
 
 _SAMPLE_TOKENS = 64
@@ -52,7 +52,7 @@ def validation_loss(
 @torch.no_grad()
 def sample_answers(
     model: MuLlama,
-    parts: ModelParts,
+    parts: ModelSpec,
     tokenizer: Tokenizer,
     *,
     examples: Sequence[Example],

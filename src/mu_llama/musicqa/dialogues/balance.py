@@ -6,15 +6,15 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from mu_llama.musicqa.dialogues.knowledge import Knowledge
-from mu_llama.records import Track
+from mu_llama.labels.track import Track
+from mu_llama.musicqa.dialogues.knowledge import TrackLabels
 
 _ONLY_ANSWER = 0.1
 _CONTESTED = 0.2
 _ONE_SIDED = 0.01
 
 
-class Balance:
+class AnswerBalancer:
     """How often each name could be a yes or a no over a corpus, and how often each level or answer comes up.
 
     Everything is evened within each source (`Track.source`), so that what kind of music it is doesn't tell the answer
@@ -30,7 +30,7 @@ class Balance:
         self._answers: Counter[tuple[str, str, str]] = Counter()
         self.genres: Counter[str] = Counter()
         """Genres of the corpus, labels and guesses, by how often each is a track's."""
-        known = [Knowledge(track) for track in tracks]
+        known = [TrackLabels(track) for track in tracks]
         for one in known:
             self._count(one)
         self._heaviest: dict[tuple[str, str], float] = {}
@@ -39,7 +39,7 @@ class Balance:
                 key = one.track.source, kind
                 self._heaviest[key] = max(self._heaviest.get(key, 0.0), sum(self._weights(*key, there, missing)))
 
-    def _count(self, known: Knowledge) -> None:
+    def _count(self, known: TrackLabels) -> None:
         source = known.track.source
         for kind, there, missing in _drawn_from(known):
             self._yes.update((source, kind, name) for name in there)
@@ -105,7 +105,7 @@ class Balance:
         return rng.random() < min(counts) / max(min(counts), self._answers[source, kind, str(answer)])
 
 
-def _drawn_from(known: Knowledge) -> tuple[tuple[str, Sequence[str], Sequence[str]], ...]:
+def _drawn_from(known: TrackLabels) -> tuple[tuple[str, Sequence[str], Sequence[str]], ...]:
     """Kinds of names that are drawn for yes/no questions: what is there, what is missing."""
     guessed = ("guessed", known.guessed("instrument"), known.doubted("instrument"))
     return ("presence", known.present, known.missing), guessed

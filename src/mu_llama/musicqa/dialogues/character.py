@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mu_llama.measured import Measured, with_measured
-from mu_llama.musicqa.dialogues.balance import Balance
-from mu_llama.musicqa.dialogues.knowledge import Knowledge
+from mu_llama.musicqa.dialogues.balance import AnswerBalancer
+from mu_llama.musicqa.dialogues.knowledge import TrackLabels
 from mu_llama.musicqa.dialogues.topics import Topic, is_other
-from mu_llama.musicqa.dialogues.wording import Say, wording
+from mu_llama.musicqa.dialogues.wording import Phrasebook, wording
 from mu_llama.musicqa.english import a, capital, listed
 from mu_llama.musicqa.writers.facts_in_words import pace_of
-from mu_llama.prompts import Turn
+from mu_llama.text.fact_prompts import MeasuredFact, with_measured
+from mu_llama.text.prompts import Turn
 
 _KEYS = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 _ENERGY_WORDS = {"low": "calm", "medium": "moderate", "high": "energetic"}
 
 
-def style(known: Knowledge, say: Say, _: Balance) -> Turn | None:
+def style(known: TrackLabels, say: Phrasebook, _: AnswerBalancer) -> Turn | None:
     """The style: stated where it is known, guessed where only a tagger speaks."""
     name, guesses = known.one("genre"), known.guessed("genre")[:2]
     if name:
@@ -46,7 +46,7 @@ def is_piece(genre: str) -> bool:
     return genre.endswith(_COUNTED)
 
 
-def style_presence(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
+def style_presence(known: TrackLabels, say: Phrasebook, balance: AnswerBalancer) -> Turn | None:
     """Whether it is one genre; each is denied about as often as it is affirmed."""
     if not known.genres:
         return None
@@ -57,20 +57,20 @@ def style_presence(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     return _is_it(name, f"{maybe}no", say) if name else None
 
 
-def _is_it(genre: str, answer: str, say: Say) -> Turn:
+def _is_it(genre: str, answer: str, say: Phrasebook) -> Turn:
     """Ask about a genre, as a noun or as people say it: "Is this electronic?"."""
     asked = genre if not is_piece(genre) and say.rng.random() < 0.5 else as_kind(genre)
     question = say.pick("style_presence", "questions", style=asked)
     return Turn(question, say.pick("style_presence", answer, style=as_kind(genre)))
 
 
-def mood(known: Knowledge, say: Say, _: Balance) -> Turn | None:
+def mood(known: TrackLabels, say: Phrasebook, _: AnswerBalancer) -> Turn | None:
     """How it feels, as far as a tagger is sure."""
     moods = known.guessed("mood")[:3]
     return say.turn("mood", "maybe", moods=listed(moods)) if moods else None
 
 
-def energy(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
+def energy(known: TrackLabels, say: Phrasebook, balance: AnswerBalancer) -> Turn | None:
     """Low, medium or high energy."""
     level = next(iter(known.guessed("energy")), None)
     if level is None or not balance.keeps(known.track.source, "energy", level, say.rng):
@@ -82,7 +82,7 @@ def energy(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     return say.turn("energy", answer, question=kind, energy=_ENERGY_WORDS[level])
 
 
-def valence(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
+def valence(known: TrackLabels, say: Phrasebook, balance: AnswerBalancer) -> Turn | None:
     """Dark, neutral or bright."""
     level = next(iter(known.guessed("valence")), None)
     return (
@@ -90,7 +90,7 @@ def valence(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     )
 
 
-def production(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
+def production(known: TrackLabels, say: Phrasebook, balance: AnswerBalancer) -> Turn | None:
     """Acoustic, or electric and electronic."""
     kind = known.one("production")
     if kind is None or not balance.keeps(known.track.source, "acoustic", kind == "acoustic", say.rng):
@@ -98,19 +98,19 @@ def production(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     return say.turn("acoustic", kind)
 
 
-def era(known: Knowledge, say: Say, _: Balance) -> Turn | None:
+def era(known: TrackLabels, say: Phrasebook, _: AnswerBalancer) -> Turn | None:
     """The period of a style."""
     name = known.one("era")
     return say.turn("era", "answers", era=name) if name else None
 
 
-def uses(known: Knowledge, say: Say, _: Balance) -> Turn | None:
+def uses(known: TrackLabels, say: Phrasebook, _: AnswerBalancer) -> Turn | None:
     """What it would suit."""
     fitting = known.sure("use") or known.guessed("use")
     return say.turn("uses", "answers", use=say.rng.choice(fitting)) if fitting else None
 
 
-def pace(known: Knowledge, say: Say, _: Balance) -> Turn:
+def pace(known: TrackLabels, say: Phrasebook, _: AnswerBalancer) -> Turn:
     """Slow, medium or fast: read from a measured tempo in the prompt; without one it isn't known."""
     kind = say.rng.choice(("questions", "slow_questions", "fast_questions"))
     question = say.pick("pace", kind)
@@ -125,7 +125,7 @@ def pace(known: Knowledge, say: Say, _: Balance) -> Turn:
     return Turn(question, say.pick("pace", yes if sure else f"maybe_{yes}", pace=name, bpm=str(bpm)))
 
 
-def cannot(known: Knowledge, say: Say, _: Balance) -> Turn:
+def cannot(known: TrackLabels, say: Phrasebook, _: AnswerBalancer) -> Turn:
     """What no sound tells: who, when, its title, its words."""
     subjects = ["artist", "year", "title", "place"] + (["words"] if known.has_voice is not False else [])
     subject = say.rng.choice(subjects)
@@ -133,7 +133,7 @@ def cannot(known: Knowledge, say: Say, _: Balance) -> Turn:
     return Turn(say.pick("cannot", subject), say.pick("cannot", "answers", what=what))
 
 
-def facts(known: Knowledge, say: Say, _: Balance) -> Turn:
+def facts(known: TrackLabels, say: Phrasebook, _: AnswerBalancer) -> Turn:
     """A measured value, read from the prompt; without one it isn't known."""
     topic = say.rng.choices(("tempo", "key", "loudness", "duration"), (4, 4, 1, 1))[0]
     question = say.pick("facts", topic)
@@ -145,7 +145,7 @@ def facts(known: Knowledge, say: Say, _: Balance) -> Turn:
     return Turn(_measured(question, **{topic: (text, sure)}), answer)
 
 
-def tempo_and_key(known: Knowledge, say: Say, _: Balance) -> Turn:
+def tempo_and_key(known: TrackLabels, say: Phrasebook, _: AnswerBalancer) -> Turn:
     """Both at once, each as sure as it is."""
     tempo, key = random_value("tempo", say), random_value("key", say)
     question = say.rng.choice(
@@ -156,7 +156,7 @@ def tempo_and_key(known: Knowledge, say: Say, _: Balance) -> Turn:
     return Turn(_measured(question, tempo=tempo, key=key), answer)
 
 
-def random_value(topic: str, say: Say) -> tuple[str, bool]:
+def random_value(topic: str, say: Phrasebook) -> tuple[str, bool]:
     """A value as the prompt carries it, and whether it is sure. Any will do: the answer is read, not heard."""
     rng = say.rng
     if topic == "tempo":
@@ -170,7 +170,7 @@ def random_value(topic: str, say: Say) -> tuple[str, bool]:
 
 def _measured(question: str, **values: tuple[str, bool]) -> str:
     return with_measured(
-        question, {name: Measured(text, 1.0 if sure else 0.0) for name, (text, sure) in values.items()}
+        question, {name: MeasuredFact(text, 1.0 if sure else 0.0) for name, (text, sure) in values.items()}
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from mu_llama.musicqa.dialogues.character import as_kind, is_piece
-from mu_llama.musicqa.dialogues.knowledge import FAMILIES, Knowledge
-from mu_llama.musicqa.dialogues.wording import Say, is_plural
+from mu_llama.musicqa.dialogues.knowledge import FAMILIES, TrackLabels
+from mu_llama.musicqa.dialogues.wording import Phrasebook, is_plural
 from mu_llama.musicqa.english import a, capital, listed
-from mu_llama.prompts import Turn
+from mu_llama.text.prompts import Turn
 
 _NAMES_MORE = 0.3
 """How often a long description goes on to instruments that are heard less."""
@@ -20,19 +20,19 @@ _MAYBE = {
 }
 
 
-def short(known: Knowledge, say: Say) -> Turn | None:
+def short(known: TrackLabels, say: Phrasebook) -> Turn | None:
     """One sentence."""
     text = _opening(known, say)
     return Turn(say.pick("short", "questions"), text) if text else None
 
 
-def long(known: Knowledge, say: Say) -> Turn | None:
+def long(known: TrackLabels, say: Phrasebook) -> Turn | None:
     """Several sentences, what is surest first."""
     sentences = [sentence for sentence in (_opening(known, say), *_details(known, say)) if sentence]
     return Turn(say.pick("long", "questions"), " ".join(sentences)) if len(sentences) >= 3 else None
 
 
-def caption(known: Knowledge, say: Say) -> Turn | None:
+def caption(known: TrackLabels, say: Phrasebook) -> Turn | None:
     """Comma-separated, as text-to-music prompts are written."""
     parts: list[str] = []
     moods, genre = known.guessed("mood")[:2], known.one("genre") or next(iter(known.guessed("genre")), None)
@@ -50,13 +50,13 @@ def caption(known: Knowledge, say: Say) -> Turn | None:
     return Turn(say.pick("caption", "questions"), capital(", ".join(parts)) + ".") if len(parts) >= 3 else None
 
 
-def _surely(known: Knowledge, what: str) -> bool | None:
+def _surely(known: TrackLabels, what: str) -> bool | None:
     """Whether drums or singing are there by label, if a description may say so; else None."""
     there = known.has_drums if what == "drums" else known.has_voice
     return there if there is not None and known.is_clear(what if there else f"no {what}") else None
 
 
-def _opening(known: Knowledge, say: Say) -> str | None:
+def _opening(known: TrackLabels, say: Phrasebook) -> str | None:
     names, genre, rng = known.clear_instruments, known.one("genre"), say.rng
     mood = next(iter(known.guessed("mood")), None)
     feel = f"; it sounds {mood}" if mood and rng.random() < 0.5 else ""
@@ -77,7 +77,7 @@ def _opening(known: Knowledge, say: Say) -> str | None:
     return f"{opening} with {' and '.join(heard)}{feel}." if heard else f"{opening}{feel}."
 
 
-def _subject(known: Knowledge, say: Say) -> str:
+def _subject(known: TrackLabels, say: Phrasebook) -> str:
     """What the first sentence is about: a style, an ensemble, or a guess."""
     genre, ensemble, rng = known.one("genre"), known.one("ensemble"), say.rng
     if ensemble in _NAMED_ENSEMBLES and known.is_clear(str(ensemble)) and rng.random() < 0.5:
@@ -97,7 +97,7 @@ _NAMED_ENSEMBLES = ("choir", "orchestra", "string orchestra", "string quartet")
 _LOOSE = {member: family for family in ("guitar", "bass", "brass", "organ") for member in FAMILIES[family]}
 
 
-def _players(known: Knowledge, say: Say) -> tuple[str, ...]:
+def _players(known: TrackLabels, say: Phrasebook) -> tuple[str, ...]:
     """Instruments from the most heard; those of a band are often named by family, as a listener would in a mix."""
     names = known.clear_instruments
     if known.one("ensemble") != "band" or say.rng.random() < 0.4:
@@ -105,11 +105,11 @@ def _players(known: Knowledge, say: Say) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_LOOSE.get(name, name) for name in names))
 
 
-def _sung(known: Knowledge) -> str:
+def _sung(known: TrackLabels) -> str:
     return {"female": "a female voice", "choir": "a choir"}.get(known.one("voice") or "", "a voice")
 
 
-def _details(known: Knowledge, say: Say) -> list[str]:
+def _details(known: TrackLabels, say: Phrasebook) -> list[str]:
     """Further sentences in an order that varies a little."""
     rng, names, sentences = say.rng, known.clear_instruments, list[str]()
     if len(names) > 3 and rng.random() < _NAMES_MORE:
@@ -139,7 +139,7 @@ def _details(known: Knowledge, say: Say) -> list[str]:
     return sentences[: rng.randint(4, 6)]
 
 
-def _whether(known: Knowledge, what: str, yes: tuple[str, ...], no: tuple[str, ...], say: Say) -> list[str]:
+def _whether(known: TrackLabels, what: str, yes: tuple[str, ...], no: tuple[str, ...], say: Phrasebook) -> list[str]:
     """A sentence on drums or singing: by label where it is heard beyond doubt, else as a tagger guesses."""
     label, heard = (known.has_drums, known.drums_heard) if what == "drums" else (known.has_voice, known.sings)
     if label is None and heard is not None:

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mu_llama.measured import Measured, with_measured
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.dialogues import character, describing, topics
-from mu_llama.musicqa.dialogues.balance import Balance
-from mu_llama.musicqa.dialogues.knowledge import ASKABLE, Knowledge
-from mu_llama.musicqa.dialogues.wording import Say, slots_of, wording
-from mu_llama.prompts import Turn
-from mu_llama.records import Track
+from mu_llama.musicqa.dialogues.balance import AnswerBalancer
+from mu_llama.musicqa.dialogues.knowledge import ASKABLE, TrackLabels
+from mu_llama.musicqa.dialogues.wording import Phrasebook, slots_of, wording
+from mu_llama.text.fact_prompts import MeasuredFact, with_measured
+from mu_llama.text.prompts import Turn
 
 _TOPICS = {**topics.TOPICS, **character.TOPICS}
 # Topics of one or two turns that need no balancing, with how often they come up.
@@ -23,11 +23,11 @@ _BRIEF = 0.25
 """Share of plain yes/no answers that are asked for in one word."""
 
 
-def compose(track: Track, *, num_turns: int, rng: random.Random, balance: Balance | None = None) -> list[Turn]:
+def compose(track: Track, *, num_turns: int, rng: random.Random, balance: AnswerBalancer | None = None) -> list[Turn]:
     """Draw a conversation about a track: topics in random order, none twice.
 
     Args:
-        track: with labels as `Knowledge` reads them.
+        track: with labels as `TrackLabels` reads them.
         num_turns: how many questions at most; fewer where labels say too little.
         rng: the same source gives the same conversation.
         balance: evens yes and no out over a corpus.
@@ -39,7 +39,7 @@ def compose(track: Track, *, num_turns: int, rng: random.Random, balance: Balanc
         >>> len(turns), all(turn.answer for turn in turns)
         (3, True)
     """
-    known, say, balance = Knowledge(track), Say(rng), balance or Balance()
+    known, say, balance = TrackLabels(track), Phrasebook(rng), balance or AnswerBalancer()
     if not known.is_music:
         return _about_no_music(known, say, num_turns)
     turns: list[Turn] = []
@@ -51,7 +51,7 @@ def compose(track: Track, *, num_turns: int, rng: random.Random, balance: Balanc
 
 
 def rows_of(
-    track: Track, *, count: int, rng: random.Random, balance: Balance, most_turns: int
+    track: Track, *, count: int, rng: random.Random, balance: AnswerBalancer, most_turns: int
 ) -> Iterator[dict[str, Any]]:
     """Rows that `mu-llama train` reads: conversations of one to `most_turns` questions."""
     for number in range(count):
@@ -70,7 +70,7 @@ _OPEN = 3.0
 """How much more often a yes/no question is asked of music of which it can't be told beforehand."""
 
 
-def _weights(known: Knowledge, balance: Balance) -> dict[Any, float]:
+def _weights(known: TrackLabels, balance: AnswerBalancer) -> dict[Any, float]:
     open_ones = {
         topic: weight * _OPEN
         for topic, weight in _TOPICS.items()
@@ -84,7 +84,7 @@ def _order(weights: Mapping[Any, float], rng: random.Random) -> list[Any]:
     return sorted(weights, key=lambda key: -(rng.random() ** (1.0 / weights[key])))
 
 
-def _turns_of(topic: Any, known: Knowledge, say: Say, balance: Balance) -> list[Turn]:
+def _turns_of(topic: Any, known: TrackLabels, say: Phrasebook, balance: AnswerBalancer) -> list[Turn]:
     if topic == "follow":
         return topics.follow(known, say, balance)
     if topic == "louder":
@@ -99,7 +99,7 @@ def _turns_of(topic: Any, known: Knowledge, say: Say, balance: Balance) -> list[
 _ADDED, _TYPED = 0.12, 0.06
 
 
-def _otherwise(turn: Turn, say: Say) -> Turn:
+def _otherwise(turn: Turn, say: Phrasebook) -> Turn:
     """Now and then ask as people do: with a word before or after, or typed without care."""
     if "\n" in turn.question:  # measured facts follow
         return turn
@@ -117,7 +117,7 @@ _PLAIN = re.compile(r"(Yes|No)[.,]")
 _HEDGES = re.compile(r"probably|think|sounds?\b|wouldn't|would", re.IGNORECASE)
 
 
-def _briefly(turn: Turn, say: Say) -> Turn:
+def _briefly(turn: Turn, say: Phrasebook) -> Turn:
     """Now and then ask for a short answer where there is one; a guess stays one."""
     answer = turn.answer or ""
     plain = _PLAIN.match(answer)
@@ -134,7 +134,7 @@ _ASKABLE_OF_NO_MUSIC = (
 )  # fmt: skip
 
 
-def _about_no_music(known: Knowledge, say: Say, num_turns: int) -> list[Turn]:
+def _about_no_music(known: TrackLabels, say: Phrasebook, num_turns: int) -> list[Turn]:
     """Whatever is asked: there is no music to speak of."""
     kind, rng = known.one("sound") or "noise", say.rng
     topics_asked = rng.sample(_ASKABLE_OF_NO_MUSIC, min(num_turns, len(_ASKABLE_OF_NO_MUSIC)))
@@ -144,7 +144,7 @@ def _about_no_music(known: Knowledge, say: Say, num_turns: int) -> list[Turn]:
     if rng.random() < 0.5:
         topic = rng.choice(("tempo", "key"))
         text, sure = character.random_value(topic, say)
-        asked = with_measured(say.pick("facts", topic), {topic: Measured(text, float(sure))})
+        asked = with_measured(say.pick("facts", topic), {topic: MeasuredFact(text, float(sure))})
         questions[-1] = asked if rng.random() < 0.7 else say.pick("facts", topic)
     if rng.random() < 0.4:
         name = rng.choice(ASKABLE)

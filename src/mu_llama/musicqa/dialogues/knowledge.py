@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from mu_llama.records import Track
+from mu_llama.labels.track import Track
 
 FAMILIES: Mapping[str, frozenset[str]] = {
     "guitar": frozenset(("acoustic guitar", "electric guitar", "distorted electric guitar", "guitar")),
@@ -50,7 +50,7 @@ ASKABLE: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, eq=False)
-class Knowledge:
+class TrackLabels:
     """What is known of one track."""
 
     track: Track

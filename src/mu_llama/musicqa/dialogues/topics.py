@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from mu_llama.musicqa.dialogues.balance import Balance
-from mu_llama.musicqa.dialogues.knowledge import Knowledge, are_near
-from mu_llama.musicqa.dialogues.wording import Say, is_plural, slots_of
+from mu_llama.musicqa.dialogues.balance import AnswerBalancer
+from mu_llama.musicqa.dialogues.knowledge import TrackLabels, are_near
+from mu_llama.musicqa.dialogues.wording import Phrasebook, is_plural, slots_of
 from mu_llama.musicqa.english import a, capital, listed
-from mu_llama.prompts import Turn
+from mu_llama.text.prompts import Turn
 
-Topic = Callable[[Knowledge, Say, Balance], Turn | list[Turn] | None]
+Topic = Callable[[TrackLabels, Phrasebook, AnswerBalancer], Turn | list[Turn] | None]
 
 MOST_NAMED = 6
 """Instruments named in one answer."""
@@ -30,7 +30,7 @@ _ALIKE: tuple[frozenset[str], ...] = (
 )  # fmt: skip
 
 
-def instruments(known: Knowledge, say: Say, _: Balance) -> Turn | None:
+def instruments(known: TrackLabels, say: Phrasebook, _: AnswerBalancer) -> Turn | None:
     """Which instruments are there."""
     names, guesses = known.instruments, known.guessed("instrument")[:3]
     kind = "one_questions" if say.rng.random() < (0.5 if known.is_solo else 0.2) else "questions"
@@ -45,7 +45,7 @@ def instruments(known: Knowledge, say: Say, _: Balance) -> Turn | None:
 
 
 def _about_list(
-    say: Say, answer: str, names: Sequence[str], *, is_whole: bool = False, question: str = "questions"
+    say: Phrasebook, answer: str, names: Sequence[str], *, is_whole: bool = False, question: str = "questions"
 ) -> Turn:
     things = listed([a(name) for name in names])
     are = "are" if is_plural(names[0]) else "is"
@@ -53,13 +53,13 @@ def _about_list(
     return say.turn("instruments", answer, question=question, things=things, Things=capital(things), are=are)
 
 
-def lead(known: Knowledge, say: Say, _: Balance) -> Turn | None:
+def lead(known: TrackLabels, say: Phrasebook, _: AnswerBalancer) -> Turn | None:
     """Which instrument leads."""
     name = known.one("lead")
     return say.turn("lead", "answers", **slots_of(name)) if name else None
 
 
-def presence(known: Knowledge, say: Say, balance: Balance) -> list[Turn]:
+def presence(known: TrackLabels, say: Phrasebook, balance: AnswerBalancer) -> list[Turn]:
     """Whether one instrument or family is there, and now and then another."""
     turns: list[Turn] = []
     present, missing = known.present, known.missing
@@ -73,7 +73,7 @@ def presence(known: Knowledge, say: Say, balance: Balance) -> list[Turn]:
     return turns
 
 
-def guessed_presence(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
+def guessed_presence(known: TrackLabels, say: Phrasebook, balance: AnswerBalancer) -> Turn | None:
     """Whether a tagger hears an instrument."""
     if known.instruments:
         return None
@@ -86,23 +86,23 @@ def guessed_presence(known: Knowledge, say: Say, balance: Balance) -> Turn | Non
     return say.turn("presence", "maybe_yes" if there else "maybe_no", **slots_of(name))
 
 
-def _evened(known: Knowledge, kind: str, say: Say, balance: Balance) -> tuple[bool, bool] | None:
+def _evened(known: TrackLabels, kind: str, say: Phrasebook, balance: AnswerBalancer) -> tuple[bool, bool] | None:
     """The answer, and whether it is a guess; None where nothing is known or the frequent answer is passed over."""
     found = known.yes_or_no.get(kind)
     return found if found is not None and balance.keeps(known.track.source, kind, found[0], say.rng) else None
 
 
-def drums(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
+def drums(known: TrackLabels, say: Phrasebook, balance: AnswerBalancer) -> Turn | None:
     """Whether there are drums; both answers equally often."""
     return _yes_or_no(known, "drums", say, balance)
 
 
-def voice(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
+def voice(known: TrackLabels, say: Phrasebook, balance: AnswerBalancer) -> Turn | None:
     """Whether somebody sings; both answers equally often."""
     return _yes_or_no(known, "voice", say, balance)
 
 
-def _yes_or_no(known: Knowledge, kind: str, say: Say, balance: Balance) -> Turn | None:
+def _yes_or_no(known: TrackLabels, kind: str, say: Phrasebook, balance: AnswerBalancer) -> Turn | None:
     found = _evened(known, kind, say, balance)
     if found is None:
         return None
@@ -110,7 +110,7 @@ def _yes_or_no(known: Knowledge, kind: str, say: Say, balance: Balance) -> Turn 
     return say.turn(kind, f"maybe_{answer}" if found[1] else answer)
 
 
-def instrumental(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
+def instrumental(known: TrackLabels, say: Phrasebook, balance: AnswerBalancer) -> Turn | None:
     """Vocal or instrumental."""
     found = _evened(known, "voice", say, balance)
     if found is None:
@@ -119,7 +119,7 @@ def instrumental(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     return say.turn("instrumental", f"maybe_{answer}" if found[1] else answer)
 
 
-def voice_kind(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
+def voice_kind(known: TrackLabels, say: Phrasebook, balance: AnswerBalancer) -> Turn | None:
     """Who sings."""
     found = _evened(known, "voice", say, balance)
     if found is None or found[1]:
@@ -127,7 +127,7 @@ def voice_kind(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     return say.turn("voice_kind", (known.one("voice") or "unknown") if found[0] else "none")
 
 
-def ensemble(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
+def ensemble(known: TrackLabels, say: Phrasebook, balance: AnswerBalancer) -> Turn | None:
     """Solo, duo, band, choir, orchestra, quartet."""
     name = known.one("ensemble")
     if not name or (name == "solo" and not known.instruments):
@@ -139,7 +139,7 @@ def ensemble(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     return say.turn("ensemble", "answers", **slots_of(name))
 
 
-def choice(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
+def choice(known: TrackLabels, say: Phrasebook, balance: AnswerBalancer) -> Turn | None:
     """Which of four instruments is there, listed in words or by letter."""
     if not known.present:
         return None
@@ -148,7 +148,7 @@ def choice(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     return None if wrong is None else _four(say, right, wrong, "questions")
 
 
-def genre_choice(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
+def genre_choice(known: TrackLabels, say: Phrasebook, balance: AnswerBalancer) -> Turn | None:
     """Which of four genres fits; the wrong ones are as often right elsewhere."""
     if not known.genres:
         return None
@@ -162,7 +162,7 @@ def genre_choice(known: Knowledge, say: Say, balance: Balance) -> Turn | None:
     return _four(say, say.rng.choice(known.genres[:2]), wrong, "genre_questions")
 
 
-def is_other(name: str, known: Knowledge) -> bool:
+def is_other(name: str, known: TrackLabels) -> bool:
     """Whether a genre is like nothing that labels or a tagger give a track, and where no label speaks, doubted."""
     categories = ("genre", "broader genre", "rendered style")
     supported = (*known.guessed("genre"), *(said for category in categories for said in known.sure(category)))
@@ -171,7 +171,7 @@ def is_other(name: str, known: Knowledge) -> bool:
     return bool(known.sure("genre")) or name in known.doubted("genre")
 
 
-def _apart(known: Knowledge, right: str, say: Say, balance: Balance) -> list[str] | None:
+def _apart(known: TrackLabels, right: str, say: Phrasebook, balance: AnswerBalancer) -> list[str] | None:
     """Three names that aren't like each other, those that are often right elsewhere first."""
     source, names = known.track.source, known.missing
     keys = {name: say.rng.random() ** (1.0 / (0.1 + balance.affirmed(source, "presence", name))) for name in names}
@@ -184,7 +184,7 @@ def _apart(known: Knowledge, right: str, say: Say, balance: Balance) -> list[str
     return None
 
 
-def _four(say: Say, right: str, wrong: Sequence[str], kind: str) -> Turn:
+def _four(say: Phrasebook, right: str, wrong: Sequence[str], kind: str) -> Turn:
     options = say.rng.sample([right, *wrong], 4)
     if kind == "questions" and say.rng.random() < 0.5:
         words = ", ".join(options[:3]) + " or " + options[3]
@@ -209,7 +209,7 @@ def _within(name: str, group: frozenset[str]) -> bool:
     return any(word in name for word in group)
 
 
-def louder(known: Knowledge, say: Say) -> list[Turn]:
+def louder(known: TrackLabels, say: Phrasebook) -> list[Turn]:
     """Two turns: which instruments, then which of two is heard more."""
     names = known.instruments
     if len(names) < 3:
@@ -223,7 +223,7 @@ def louder(known: Knowledge, say: Say) -> list[Turn]:
     return [_about_list(say, "many", names[:MOST_NAMED]), second]
 
 
-def follow(known: Knowledge, say: Say, balance: Balance) -> list[Turn]:
+def follow(known: TrackLabels, say: Phrasebook, balance: AnswerBalancer) -> list[Turn]:
     """Two turns: whether one instrument is there, and then only `And a violin?`."""
     first = balance.draw(known.track.source, "presence", known.present, known.missing, say.rng)
     if first is None:

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from mu_llama.musicqa.english import a, capital
-from mu_llama.prompts import Turn
+from mu_llama.text.prompts import Turn
 
 _PLURAL = frozenset(
     ("drums", "strings", "bells", "bagpipes", "steel drums", "timpani", "vocals", "congas", "woodwinds")
@@ -40,7 +40,7 @@ def slots_of(thing: str) -> dict[str, str]:
     return {"thing": thing, "a_thing": a(thing), "A_thing": capital(a(thing)), "is": verb, "Is": capital(verb)}
 
 
-class Say:
+class Phrasebook:
     """Draws wordings.
 
     Args:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mu_llama.files import write_whole
 from mu_llama.musicqa.items import SPLITS, Item
 from mu_llama.musicqa.plots import plot_bars, plot_histograms
 from mu_llama.musicqa.statistics import ItemCounts, count_items
-from mu_llama.records import write_whole
 
 PLOTS_FOLDER = "plots"
 _MOST_SHOWN = 15

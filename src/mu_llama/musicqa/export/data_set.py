@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mu_llama.errors import ConfigError
+from mu_llama.files import to_line, write_whole
 from mu_llama.musicqa.build_folder import RUN_FILE, BuildFolder, finished_items
 from mu_llama.musicqa.export.card import write_card
 from mu_llama.musicqa.export.hugging_face import write_parquet_files
@@ -15,7 +16,6 @@ from mu_llama.musicqa.export.missing import missing_audio, missing_audio_error
 from mu_llama.musicqa.export.published import RESUMABLE, audio_name, write_published_folder
 from mu_llama.musicqa.export.staging import staged
 from mu_llama.musicqa.items import SPLITS, Item, training_rows
-from mu_llama.records import to_line, write_whole
 
 ExportFormat = Literal["published", "huggingface", "jsonl", "csv"]
 FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)

@@ -12,12 +12,13 @@ from typing import Any
 from mu_llama.audio.file_names import path_on_disk
 from mu_llama.audio.wav_writing import write_wav
 from mu_llama.errors import AudioError
+from mu_llama.files import drop_cut_line, read_lines, to_line, write_whole
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.export.missing import missing_audio_error
 from mu_llama.musicqa.export.staging import MADE_FROM_FILE, ExportError, staged
 from mu_llama.musicqa.items import Item
 from mu_llama.musicqa.reply import FIXED_QUESTIONS, Pair, Reply
-from mu_llama.musicqa.sources.finding import SourceError
-from mu_llama.records import Track, drop_cut_line, read_lines, to_line, write_whole
+from mu_llama.musicqa.sources.corpus_files import SourceError
 
 PARTS = ("Pretrain", "Finetune", "Eval")
 """`PretrainMusicQA.json` (captioned tracks), `FinetuneMusicQA.json` (tagged ones), `EvalMusicQA.json` (held out)."""

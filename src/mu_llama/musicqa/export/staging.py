@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mu_llama.errors import ConfigError, MuLlamaError
-from mu_llama.records import read_lines, write_whole
+from mu_llama.files import read_lines, write_whole
 
 SCRATCH_FOLDER = ".export.partial"
 MANIFEST_FILE = ".export.json"

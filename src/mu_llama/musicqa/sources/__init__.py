@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mu_llama.errors import ConfigError
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.sources import folder, magnatagatune, mtg_jamendo, musiccaps
-from mu_llama.musicqa.sources.finding import BadTrack
-from mu_llama.records import Track
+from mu_llama.musicqa.sources.corpus_files import BadTrack
 
 Source = Callable[[Path], Iterator[Track | BadTrack]]
 """Streams the tracks below a root, in a fixed order; rows that can't be used come as `BadTrack`."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from mu_llama.musicqa.grounding import negates, terms_said
-from mu_llama.musicqa.sources.finding import without_empty
-from mu_llama.musicqa.vocabulary import CATEGORIES, Term, terms_of_tag
+from mu_llama.labels.grounding import negates, terms_said
+from mu_llama.labels.vocabulary import CATEGORIES, Term, terms_of_tag
+from mu_llama.musicqa.sources.corpus_files import without_empty
 
 
 def by_category(tags: Iterable[str]) -> dict[str, tuple[str, ...]]:

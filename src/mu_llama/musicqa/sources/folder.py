@@ -13,10 +13,10 @@ from mu_llama.audio.file_names import Listings, composed, find_file
 from mu_llama.audio.read import open_audio
 from mu_llama.audio.source import display_name
 from mu_llama.errors import AudioError
-from mu_llama.musicqa.sources.finding import AUDIO_SUFFIXES, BadTrack, SourceError, read_table
+from mu_llama.labels.track import Track
+from mu_llama.musicqa.sources.corpus_files import AUDIO_SUFFIXES, BadTrack, SourceError, read_table
 from mu_llama.musicqa.sources.folder_labels import labels_from, usable_tags
 from mu_llama.musicqa.sources.whole_audio import true_length
-from mu_llama.records import Track
 
 TABLES = ("labels.csv", "metadata.csv", "labels.tsv", "metadata.tsv", "labels.jsonl", "metadata.jsonl")
 """Sidecars for a whole folder, at its root; the first that is there is read."""

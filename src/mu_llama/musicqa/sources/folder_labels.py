@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from mu_llama.musicqa.grounding import terms_said
+from mu_llama.labels.grounding import terms_said
+from mu_llama.labels.vocabulary import CATEGORIES
 from mu_llama.musicqa.sources.categories import absent_of, by_category
-from mu_llama.musicqa.sources.finding import without_empty
+from mu_llama.musicqa.sources.corpus_files import without_empty
 from mu_llama.musicqa.stated_facts import (
     LEAST_BPM,
     MOST_BPM,
@@ -19,7 +20,6 @@ from mu_llama.musicqa.stated_facts import (
     parse_tempo,
     parse_voice,
 )
-from mu_llama.musicqa.vocabulary import CATEGORIES
 
 _CATEGORY = {
     "genre": "genre", "genres": "genre", "style": "genre", "instrument": "instrument", "instruments": "instrument",

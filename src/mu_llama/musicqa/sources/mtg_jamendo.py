@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mu_llama.musicqa.sources.finding import (
+from mu_llama.labels.track import Track
+from mu_llama.labels.vocabulary import CATEGORIES
+from mu_llama.musicqa.sources.corpus_files import (
     AudioFiles,
     BadTrack,
     SourceError,
@@ -15,8 +17,6 @@ from mu_llama.musicqa.sources.finding import (
     named_columns,
     without_empty,
 )
-from mu_llama.musicqa.vocabulary import CATEGORIES
-from mu_llama.records import Track
 
 LICENCE = "Creative Commons, by track (Jamendo)"
 LEAST_TAGS = 5

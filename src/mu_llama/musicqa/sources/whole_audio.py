@@ -7,8 +7,8 @@ import dataclasses
 from mu_llama.audio.completeness import find_lost_end
 from mu_llama.audio.read import AudioStream, open_audio
 from mu_llama.errors import AudioError
-from mu_llama.musicqa.sources.finding import BadTrack
-from mu_llama.records import Track
+from mu_llama.labels.track import Track
+from mu_llama.musicqa.sources.corpus_files import BadTrack
 
 LEAST_SHARE = 0.5
 """Of its sound a track must have so much."""

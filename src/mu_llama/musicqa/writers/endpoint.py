@@ -10,17 +10,17 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from mu_llama.errors import ConfigError
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.checks import parse_reply
 from mu_llama.musicqa.prompting import Prompts
-from mu_llama.musicqa.reply import Wanted
+from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.thinking import without_thinking
 from mu_llama.musicqa.writers.completion import Completion, read_completion
-from mu_llama.musicqa.writers.pieces import write_in_pieces
+from mu_llama.musicqa.writers.paraphrase import write_in_pieces
 from mu_llama.musicqa.writers.protocol import Damaged, Refused, Unavailable, Written
 from mu_llama.musicqa.writers.redaction import without_secrets
 from mu_llama.musicqa.writers.request_parameters import RequestParameters, is_about_length
 from mu_llama.musicqa.writers.spec import WriterSpec
-from mu_llama.records import Track
 
 _UNKNOWN_FIELD = (400, 404, 413, 415, 422, 501)
 _NAMES_PARAMETERS = (400, 422)
@@ -216,7 +216,7 @@ def _client_without_proxy(openai: Any) -> Any:
     return openai.DefaultAsyncHttpxClient(trust_env=False, verify=verify)
 
 
-def _response_formats(wanted: Wanted) -> list[dict[str, Any] | None]:
+def _response_formats(wanted: ReplySpec) -> list[dict[str, Any] | None]:
     """Ways of asking for JSON; a server that knows nothing of one is asked for the next."""
     schema = {"name": "reply", "strict": True, "schema": wanted.schema()}
     return [{"type": "json_schema", "json_schema": schema}, {"type": "json_object"}, None]

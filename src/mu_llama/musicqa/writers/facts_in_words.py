@@ -6,10 +6,10 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mu_llama.labels.grounding import Labels, negates
+from mu_llama.labels.track import Track
+from mu_llama.labels.vocabulary import terms
 from mu_llama.musicqa.english import a, capital, listed
-from mu_llama.musicqa.grounding import Labels, negates
-from mu_llama.musicqa.vocabulary import terms
-from mu_llama.records import Track
 
 _MOST_INSTRUMENTS, _MOST_MOODS, _MOST_OTHERS = 5, 3, 4
 _SLOW_BELOW_BPM, _FAST_ABOVE_BPM = 90.0, 130.0

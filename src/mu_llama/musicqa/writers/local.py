@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
-from mu_llama.checkpoints.provision import PACKAGED, provide_llama
+from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
+from mu_llama.devices import choose_device, choose_dtype
 from mu_llama.errors import ConfigError, ModelNotFoundError
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.checks import parse_reply
 from mu_llama.musicqa.prompting import Prompts
-from mu_llama.musicqa.reply import Wanted
+from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.writers.protocol import Damaged, Written
-from mu_llama.records import Track
-from mu_llama.runtime import choose_device, choose_dtype
 
 # For models whose folder names no template of their own.
 _CHATML = (
@@ -52,7 +52,7 @@ class LocalWriter:
         self,
         model: str,
         prompts: Prompts,
-        wanted: Wanted,
+        wanted: ReplySpec,
         *,
         home: Path,
         seed: int = 0,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mu_llama.errors import MuLlamaError
-from mu_llama.records import Track
+from mu_llama.labels.track import Track
 
 
 class NothingToSay(MuLlamaError, ValueError):  # noqa: N818 - it says what it is

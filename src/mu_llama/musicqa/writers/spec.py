@@ -8,7 +8,7 @@ from pathlib import Path
 from mu_llama.errors import ConfigError
 from mu_llama.musicqa.language import check_installed
 from mu_llama.musicqa.prompting import load_prompts
-from mu_llama.musicqa.reply import Wanted
+from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.writers.protocol import Writer
 
 WRITERS = ("template", "endpoint", "local")
@@ -48,7 +48,7 @@ class WriterSpec:
     """For a local model."""
     seed: int = 0
     """Of wordings and sampling."""
-    wanted: Wanted = field(default_factory=Wanted)
+    wanted: ReplySpec = field(default_factory=ReplySpec)
     """How much is written."""
 
     @property

@@ -10,13 +10,13 @@ from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, TypeVar
 
+from mu_llama.labels.grounding import Labels, labels_of
+from mu_llama.labels.track import Track
+from mu_llama.labels.vocabulary import terms
 from mu_llama.musicqa.english import a, capital, listed
-from mu_llama.musicqa.grounding import Labels, labels_of
-from mu_llama.musicqa.reply import NUM_DISTRACTORS, Choice, Pair, Reply, Wanted
-from mu_llama.musicqa.vocabulary import terms
+from mu_llama.musicqa.reply import NUM_DISTRACTORS, Choice, Pair, Reply, ReplySpec
 from mu_llama.musicqa.writers.facts_in_words import Words, words_of
 from mu_llama.musicqa.writers.protocol import NothingToSay, Written
-from mu_llama.records import Track
 
 _MOST_ASKED = 2
 _Thing = TypeVar("_Thing")
@@ -34,7 +34,7 @@ class TemplateWriter:
 
     Example:
         >>> track = Track("a", tags={"instrument": ("violin", "piano"), "genre": ("folk",), "mood": ("sad",)})
-        >>> reply = TemplateWriter(Wanted(num_pairs=2)).compose(track)
+        >>> reply = TemplateWriter(ReplySpec(num_pairs=2)).compose(track)
         >>> len(reply.fixed), len(reply.pairs), len(reply.choices)
         (4, 2, 2)
     """
@@ -42,7 +42,7 @@ class TemplateWriter:
     name = "template"
     num_at_once = 1
 
-    def __init__(self, wanted: Wanted, *, seed: int = 0) -> None:
+    def __init__(self, wanted: ReplySpec, *, seed: int = 0) -> None:
         self._wanted, self._seed = wanted, seed
 
     async def write(self, track: Track, *, attempt: int) -> Written:

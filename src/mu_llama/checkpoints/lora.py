@@ -1,0 +1,116 @@
+"""A tuned LLaMA as one set of plain weights: biases and norms put in, LoRA merged, tensor by tensor."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig
+
+from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_pieces, zeros
+from mu_llama.checkpoints.llama_names import unknown_keys_message
+from mu_llama.checkpoints.spec import LlamaSpec
+from mu_llama.errors import CheckpointError
+from mu_llama.model import linears
+
+LORA_DOWN, LORA_UP = ".lora_A.weight", ".lora_B.weight"
+_ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+_FEED_FORWARD = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+LINEARS = (*_ATTENTION, *_FEED_FORWARD)
+"""The linears of a layer, under transformers' names."""
+
+
+def low_rank_pairs(tuning: Mapping[str, LazyTensor], *, source: object) -> dict[str, tuple[LazyTensor, LazyTensor]]:
+    """Collect the LoRA pairs: module to (down, up).
+
+    Raises:
+        CheckpointError: if one half of a pair is missing.
+    """
+    pairs = {}
+    for name in tuning:
+        for own, other in ((LORA_DOWN, LORA_UP), (LORA_UP, LORA_DOWN)):
+            if name.endswith(own):
+                module = name.removesuffix(own)
+                if module + other not in tuning:
+                    raise CheckpointError(f"{source}: {name!r} came without {module + other!r}; expected both")
+                pairs[module] = (tuning[module + LORA_DOWN], tuning[module + LORA_UP])
+    return pairs
+
+
+def merged_llama(
+    llama: LlamaSpec, tuning: Mapping[str, LazyTensor], *, dtype: torch.dtype | None, source: object
+) -> tuple[LlamaConfig, dict[str, LazyTensor]]:
+    """Describe the tuned LLaMA as plain weights; the sums are made when a tensor is read.
+
+    A LoRA is merged in float32, or in bf16 (with float32 sums, as in training) where weight and result are bf16.
+
+    Args:
+        llama: the LLaMA before tuning.
+        tuning: LoRA pairs, biases, norms.
+        dtype: of the result; None keeps what each weight is stored in.
+        source: the file to name in errors.
+
+    Returns:
+        The config, with biases switched on where tuning brings them, and all weights under transformers' names.
+
+    Raises:
+        CheckpointError: if something of the tuning has no place in this LLaMA.
+    """
+    pairs = low_rank_pairs(tuning, source=source)
+    tensors = dict(llama.tensors)
+    for name, value in tuning.items():
+        if not name.endswith((LORA_DOWN, LORA_UP)):
+            tensors[name] = value
+    config = copy.deepcopy(llama.config)
+    config.attention_bias |= any(name.endswith(f"{module}.bias") for name in tensors for module in _ATTENTION)
+    config.mlp_bias |= any(name.endswith(f"{module}.bias") for name in tensors for module in _FEED_FORWARD)
+    for module, (down, up) in pairs.items():
+        name = f"{module}.weight"
+        if name not in tensors:
+            raise CheckpointError(unknown_keys_message(source, [module + LORA_DOWN], llama.tensors))
+        _check_pair(module, tensors[name], down, up, source=source)
+    merged = {
+        name: _merge(value, pairs.get(name.removesuffix(".weight")), dtype or value.dtype)
+        for name, value in tensors.items()
+    }
+    for name, rows in _expected_biases(config, tensors).items():
+        merged.setdefault(name, zeros((rows,), dtype or torch.float32))
+    return config, merged
+
+
+def _check_pair(module: str, weight: LazyTensor, down: LazyTensor, up: LazyTensor, *, source: object) -> None:
+    if (up.shape[0], down.shape[-1]) != weight.shape or up.shape[1:] != down.shape[:1] or len(down.shape) != 2:
+        raise CheckpointError(
+            f"{source}: the LoRA of {module!r} is {up.shape} x {down.shape}; expected it to fit the weight's "
+            f"{weight.shape}"
+        )
+
+
+def _merge(value: LazyTensor, pair: tuple[LazyTensor, LazyTensor] | None, dtype: torch.dtype) -> LazyTensor:
+    if pair is None:
+        return value if value.dtype == dtype else value.to(dtype)
+    down, up = pair
+
+    def load() -> Tensor:
+        factors = up.read(), down.read()
+        if value.dtype == dtype == torch.bfloat16:
+            factors = factors[0].to(dtype), factors[1].to(dtype)
+            if not linears.SLOW_BF16:
+                return torch.addmm(value.read(), *factors)
+        wide_up, wide_down = factors[0].float(), factors[1].float()  # sums in float32 either way
+        return in_pieces(value.read(), dtype, lambda rows, which: rows.addmm_(wide_up[which], wide_down))
+
+    return LazyTensor(value.shape, dtype, load)
+
+
+def _expected_biases(config: LlamaConfig, tensors: Mapping[str, LazyTensor]) -> dict[str, int]:
+    """Name each bias the config asks for, with its length; published models lack some, which are zero."""
+    modules = (_ATTENTION if config.attention_bias else ()) + (_FEED_FORWARD if config.mlp_bias else ())
+    return {
+        f"model.layers.{layer}.{module}.bias": tensors[weight].shape[0]
+        for layer in range(config.num_hidden_layers)
+        for module in modules
+        if (weight := f"model.layers.{layer}.{module}.weight") in tensors
+    }

@@ -1,0 +1,1 @@
+"""MERT: settings, weight files, encoder."""

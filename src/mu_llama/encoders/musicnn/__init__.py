@@ -1,0 +1,1 @@
+"""MusiCNN: log-mel spectrogram, network, encoder."""

@@ -1,0 +1,91 @@
+"""Files of JSON lines: read, append, write whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mu_llama.errors import MuLlamaError
+
+
+class RecordError(MuLlamaError, ValueError):
+    """A file of records that is damaged in the middle."""
+
+
+def to_line(row: Mapping[str, Any]) -> str:
+    """Write a row as a line of JSON, with its newline."""
+    line = json.dumps(row, ensure_ascii=False) + "\n"
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:  # half a surrogate pair, as file names of other encodings have
+        line = json.dumps(row) + "\n"
+    return line
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a JSON lines file; one that a kill cut off at the end is passed over, and so is no file."""
+    for _, row in read_lines_at(path):
+        yield row
+
+
+def read_lines_at(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Stream rows with the byte where each begins."""
+    if not path.is_file():
+        return
+    offset_bytes = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n") and line.strip():
+                yield offset_bytes, _parsed(line, f"{path}, line {number}")
+            offset_bytes += len(line)
+
+
+def _parsed(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{where}: is damaged ({error}); restore the file, or begin anew") from error
+    if not isinstance(row, dict):
+        raise RecordError(f"{where}: is no record; restore the file, or begin anew")
+    return row
+
+
+def drop_cut_line(path: Path) -> None:
+    """Take away what a kill left of a line at the end of a file, so that the next line begins on its own."""
+    if not path.is_file():
+        return
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        end = size
+        while end and not _ends_line(file, end):
+            end = max(0, end - 1)
+        if end != size:
+            file.truncate(end)
+
+
+def _ends_line(file: Any, end: int) -> bool:
+    file.seek(end - 1)
+    return bool(file.read(1) == b"\n")
+
+
+def write_whole(path: Path, parts: Iterable[str] | Iterable[bytes]) -> None:
+    """Write a file in one step: it appears whole or stays as it was.
+
+    Raises:
+        OSError: if the disk is full or the folder can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with scratch.open("wb") as file:
+            for part in parts:
+                file.write(part.encode("utf-8") if isinstance(part, str) else part)
+        os.replace(scratch, path)  # noqa: PTH105 - the name says that it's one step
+    finally:
+        with suppress(OSError):  # gone, when all went well
+            scratch.unlink()

@@ -1,0 +1,1 @@
+"""Asking: the facade, feature extraction, answers, conversations."""

@@ -1,0 +1,251 @@
+"""Write the answers of one batch of rows: prompts in, pieces of text and finished answers out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+
+import torch
+
+from mu_llama.checkpoints.open_model import OpenedModel
+from mu_llama.errors import AudioError, ConfigError, MuLlamaError, QuestionError
+from mu_llama.generation import Decoder, FinishReason, GenerationOptions
+from mu_llama.inference.results import Answer, EncodedTrack, Failure, Timings
+from mu_llama.model.prefix_cache import Prompt, begin_cache, read_segments
+from mu_llama.text.fact_prompts import topics_of, with_measured
+from mu_llama.text.prompts import Turn
+from mu_llama.text.stop_strings import AnswerText
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One question about one track, ready to be answered."""
+
+    track: EncodedTrack
+    """What it is about."""
+    question: str
+    """The last thing that was asked."""
+    prompt: Prompt
+    """The whole conversation."""
+
+
+def make_row(opened: OpenedModel, track: EncodedTrack, turns: Sequence[Turn]) -> Row:
+    """Write the prompt that asks for the answer of the last turn.
+
+    Raises:
+        QuestionError: if the question is empty, or the conversation leaves no room for an answer.
+    """
+    question = turns[-1].question
+    check_question(question)
+    check_question(opened.tokenizer.without_special(question))
+    cleaned = [_as_read(opened, track, turn) for turn in turns]
+    ids = opened.tokenizer.encode_prompt(opened.parts.template.render(cleaned))
+    if len(ids) >= opened.model.context_length:
+        raise QuestionError(
+            f"the prompt is {len(ids)} tokens long, the model's context {opened.model.context_length}; "
+            "ask something shorter or start a new conversation"
+        )
+    return Row(track, question, Prompt(ids, _segments(opened, cleaned[:-1], ids)))
+
+
+def read_ahead(opened: OpenedModel, track: EncodedTrack, turns: Sequence[Turn]) -> None:
+    """Read what stands before the next question, so that its answer begins sooner; the answer is the same.
+
+    Args:
+        opened: the model.
+        track: what the conversation is about.
+        turns: the conversation so far, each with its answer; none reads what stands before a first question.
+    """
+    cleaned = [_as_read(opened, track, turn) for turn in turns]
+    ids = opened.tokenizer.encode_prompt(opened.parts.template.open(cleaned))
+    if len(ids) < opened.model.context_length:
+        read_segments(opened.model, track.conditioning, _segments(opened, cleaned, ids), track.prefix)
+
+
+def _as_read(opened: OpenedModel, track: EncodedTrack, turn: Turn) -> Turn:
+    """A turn as the prompt has it: with measured facts, and without control tokens, which could end it."""
+    clean = opened.tokenizer.without_special
+    question, answer = clean(turn.question), None if turn.answer is None else clean(turn.answer)
+    return Turn(_with_facts(question, track) if opened.parts.template.reads_measured else question, answer)
+
+
+def _segments(opened: OpenedModel, turns: Sequence[Turn], ids: Sequence[int]) -> list[list[int]]:
+    """Token ids of what stands before the next question: the head, then turn by turn.
+
+    Only behind audio tokens: other prompts are read at once, as the published system does.
+
+    Args:
+        opened: the model.
+        turns: the conversation so far, as it is read.
+        ids: token ids of a text that begins with it.
+    """
+    if not opened.model.adapter.config.num_audio_tokens:
+        return []
+    template, tokenizer = opened.parts.template, opened.tokenizer
+    head = template.open([])
+    segments = [tokenizer.encode_prompt(head)]
+    end = len(segments[0])
+    for turn in turns:
+        segment = tokenizer.encode(template.open([turn])[len(head) :])
+        if list(ids[end : end + len(segment)]) != segment:
+            break  # a token reaches from one turn into the next
+        segments.append(segment)
+        end += len(segment)
+    return segments
+
+
+def _with_facts(question: str, track: EncodedTrack) -> str:
+    """Put under a question what was measured of what it asks for."""
+    topics = topics_of(question)
+    facts = track.measure() if topics else {}
+    return with_measured(question, {topic: facts[topic] for topic in topics if topic in facts})
+
+
+def check_batch(audios: object, questions: object, batch_size: int) -> None:
+    """Refuse what `ask_many` can't take, such as one question where a list is expected.
+
+    Raises:
+        ConfigError: if the batch size isn't positive.
+        AudioError, QuestionError: if there is one track or question rather than a list.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}; expected 1 or more")
+    if isinstance(audios, (str, bytes, PathLike, EncodedTrack)):
+        raise AudioError(f"audios is one {type(audios).__name__}; expected a list: put it in brackets")
+    if isinstance(questions, (str, bytes)):
+        raise QuestionError(f"questions is one {type(questions).__name__}; expected a list: put it in brackets")
+
+
+def check_question(question: object) -> None:
+    """Refuse a question without words.
+
+    Raises:
+        QuestionError: if it isn't a string, holds nothing but space, or bytes that are no text.
+    """
+    if not isinstance(question, str):
+        raise QuestionError(
+            f"the question is {question!r:.80} ({type(question).__name__}); expected a string, e.g. 'Is there singing?'"
+        )
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise QuestionError("the question holds bytes that are no text; expected UTF-8: check the locale") from error
+    if not question.strip():
+        raise QuestionError("the question is empty; expected words, e.g. 'What instruments do you hear?'")
+
+
+def write_rows(
+    opened: OpenedModel, rows: Sequence[Row], options: GenerationOptions
+) -> Iterator[tuple[int, str | Answer]]:
+    """Answer all rows in one batch, each with its own conditioning.
+
+    Yields:
+        (row, piece of text) as text is written and, at the end of a row, (row, answer).
+    """
+    start = time.perf_counter()
+    conditioning = torch.stack([row.track.conditioning for row in rows])
+    prompts = [row.prompt for row in rows]
+    cache, num_cached = begin_cache(opened.model, conditioning, prompts, [row.track.prefix for row in rows])
+    decoder = Decoder(
+        opened.model,
+        prompts=[prompt.ids for prompt in prompts],
+        conditioning=conditioning,
+        cache=cache,
+        num_cached=num_cached,
+        options=options,
+        eos_ids=opened.tokenizer.eos_ids,
+    )
+    texts = [AnswerText(opened.tokenizer, (*options.stop, *opened.parts.template.stop)) for _ in rows]
+    counts = [0] * len(rows)
+    first_token_s: float | None = None
+    for token in decoder:
+        now = time.perf_counter() - start
+        first_token_s = now if first_token_s is None else first_token_s
+        text, reason = texts[token.row], token.finish_reason
+        if token.id is not None:
+            counts[token.row] += 1
+            yield token.row, text.push(token.id)
+        if text.stopped:
+            decoder.finish(token.row)
+            reason = "stop"
+        if reason is not None:
+            yield token.row, text.finish()
+            listen_s = rows[token.row].track.listen_s
+            timings = Timings(listen_s, first_token_s, total_s=listen_s + time.perf_counter() - start)
+            yield token.row, _answer(opened, rows[token.row], text.text, reason, counts[token.row], timings)
+
+
+def rows_of(
+    opened: OpenedModel, hear: Callable[[], EncodedTrack], questions: Sequence[str], *, name: str
+) -> Iterator[Row | Failure]:
+    """Make the rows of one track; a track that can't be heard or a question that can't be asked gives failures.
+
+    Args:
+        opened: the model.
+        hear: hears the track.
+        questions: what is asked about it.
+        name: of the track, for failures.
+    """
+    try:
+        track = hear()
+    except MuLlamaError as error:
+        yield from (Failure(name, question, error) for question in questions)
+        return
+    for question in questions:
+        try:
+            yield make_row(opened, track, [Turn(question)])
+        except MuLlamaError as error:
+            yield Failure(track.name, question, error)
+
+
+def end_of_batch(waiting: Sequence[Row | Failure], batch_size: int) -> int | None:
+    """Find the index just behind the row that fills a batch; None if there are too few rows."""
+    num_rows = 0
+    for index, row in enumerate(waiting):
+        num_rows += isinstance(row, Row)
+        if num_rows == batch_size:
+            return index + 1
+    return None
+
+
+def answer_rows(
+    opened: OpenedModel, rows: Iterable[Row | Failure], batch_size: int, options: GenerationOptions
+) -> Iterator[Answer | Failure]:
+    """Answer rows in batches of a size, made when they are needed; yields answers and failures in order."""
+    waiting: list[Row | Failure] = []
+    for row in rows:
+        waiting.append(row)
+        if end_of_batch(waiting, batch_size) is not None:
+            yield from answer_batch(opened, waiting, options)
+            waiting = []
+    yield from answer_batch(opened, waiting, options)
+
+
+def answer_batch(
+    opened: OpenedModel, waiting: Sequence[Row | Failure], options: GenerationOptions
+) -> Iterator[Answer | Failure]:
+    """Answer the rows in one batch; yields answers and failures in the order of `waiting`."""
+    rows = [row for row in waiting if isinstance(row, Row)]
+    written = write_rows(opened, rows, options) if rows else iter(())
+    answers = {row: piece for row, piece in written if isinstance(piece, Answer)}
+    ordered = iter(answers[index] for index in range(len(rows)))
+    for row in waiting:
+        yield row if isinstance(row, Failure) else next(ordered)
+
+
+def _answer(
+    opened: OpenedModel, row: Row, text: str, reason: FinishReason, num_tokens: int, timings: Timings
+) -> Answer:
+    return Answer(
+        text=text,
+        audio=row.track.name,
+        question=row.question,
+        model=opened.parts.name,
+        finish_reason=reason,
+        heard=row.track.heard,
+        num_prompt_tokens=len(row.prompt.ids),
+        num_tokens=num_tokens,
+        timings=timings,
+    )

@@ -1,0 +1,66 @@
+"""Questions about one track, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from mu_llama.generation import GenerationOptions
+from mu_llama.inference.results import Answer, AnswerStream, EncodedTrack
+from mu_llama.text.prompts import Turn
+
+
+class StreamTurns(Protocol):
+    """Answers the last turn of a conversation, as `Listener.stream_turns` does."""
+
+    def __call__(self, track: EncodedTrack, turns: Sequence[Turn], *, options: GenerationOptions) -> AnswerStream:
+        """Stream the answer."""
+        ...
+
+
+class Conversation:
+    """Questions about one track; the model sees what was said before.
+
+    Args:
+        stream_turns: who answers.
+        track: what about.
+        options: how answers are written.
+        read_ahead: reads what stands before the next question.
+    """
+
+    def __init__(
+        self,
+        stream_turns: StreamTurns,
+        track: EncodedTrack,
+        *,
+        options: GenerationOptions,
+        read_ahead: Callable[[EncodedTrack, Sequence[Turn]], None],
+    ) -> None:
+        self._stream_turns = stream_turns
+        self._read_ahead = read_ahead
+        self.track = track
+        self.options = options
+        self.turns: list[Turn] = []
+
+    def ask(self, question: str) -> Answer:
+        """Answer the next question.
+
+        Raises:
+            QuestionError: if it is empty, or the conversation has grown too long.
+        """
+        return self.stream(question).answer
+
+    def stream(self, question: str) -> AnswerStream:
+        """Answer the next question piece by piece; the turn is remembered once its answer is finished."""
+        stream = self._stream_turns(self.track, [*self.turns, Turn(question)], options=self.options)
+        return AnswerStream(self._remembering(stream))
+
+    def read_ahead(self) -> None:
+        """Read what was said so far while nobody waits, so that the next answer begins sooner; it stays the same."""
+        self._read_ahead(self.track, self.turns)
+
+    def _remembering(self, stream: AnswerStream) -> Iterator[str | Answer]:
+        yield from stream
+        answer = stream.answer
+        self.turns.append(Turn(answer.question, answer.text))
+        yield answer

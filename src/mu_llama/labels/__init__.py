@@ -1,0 +1,1 @@
+"""What is known of a track, and what text may claim about it."""

@@ -1,0 +1,1 @@
+"""Text in and out: prompts, tokenizers, facts in prompts, stop strings."""

@@ -1,0 +1,142 @@
+"""Conversations to token rows with labels, and rows to padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mu_llama.errors import ConfigError, QuestionError
+from mu_llama.text.prompts import ALPACA_PUBLISHED, PromptTemplate, Turn
+from mu_llama.text.tokenizer import Tokenizer
+
+IGNORED = -100
+"""Label of a token that is no target."""
+_PADDING = 0
+_UNKNOWN = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One conversation as tokens."""
+
+    ids: list[int]
+    """Prompt and answers."""
+    labels: list[int]
+    """The same ids where the model learns to write them, `IGNORED` elsewhere."""
+    num_target_tokens: int
+    """How many labels aren't `IGNORED`; 0 if truncation left nothing to learn."""
+    truncated: bool
+    """Whether tokens were cut off at the end."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one micro-batch, padded on the right."""
+
+    ids: Tensor
+    """(B, T) int64."""
+    labels: Tensor
+    """(B, T) int64, `IGNORED` where there is nothing to learn."""
+    mask: Tensor
+    """(B, T) int64, 1 for real tokens and 0 for padding."""
+    features: Tensor
+    """(B, L, D) of each row's track."""
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> Batch:
+        """Move to a device."""
+        moved = (x.to(device, non_blocking=non_blocking) for x in (self.ids, self.labels, self.mask, self.features))
+        return Batch(*moved)
+
+
+def tokenise(
+    turns: Sequence[Turn],
+    template: PromptTemplate,
+    tokenizer: Tokenizer,
+    *,
+    max_tokens: int | None,
+    ignore_unknown: bool | None = None,
+) -> Row:
+    """Turn a conversation into ids and labels.
+
+    A template with `end_tokens` has every answer learnt, each with the first end token after it. Others have only
+    the last one learnt, with the LLaMA's own end token. Labels are masked by count: prompt, and prompt with answer,
+    are tokenised separately, and as many tokens as the prompt has are ignored.
+
+    Args:
+        turns: the conversation, oldest first, each with its answer.
+        template: text around the turns.
+        tokenizer: of the LLaMA.
+        max_tokens: longer rows are cut at the end, end token included; None for no limit.
+        ignore_unknown: whether a label of id 0 is ignored too, as the reference does; None does so for its template.
+
+    Raises:
+        QuestionError: if there is no turn or a turn lacks its answer.
+    """
+    clean = tokenizer.without_special  # so that text from a data set can't end its own turn
+    turns = [Turn(clean(turn.question), clean(_answer(turn))) for turn in turns]
+    if not turns:
+        raise QuestionError("a conversation without turns came; expected at least one question with its answer")
+    ids: list[int] = []
+    labels: list[int] = []
+    for index in range(len(turns)) if template.end_tokens else [len(turns) - 1]:
+        prompt = template.render(turns[: index + 1])
+        num_prompt = len(tokenizer.encode_prompt(prompt))
+        ids = _with_answer(prompt, _answer(turns[index]), template, tokenizer)
+        # compat: by count, so a token in which prompt and answer merge is ignored.
+        labels = (labels + [IGNORED] * (num_prompt - len(labels)) + ids[num_prompt:])[: len(ids)]
+    if template.name == ALPACA_PUBLISHED.name if ignore_unknown is None else ignore_unknown:
+        # compat: the reference's loss ignores id 0, which is its padding and `<unk>`.
+        labels = [IGNORED if label == _UNKNOWN else label for label in labels]
+    kept = labels[:max_tokens]
+    num_targets = len(kept) - kept.count(IGNORED)
+    return Row(ids[:max_tokens], kept, num_target_tokens=num_targets, truncated=len(kept) < len(labels))
+
+
+def _answer(turn: Turn) -> str:
+    if turn.answer is None:
+        raise QuestionError(f"the question {turn.question!r} came without an answer; training needs one for each")
+    return turn.answer
+
+
+def _with_answer(prompt: str, answer: str, template: PromptTemplate, tokenizer: Tokenizer) -> list[int]:
+    if template.end_tokens:
+        return tokenizer.encode_prompt(prompt + answer + template.end_tokens[0])
+    return [*tokenizer.encode_prompt(prompt + answer), min(tokenizer.eos_ids)]
+
+
+def collate(rows: Sequence[Row], features: Sequence[Tensor], *, num_tokens: int | None = None) -> Batch:
+    """Pad rows to one length.
+
+    Args:
+        rows: of one micro-batch.
+        features: (L, D) of each row's track.
+        num_tokens: T; None for the longest row.
+
+    Raises:
+        ConfigError: if a row is longer than `num_tokens`, or rows and features differ in number.
+
+    Example:
+        >>> row = Row([1, 5, 2], [IGNORED, 5, 2], num_target_tokens=2, truncated=False)
+        >>> collate([row], [torch.zeros(1, 4)], num_tokens=4).labels
+        tensor([[-100,    5,    2, -100]])
+    """
+    longest = max((len(row.ids) for row in rows), default=0)
+    width = longest if num_tokens is None else num_tokens
+    if longest > width or len(rows) != len(features) or not rows:
+        raise ConfigError(
+            f"{len(rows)} rows of up to {longest} tokens and {len(features)} features came; expected as many features "
+            f"as rows, at least one, and at most {width} tokens"
+        )
+
+    def padded(values: list[int], padding: int) -> list[int]:
+        return values + [padding] * (width - len(values))
+
+    return Batch(
+        ids=torch.tensor([padded(row.ids, _PADDING) for row in rows]),
+        labels=torch.tensor([padded(row.labels, IGNORED) for row in rows]),
+        mask=torch.tensor([padded([1] * len(row.ids), 0) for row in rows]),
+        features=torch.stack(list(features)),
+    )

@@ -1,0 +1,209 @@
+"""From settings to what a run starts with: weights in parts, features, rows of tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from mu_llama.audio.augment import chain
+from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
+from mu_llama.checkpoints.llama_source import open_tokenizer, read_llama
+from mu_llama.checkpoints.open_model import PLANS, find_parts, make_encoder
+from mu_llama.checkpoints.spec import EncoderSpec, LlamaSpec, ModelSpec
+from mu_llama.encoders import build_encoder
+from mu_llama.encoders.cache import FeatureCache
+from mu_llama.errors import ConfigError
+from mu_llama.model.config import AdapterConfig
+from mu_llama.progress import ProgressCallback, no_progress
+from mu_llama.text.prompts import template_by_name
+from mu_llama.training.collate import Row, tokenise
+from mu_llama.training.config import TrainConfig
+from mu_llama.training.config_sources import NewAdapter
+from mu_llama.training.example import DataError, Example
+from mu_llama.training.examples import Dataset, hold_out, read_datasets
+from mu_llama.training.feature_augmentation import AugmentedFeatures
+from mu_llama.training.features import Features, FeatureTable, LiveFeatures
+from mu_llama.training.initialization import fresh_adapter
+from mu_llama.training.precompute_features import prepare_features
+from mu_llama.training.setting_names import with_setting_names
+
+_BRIDGE_FACTOR = 4
+
+
+@dataclass(frozen=True)
+class Data:
+    """Examples and their features."""
+
+    datasets: tuple[Dataset, ...]
+    """To train on."""
+    validation: tuple[Example, ...]
+    """To measure the validation loss on; may be empty."""
+    features: FeatureTable
+    """Of all of them."""
+    hashes: Mapping[Path, str]
+    """SHA-256 of every data file."""
+    trained_on: Features | None = None
+    """What training hears instead: sound encoded anew or rough features; validation takes the table."""
+
+    @property
+    def train(self) -> list[Example]:
+        """All examples to train on, in the order of their files."""
+        return self.features.usable(example for dataset in self.datasets for example in dataset.examples)
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """Examples as rows of tokens."""
+
+    rows: tuple[Row, ...]
+    """With something to learn in each."""
+    examples: tuple[Example, ...]
+    """The example of each row."""
+    num_truncated: int
+    """Rows that were cut."""
+    num_empty: int
+    """Examples left out, because the cut took the whole answer."""
+
+
+def read_data(
+    config: TrainConfig, parts: ModelSpec | None, *, home: Path, progress: ProgressCallback = no_progress
+) -> Data:
+    """Read data sets and hear every track once.
+
+    Args:
+        config: of the run.
+        parts: of the model to go on from; None for a fresh adapter, whose encoder the config names.
+        home: cache folder, where features are kept.
+        progress: follows the hearing.
+
+    Raises:
+        DataError: listing bad rows, missing audio and tracks that can't be heard.
+    """
+    data = config.data
+    datasets = read_datasets(data.train, skip_missing=data.skip_missing)
+    validation: tuple[Example, ...] = ()
+    held: tuple[Dataset, ...] = ()
+    if data.validation:
+        held = read_datasets(data.validation, skip_missing=data.skip_missing)
+        validation = tuple(example for dataset in held for example in dataset.examples)
+    elif data.validation_fraction:
+        datasets, validation = hold_out(datasets, fraction=data.validation_fraction, seed=config.run.seed)
+    window = data.window if data.window != "auto" else (parts.window if parts is not None else "full")
+    encoder = cache(_encoder_builder(config, parts))
+    features = prepare_features(
+        [*(example for dataset in datasets for example in dataset.examples), *validation],
+        make_encoder=encoder,
+        plan=PLANS[window],
+        cache=FeatureCache(home / "features"),
+        skip_unreadable=data.skip_missing,
+        progress=progress,
+    )
+    heard: Features | None = None
+    if data.encode == "live":
+        heard = LiveFeatures(encoder(), plan=PLANS[window], augment=chain(data.augment))
+    if data.feature_noise or data.feature_dropout:
+        statistics = features.statistics([example for dataset in datasets for example in dataset.examples])
+        heard = AugmentedFeatures(heard or features, statistics, noise=data.feature_noise, dropout=data.feature_dropout)
+    hashes = {dataset.entry.path: dataset.sha256 for dataset in (*datasets, *held)}
+    return Data(datasets, tuple(features.usable(validation)), features, hashes, heard)
+
+
+def _encoder_builder(config: TrainConfig, parts: ModelSpec | None) -> Callable[[], Any]:
+    if parts is not None:
+        make: Callable[[], Any] = partial(make_encoder, parts, device="cpu")
+    else:
+        make = partial(build_encoder, dict(config.model.encoder or {}))
+
+    def build() -> Any:
+        with with_setting_names():
+            return make()
+
+    return build
+
+
+def base_parts(config: TrainConfig, *, home: Path, report: Callable[[str], None]) -> ModelSpec | None:
+    """Find the model a run goes on from; None if it starts with a fresh adapter."""
+    source = config.model
+    if source.base is None:
+        return None
+    encoder = None if source.encoder is None else str(source.encoder["path"])
+    with with_setting_names():
+        return find_parts(source.base, llama=source.llama, encoder=encoder, home=home, report=report)
+
+
+def find_llama(config: TrainConfig, *, home: Path, report: Callable[[str], None]) -> LlamaSpec:
+    """Find the LLaMA that a new adapter is made for.
+
+    Raises:
+        ConfigError: if it has fewer layers than are to be conditioned.
+        ModelNotFoundError: if it isn't there.
+    """
+    name = str(config.model.llama)
+    with with_setting_names():
+        llama = read_llama(provide_llama(PACKAGED[name], home, report=report) if name in PACKAGED else name)
+    wanted = (config.model.fresh or NewAdapter()).num_conditioned_layers
+    if wanted > llama.config.num_hidden_layers:
+        raise ConfigError(
+            f"model.fresh.num_conditioned_layers is {wanted}; {llama.source} has {llama.config.num_hidden_layers}"
+        )
+    return llama
+
+
+def fresh_parts(config: TrainConfig, data: Data, llama: LlamaSpec) -> ModelSpec:
+    """Describe a model with a new adapter between an encoder and a LLaMA."""
+    fresh, source = config.model.fresh or NewAdapter(), config.model
+    _, num_encoder_layers, encoder_width = data.features.values.shape
+    sizes = AdapterConfig(
+        num_encoder_layers=num_encoder_layers,
+        encoder_width=encoder_width,
+        hidden_size=llama.config.hidden_size,
+        num_conditioned_layers=fresh.num_conditioned_layers,
+        num_heads=llama.config.num_attention_heads,
+        bridge_width=fresh.bridge_width or _BRIDGE_FACTOR * llama.config.hidden_size,
+        num_blocks=fresh.num_blocks,
+        input_scaling=fresh.input_scaling,
+    )
+    statistics = data.features.statistics(data.train) if fresh.input_scaling == "standardise" else None
+    window = "full" if config.data.window == "auto" else config.data.window
+    return ModelSpec(
+        name=config.name,
+        llama=llama,
+        tuning={},
+        adapter_config=sizes,
+        adapter=fresh_adapter(sizes, seed=config.run.seed, statistics=statistics),
+        template=template_by_name(fresh.template),
+        encoder=EncoderSpec(dict(source.encoder or {})),
+        source=config.name,
+        window=window,
+    )
+
+
+def tokenise_examples(examples: Sequence[Example], parts: ModelSpec, *, max_tokens: int) -> Tokenised:
+    """Turn examples into rows; what is cut, and what is left out because nothing of its answer stays, is counted.
+
+    Raises:
+        DataError: if nothing is left.
+    """
+    tokenizer: Any = open_tokenizer(parts.llama, parts.template)
+    limit = min(max_tokens, int(parts.llama.config.max_position_embeddings))
+    rows = [tokenise(example.turns, parts.template, tokenizer, max_tokens=limit) for example in examples]
+    kept = [(row, example) for row, example in zip(rows, examples, strict=True) if row.num_target_tokens]
+    if not kept:
+        raise DataError(f"no answer is left of {len(examples)} examples at data.max_tokens={max_tokens}; raise it")
+    counts = Counter(row.truncated for row in rows)
+    return Tokenised(
+        tuple(row for row, _ in kept),
+        tuple(example for _, example in kept),
+        num_truncated=counts[True],
+        num_empty=len(rows) - len(kept),
+    )
+
+
+def renamed(parts: ModelSpec, config: TrainConfig) -> ModelSpec:
+    """Give a model the name of the run that trains it."""
+    return dataclasses.replace(parts, name=config.name)
