@@ -71,7 +71,7 @@ def make_environment(folder: Path, name: str, python: Path) -> Path:
     uv = install_uv(folder.parent / "uv")
     environment = {**os.environ, "VIRTUAL_ENV": str(folder)}
     if not (folder / "bin" / "python").exists():
-        subprocess.run([uv, "venv", "--quiet", "--python", python, folder], check=True)
+        subprocess.run([uv, "venv", "--quiet", "--seed", "--python", python, folder], check=True)
     subprocess.run(
         [uv, "pip", "install", "--upgrade", "--resolution", RESOLUTIONS[name], "--editable", f"{ROOT}[{EXTRAS}]"],
         check=True, env=environment, cwd=ROOT,
