@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import mu_llama
 from mu_llama import hub
 from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder, convert_to_gguf
-from mu_llama.checkpoints.gguf import read_gguf_llama
+from mu_llama.checkpoints.formats.gguf import read_gguf_llama
+from mu_llama.checkpoints.load import find_parts
 from mu_llama.checkpoints.lora import merged_llama
-from mu_llama.checkpoints.open_model import find_parts
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.inference.listener import Listener
@@ -142,7 +142,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("count", [0, 20, 70, 100])
 def test_a_stopped_conversion_goes_on(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mu_llama.checkpoints.hugging_face.SHARD_BYTES", 30_000)
+    monkeypatch.setattr("mu_llama.checkpoints.formats.hugging_face.SHARD_BYTES", 30_000)
     convert_to_folder(parts_of(), tmp_path / "whole", ConvertOptions())
     with pytest.raises(Stop):
         convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(), progress=stopping_after(count, Stop()))

@@ -16,17 +16,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mu_llama.checkpoints import scan_tree as survey_module
-from mu_llama.checkpoints.detect import (
-    Chosen,
-    Detection,
-    Kind,
-    Role,
-    choose_parts,
-    detect,
-    explain_wrong_role,
-    scan_tree,
-)
+from mu_llama.checkpoints import detect as detect_module
+from mu_llama.checkpoints.choose import Chosen, choose_parts, explain_wrong_role
+from mu_llama.checkpoints.detect import detect, scan_tree
+from mu_llama.checkpoints.formats.format import Detection, Role
 from mu_llama.errors import CheckpointError
 
 SET_A = Path(__file__).parents[1] / "golden" / "set_a"
@@ -101,7 +94,7 @@ def readme_tree(root: Path, checkpoint: Path = FULL) -> Path:
     return root
 
 
-def kinds(found: list[Detection], root: Path) -> list[tuple[str, Kind]]:
+def kinds(found: list[Detection], root: Path) -> list[tuple[str, str]]:
     return [(item.path.relative_to(root).as_posix(), item.kind) for item in found]
 
 
@@ -141,7 +134,7 @@ def error_of(root: Path) -> str:
         (SET_A / "nothing", "unknown", "no such file or folder", set()),
     ],
 )  # fmt: skip
-def test_golden_files_are_named(path: Path, kind: Kind, note: str, holds: set[str]) -> None:
+def test_golden_files_are_named(path: Path, kind: str, note: str, holds: set[str]) -> None:
     found = detect(path)
     assert (found.path, found.kind, set(found.holds)) == (path, kind, holds)
     assert sorted(found.note.split(", ")) == sorted(note.split(", "))
@@ -160,7 +153,7 @@ def test_weights_of_something_else_are_named_by_a_key() -> None:
         (SET_A / "mert_variant_postnorm" / "model.safetensors", "part of a folder"),
     ],
 )
-def test_content_decides_and_not_the_name(source: Path, kind: Kind, tmp_path: Path) -> None:
+def test_content_decides_and_not_the_name(source: Path, kind: str, tmp_path: Path) -> None:
     for name in ("notes.txt", "knn.gguf", "checkpoint"):
         assert detect(link(source, tmp_path / name)).kind == kind
     assert scan_tree(tmp_path)[0].kind == kind
@@ -196,7 +189,7 @@ def test_old_prefixes_count_as_todays(tmp_path: Path) -> None:
         ("clip_proj.weight", "unknown", "another model, with keys such as 'clip_proj.weight'"),
     ],
 )
-def test_loose_weights(key: str, kind: Kind, note: str, tmp_path: Path) -> None:
+def test_loose_weights(key: str, kind: str, note: str, tmp_path: Path) -> None:
     save(tmp_path / "x.pth", {key: torch.zeros(1)})
     save_file({key: torch.zeros(1)}, tmp_path / "x.safetensors")
     for path in (tmp_path / "x.pth", tmp_path / "x.safetensors"):
@@ -224,7 +217,7 @@ def test_keys_of_a_checkpoint_that_cannot_be_read_from_there(tmp_path: Path) -> 
         ({"learning_rate": 1}, "unknown", "a folder that is no model itself"),
     ],
 )
-def test_folders_by_their_config(config: dict[str, Any], kind: Kind, note: str, tmp_path: Path) -> None:
+def test_folders_by_their_config(config: dict[str, Any], kind: str, note: str, tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", config)
     assert detect(tmp_path).kind == kind
     assert note in detect(tmp_path).note
@@ -288,7 +281,7 @@ def test_any_failure_of_a_reader_is_kept_to_its_file(tmp_path: Path, monkeypatch
     def fail(path: Path) -> None:
         raise IndexError("pop from empty list")
 
-    monkeypatch.setattr("mu_llama.checkpoints.recognise_files.read_torch_file", fail)
+    monkeypatch.setattr("mu_llama.checkpoints.detect.read_torch_file", fail)
     (tmp_path / "x.pth").touch()
     (tmp_path / "y.gguf").write_bytes(GGUF)
     assert [item.kind for item in scan_tree(tmp_path)] == ["unknown", "GGUF"]
@@ -515,7 +508,7 @@ def test_the_hubs_cache(tmp_path: Path) -> None:
 
 
 def test_a_tree_of_other_things_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survey_module, "_MAX_FILES", 3)
+    monkeypatch.setattr(detect_module, "_MAX_FILES", 3)
     for name in "abcd":
         (tmp_path / name).touch()
     with pytest.raises(CheckpointError, match="too many files"):

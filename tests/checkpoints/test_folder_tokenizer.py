@@ -14,14 +14,13 @@ import torch
 from transformers import AddedToken, AutoTokenizer
 
 from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder, convert_to_gguf
-from mu_llama.checkpoints.folder_tokenizer import find_tokenizer
-from mu_llama.checkpoints.gguf import read_gguf_llama
-from mu_llama.checkpoints.hugging_face import read_llama_folder
-from mu_llama.checkpoints.llama_source import open_tokenizer
-from mu_llama.checkpoints.open_model import find_parts
-from mu_llama.checkpoints.sentencepiece_file import parse_bpe_model, serialise_bpe_model
+from mu_llama.checkpoints.formats.gguf import read_gguf_llama
+from mu_llama.checkpoints.formats.hugging_face import read_llama_folder
+from mu_llama.checkpoints.formats.hugging_face_tokenizer import find_tokenizer
+from mu_llama.checkpoints.formats.sentencepiece import parse_bpe_model, serialise_bpe_model
+from mu_llama.checkpoints.load import find_parts, open_tokenizer
+from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.errors import CheckpointError
-from mu_llama.generation import GenerationOptions
 from mu_llama.inference.listener import load
 from mu_llama.text.prompts import ALPACA_PUBLISHED
 from mu_llama.text.tokenizer import SentencePieceTokenizer, load_sentencepiece

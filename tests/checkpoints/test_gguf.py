@@ -24,10 +24,10 @@ from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import mu_llama.checkpoints
-from mu_llama.checkpoints.gguf import read_gguf_llama
-from mu_llama.checkpoints.gguf_writing import WITHOUT_AUDIO, write_gguf
+from mu_llama.checkpoints.formats.gguf import read_gguf_llama
+from mu_llama.checkpoints.formats.gguf_writing import WITHOUT_AUDIO, write_gguf
+from mu_llama.checkpoints.formats.sentencepiece import BpeModel, Piece, parse_bpe_model, serialise_bpe_model
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
-from mu_llama.checkpoints.sentencepiece_file import BpeModel, Piece, parse_bpe_model, serialise_bpe_model
 from mu_llama.checkpoints.spec import LlamaSpec, TokenizerFile
 from mu_llama.errors import CheckpointError
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from mu_llama.checkpoints.formats.native import ModelConfig
+from mu_llama.checkpoints.load import find_parts
 from mu_llama.checkpoints.model_card import Provenance, write_card
-from mu_llama.checkpoints.native import ModelConfig
-from mu_llama.checkpoints.open_model import find_parts
 
 SET_A = Path(__file__).parents[1] / "golden" / "set_a"
 

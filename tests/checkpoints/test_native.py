@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mu_llama.checkpoints.assembling import Placement, assemble
+from mu_llama import devices
+from mu_llama.checkpoints.formats.native import ModelConfig, native_parts, read_model_config, write_model_files
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
 from mu_llama.checkpoints.lora import merged_llama
-from mu_llama.checkpoints.native import ModelConfig, native_parts, read_model_config, write_model_files
 from mu_llama.checkpoints.spec import LlamaSpec, TokenizerFile
+from mu_llama.engine.torch.llama import MuLlama
+from mu_llama.engine.torch.load import Placement, assemble
 from mu_llama.errors import CheckpointError
-from mu_llama.model import linears
-from mu_llama.model.mu_llama import MuLlama
 from tests.model.test_conditioning import make_model
 
 CPU = Placement(torch.device("cpu"), torch.float32)
@@ -77,7 +77,7 @@ def test_written_and_merged_equals_peft(tuned: MuLlama, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_slow", [False, True])
 def test_merging_in_bf16_adds_with_sums_in_float32(monkeypatch: pytest.MonkeyPatch, is_slow: bool) -> None:
-    monkeypatch.setattr(linears, "SLOW_BF16", is_slow)
+    monkeypatch.setattr(devices, "is_cpu_slow_at_bf16", lambda: is_slow)
     model, module = make_model(), "model.layers.0.self_attn.q_proj"
     llama = {name.removeprefix("llama."): value for name, value in model.state_dict().items() if "llama." in name}
     base = {name: value.bfloat16() for name, value in llama.items()}

@@ -16,14 +16,14 @@ import torch
 from typer.testing import CliRunner
 
 import mu_llama
-from mu_llama.checkpoints.assembling import Placement, assemble
 from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder, convert_to_gguf
-from mu_llama.checkpoints.device_map import plan_devices
-from mu_llama.checkpoints.open_model import find_parts
+from mu_llama.checkpoints.load import find_parts
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.cli.main import typer_app
+from mu_llama.engine.torch.device_map import plan_devices
+from mu_llama.engine.torch.llama import MuLlama, build_mu_llama
+from mu_llama.engine.torch.load import Placement, assemble
 from mu_llama.errors import CheckpointError, ConfigError
-from mu_llama.model.mu_llama import MuLlama, build_mu_llama
 
 SET_A = Path(__file__).parents[1] / "golden" / "set_a"
 FULL_STATE, ADAPTER_ONLY = "checkpoint_finetune.pth", "checkpoint_finetune_namespace.pth"
@@ -84,7 +84,7 @@ def as_hugging_face_pickles(folder: Path) -> Path:
 
 
 def as_gguf(folder: Path) -> Path:
-    from mu_llama.checkpoints.gguf_writing import write_gguf
+    from mu_llama.checkpoints.formats.gguf_writing import write_gguf
 
     llama = find(SET_A / ADAPTER_ONLY).llama
     folder.mkdir()
@@ -236,7 +236,7 @@ def test_an_adapter_of_another_width_is_named(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_of_another_vocabulary_is_named(tmp_path: Path) -> None:
-    from mu_llama.checkpoints.sentencepiece_file import parse_bpe_model, serialise_bpe_model
+    from mu_llama.checkpoints.formats.sentencepiece import parse_bpe_model, serialise_bpe_model
 
     shutil.copytree(SET_A / "llama", tmp_path / "llama")
     path = tmp_path / "llama" / "tokenizer.model"

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder
-from mu_llama.checkpoints.open_model import find_parts
+from mu_llama.checkpoints.load import find_parts
 from mu_llama.cli.main import typer_app
 
 SET_A = Path(__file__).parents[1] / "golden" / "set_a"

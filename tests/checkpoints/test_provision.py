@@ -18,8 +18,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mu_llama.checkpoints import embedded as provision
 from mu_llama.checkpoints.embedded import PackagedLlama, converted_folder, provide_llama
-from mu_llama.checkpoints.gguf import read_gguf_llama
-from mu_llama.checkpoints.hugging_face import read_llama_folder
+from mu_llama.checkpoints.formats.gguf import read_gguf_llama
+from mu_llama.checkpoints.formats.hugging_face import read_llama_folder
 from mu_llama.errors import CheckpointError, ModelNotFoundError
 
 HEADS, KEY_VALUE_HEADS, HIDDEN = 4, 2, 32
@@ -131,7 +131,7 @@ def test_an_interrupted_conversion_leaves_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mu_llama.checkpoints.hugging_face.write_llama_folder", stop)
+        patch.setattr("mu_llama.checkpoints.formats.hugging_face.write_llama_folder", stop)
         with pytest.raises(KeyboardInterrupt):
             provide_llama(packaged, tmp_path / "home")
     folder = converted_folder(packaged, tmp_path / "home")

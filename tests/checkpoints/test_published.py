@@ -11,11 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from mu_llama.checkpoints.assembling import Placement, assemble
-from mu_llama.checkpoints.faiss_flat import read_faiss_flat
-from mu_llama.checkpoints.lazy_tensor import in_memory
-from mu_llama.checkpoints.llama_names import interleaved_to_halves
-from mu_llama.checkpoints.meta_llama import (
+from mu_llama.checkpoints.formats.faiss import read_faiss_flat
+from mu_llama.checkpoints.formats.meta import (
     MetaParams,
     find_meta_folder,
     llama_config_from_meta,
@@ -23,9 +20,12 @@ from mu_llama.checkpoints.meta_llama import (
     read_meta_params,
     read_meta_tensors,
 )
-from mu_llama.checkpoints.published import adapter_config, read_published
-from mu_llama.checkpoints.published_model import published_parts
-from mu_llama.checkpoints.torch_files import read_torch_file
+from mu_llama.checkpoints.formats.published_tensors import adapter_config, read_published
+from mu_llama.checkpoints.formats.torch_files import read_torch_file
+from mu_llama.checkpoints.lazy_tensor import in_memory
+from mu_llama.checkpoints.load import published_parts
+from mu_llama.checkpoints.names import interleaved_to_halves
+from mu_llama.engine.torch.load import Placement, assemble
 from mu_llama.errors import CheckpointError
 
 SET_A = Path(__file__).parents[1] / "golden" / "set_a"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from mu_llama.encoders.parallel import map_on_own_threads
+from mu_llama.encoders.musicnn.encoder import map_on_own_threads
 
 
 @pytest.fixture(params=[1, 3], autouse=True)

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
+from mu_llama.checkpoints.formats.native import ModelConfig, native_parts, read_model_config, write_model_files
 from mu_llama.checkpoints.lazy_tensor import in_memory
-from mu_llama.checkpoints.native import ModelConfig, native_parts, read_model_config, write_model_files
 from mu_llama.checkpoints.spec import ModelSpec
+from mu_llama.engine.sampling import GenerationOptions
+from mu_llama.engine.torch.decoding import Decoder
+from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.errors import ConfigError
-from mu_llama.generation import Decoder, GenerationOptions
-from mu_llama.model.audio_tokens import AudioTokens
-from mu_llama.model.mu_llama import MuLlama
+from mu_llama.model.adapter import AudioTokens
 from mu_llama.training.collate import IGNORED
 from mu_llama.training.initialization import fresh_adapter
 from mu_llama.training.loss import AnswerLoss

@@ -6,10 +6,11 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
+from mu_llama import devices
+from mu_llama.engine.torch.llama import MuLlama, build_mu_llama
 from mu_llama.errors import ConfigError
 from mu_llama.model import conditioning
 from mu_llama.model.config import AdapterConfig
-from mu_llama.model.mu_llama import MuLlama, build_mu_llama
 from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
 
 HEADS, KEY_VALUE_HEADS, HEAD_WIDTH, HIDDEN, LAYERS, CONDITIONED = 6, 2, 8, 42, 5, 3
@@ -73,7 +74,7 @@ def test_it_enters_before_the_output_projection_of_the_last_layers() -> None:
 
 @pytest.mark.parametrize("is_slow", [False, True])
 def test_a_word_looks_at_those_before_it_exactly_enough(monkeypatch: pytest.MonkeyPatch, is_slow: bool) -> None:
-    monkeypatch.setattr(conditioning, "SLOW_BF16", is_slow)
+    monkeypatch.setattr(devices, "is_cpu_slow_at_bf16", lambda: is_slow)
     layer = make_model().llama.model.layers[-1].self_attn
     torch.manual_seed(1)
     query, (key, value) = torch.randn(2, HEADS, 1, HEAD_WIDTH).bfloat16(), torch.randn(2, 2, 2, 90, 8).bfloat16()

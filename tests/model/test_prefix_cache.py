@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mu_llama.generation import Decoder, GenerationOptions
-from mu_llama.model.mu_llama import MuLlama
-from mu_llama.model.prefix_cache import PrefixCache, Prompt, begin_cache, read_segments
+from mu_llama.engine.sampling import GenerationOptions
+from mu_llama.engine.torch.cache import PrefixCache, Prompt, begin_cache, read_segments
+from mu_llama.engine.torch.decoding import Decoder
+from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.training.phases import JOINT
 from mu_llama.training.trainable import build_trainable
 from tests.model.test_audio_tokens import TOKENS, parts_with_tokens

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.cache_utils import DynamicCache
 
+from mu_llama import devices
+from mu_llama.engine.torch import kernels
+from mu_llama.engine.torch.kernels import DecodingLinear, fast_linear
+from mu_llama.engine.torch.quantize import Int4Linear, Int8Linear, Quantization, nf4_linear, quantize_linear
 from mu_llama.errors import ConfigError
-from mu_llama.model import linears
-from mu_llama.model.linears import DecodingLinear, Int4Linear, Int8Linear, fast_linear
-from mu_llama.model.quantization import Quantization, nf4_linear, quantize_linear
 
 
 def cosine(one: Tensor, other: Tensor) -> float:
@@ -181,8 +182,8 @@ def test_nf4_of_bitsandbytes() -> None:
 @pytest.fixture
 def stock_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a processor with kernels for bf16."""
-    monkeypatch.setattr(linears, "SLOW_BF16", False)
-    monkeypatch.setattr(linears, "_ONEDNN_TAKES_BF16", True)
+    monkeypatch.setattr(devices, "is_cpu_slow_at_bf16", lambda: False)
+    monkeypatch.setattr(kernels, "_ONEDNN_TAKES_BF16", True)
 
 
 @pytest.mark.usefixtures("stock_products")
@@ -200,15 +201,15 @@ def test_fast_linear_is_the_stock_linear() -> None:
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_many_rows_go_through_float32_where_bf16_is_slow(monkeypatch: pytest.MonkeyPatch, bias: bool) -> None:
-    monkeypatch.setattr(linears, "SLOW_BF16", True)
-    monkeypatch.setattr(linears, "_FLOATS_NUMEL", 64 * 128)  # several pieces
+    monkeypatch.setattr(devices, "is_cpu_slow_at_bf16", lambda: True)
+    monkeypatch.setattr(kernels, "_FLOATS_NUMEL", 64 * 128)  # several pieces
     monkeypatch.setattr(nn.Linear, "forward", None)
     linear = random_linear(200, 128, bias=bias)
     x = torch.randn(2, 5, 128).bfloat16()
     exact = x.double() @ linear.weight.double().T + (linear.bias.double() if bias else 0)
     fast = fast_linear(linear)
     for trained, most_rows in ((False, 256), (False, 4), (True, 256)):
-        monkeypatch.setattr(linears, "_MOST_PROMPT_ROWS", most_rows)
+        monkeypatch.setattr(kernels, "_MOST_PROMPT_ROWS", most_rows)
         product = fast(x.requires_grad_(trained))
         assert product.dtype == torch.bfloat16
         torch.testing.assert_close(product.double(), exact, atol=1e-2, rtol=2**-7)
