@@ -12,7 +12,7 @@ import torch
 
 from mu_llama.checkpoints.formats.faiss import read_faiss_flat
 from mu_llama.checkpoints.formats.meta import find_meta_folder, read_meta_tensors
-from mu_llama.checkpoints.formats.published_tensors import read_published
+from mu_llama.checkpoints.formats.published import read_published
 from mu_llama.checkpoints.load import published_parts
 from mu_llama.encoders.mert.encoder import load_mert
 from mu_llama.engine.sampling import GenerationOptions, nucleus

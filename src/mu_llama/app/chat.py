@@ -17,6 +17,7 @@ from mu_llama.app.held import TrackHandle, TrackHandles
 from mu_llama.app.visit import Visit
 from mu_llama.audio.read import open_audio
 from mu_llama.audio.windows import PLANS, WindowPlan, merge_spans
+from mu_llama.encoders import encoder_kind
 from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.engine.torch.cache import PrefixCache
 from mu_llama.errors import AudioError, QuestionError
@@ -30,7 +31,7 @@ from mu_llama.model.retrieval import NeighbourBlend
 from mu_llama.text.prompts import Turn
 
 if TYPE_CHECKING:
-    from mu_llama.encoders.musicnn.encoder import MusicnnEncoder
+    from mu_llama.encoders.protocol import Tagger
 
 Window = Literal["auto", "full", "published"]
 CAPTION_QUESTION = "Write a caption for text-to-music."
@@ -92,10 +93,10 @@ class DemoService:
             AudioError: if there is none, it is too large or too long, or it can't be heard.
         """
         track = self.hear(path, window=window)
-        encoder = self.listener.opened.parts.encoder.spec
-        if encoder.get("kind") != "musicnn" or track.features is None:
-            return self._held.add(Path(str(path)), track, {})  # MERT has no tagger
-        tagger, features = cast("MusicnnEncoder", self.listener.hearing.encoder), track.features
+        kind = encoder_kind(self.listener.opened.parts.encoder.spec)
+        if not kind.has_tagger or track.features is None:
+            return self._held.add(Path(str(path)), track, {})
+        tagger, features = cast("Tagger", self.listener.hearing.encoder), track.features
         return self._held.add(Path(str(path)), track, self.compute.run(lambda: tagger.tag_probabilities(features)))
 
     def hear(self, path: str | Path | None, *, window: Window = "auto") -> EncodedTrack:

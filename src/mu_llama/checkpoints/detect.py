@@ -10,9 +10,8 @@ from pathlib import Path
 
 from mu_llama.checkpoints.formats import all_formats, format_of
 from mu_llama.checkpoints.formats.format import PART_OF_FOLDER, UNKNOWN, Detection, FileHead
-from mu_llama.checkpoints.formats.published_tensors import PREFIXES, state_dict_of
-from mu_llama.checkpoints.formats.safetensors import is_safetensors, read_safetensors
-from mu_llama.checkpoints.formats.torch_files import is_torch_file, read_torch_file
+from mu_llama.checkpoints.formats.published import PREFIXES, state_dict_of
+from mu_llama.checkpoints.formats.tensor_files import is_safetensors, is_torch_file, read_safetensors, read_torch_file
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.errors import CheckpointError
 from mu_llama.git_lfs import LFS_ADVICE, is_lfs_pointer

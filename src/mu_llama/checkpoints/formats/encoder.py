@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from mu_llama.checkpoints.formats.format import Detection, Format, parts_held, read_json
 from mu_llama.checkpoints.formats.hugging_face import CONFIG_FILE, WEIGHT_FILES, WEIGHTS_FILE, describe_folder
-from mu_llama.checkpoints.formats.safetensors import write_safetensors
+from mu_llama.checkpoints.formats.tensor_files import write_safetensors
 from mu_llama.checkpoints.spec import EncoderSpec, ModelSpec
 from mu_llama.encoders import ENCODERS, build_encoder, encoder_kind
 from mu_llama.encoders.protocol import Encoder, EncoderKind

@@ -13,8 +13,7 @@ from transformers import LlamaConfig
 
 from mu_llama.checkpoints.formats.format import UNKNOWN, Detection, Format, counted, parts_held, read_json
 from mu_llama.checkpoints.formats.hugging_face_tokenizer import find_tokenizer, write_transformers_tokenizer
-from mu_llama.checkpoints.formats.safetensors import read_safetensors, write_safetensors
-from mu_llama.checkpoints.formats.torch_files import read_torch_file
+from mu_llama.checkpoints.formats.tensor_files import read_safetensors, read_torch_file, write_safetensors
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.names import from_meta_names
 from mu_llama.checkpoints.spec import FAST_TOKENIZER_FILE, SENTENCEPIECE_FILE, LlamaSpec, TokenizerFile

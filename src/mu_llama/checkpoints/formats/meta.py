@@ -14,7 +14,7 @@ from transformers import LlamaConfig
 
 from mu_llama.checkpoints.formats.format import Detection, Format, counted, parts_held
 from mu_llama.checkpoints.formats.hugging_face import CONFIG_FILE
-from mu_llama.checkpoints.formats.torch_files import read_torch_file
+from mu_llama.checkpoints.formats.tensor_files import read_torch_file
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, concatenate
 from mu_llama.checkpoints.names import count_layers, from_meta_names, parse_meta_name, unknown_keys_message
 from mu_llama.checkpoints.spec import SENTENCEPIECE_FILE, LlamaSpec, TokenizerFile

@@ -12,7 +12,7 @@ from typing import Any
 from mu_llama.audio.windows import PLANS
 from mu_llama.checkpoints.formats.format import Companions, Detection, Format, read_json
 from mu_llama.checkpoints.formats.hugging_face import CONFIG_FILE
-from mu_llama.checkpoints.formats.safetensors import read_safetensors, write_safetensors
+from mu_llama.checkpoints.formats.tensor_files import read_safetensors, write_safetensors
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.spec import EncoderSpec, LlamaSpec, ModelSpec
 from mu_llama.errors import CheckpointError, ConfigError

@@ -107,7 +107,7 @@ def begin_cache(
         rows = [own.matching(head) for own, head in zip(kept, heads, strict=True)]
     # A token of each prompt is left to go on from.
     used = min(min(_common(prompt, row), len(prompt.ids) - 1) for prompt, row in zip(prompts, rows, strict=True))
-    return _cache_of(model, rows, most=model.adapter.config.num_audio_tokens + used), used
+    return _cache_of(model, rows, most=model.num_tokens_before_prompt + used), used
 
 
 def _common(prompt: Prompt, row: Sequence[_Segment]) -> int:

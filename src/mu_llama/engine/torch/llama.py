@@ -40,7 +40,20 @@ class MuLlama(nn.Module):
     @property
     def context_length(self) -> int:
         """Most tokens of prompt and answer together."""
-        return int(self.llama.config.max_position_embeddings) - self.adapter.config.num_audio_tokens
+        return int(self.llama.config.max_position_embeddings) - self.num_tokens_before_prompt
+
+    @property
+    def num_tokens_before_prompt(self) -> int:
+        """Audio tokens that stand before a prompt; 0 where the audio conditions layers."""
+        return self.adapter.config.num_audio_tokens
+
+    @property
+    def caches_prefix(self) -> bool:
+        """Whether what stands before a question may be read in segments and cached.
+
+        Only behind audio tokens: other prompts are read at once, as the published system does.
+        """
+        return self.num_tokens_before_prompt > 0
 
     def value_projections(self) -> list[nn.Module]:
         """The value projections of the conditioned layers, in layer order."""
@@ -117,7 +130,7 @@ class MuLlama(nn.Module):
         text = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
         if conditioning is None:
             return text
-        num_tokens = self.adapter.config.num_audio_tokens
+        num_tokens = self.num_tokens_before_prompt
         if not num_tokens:
             return {**text, "conditioning": conditioning}
         if attention_mask is not None:

@@ -22,7 +22,7 @@ from mu_llama.encoders.musicnn.encoder import (
 from mu_llama.encoders.musicnn.network import PATCH_FRAMES
 from mu_llama.encoders.protocol import Encoder
 from mu_llama.errors import AudioError, CheckpointError, ConfigError
-from tests.encoders.synthesised_music import synthesise
+from tests.unit.encoders.synthesised_music import synthesise
 
 EXPECTED = json.loads(Path(__file__).with_name("musicnn_expected.json").read_text())
 

@@ -16,7 +16,7 @@ from mu_llama.engine.torch.decoding import Decoder
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.training.phases import JOINT
 from mu_llama.training.trainable import build_trainable
-from tests.model.test_audio_tokens import TOKENS, parts_with_tokens
+from tests.unit.model.test_audio_tokens import TOKENS, parts_with_tokens
 
 HEAD = [50, 51, 52]
 QUESTIONS = [[5, 9, 11, 3], [7, 2], [8, 8, 1, 4, 30, 31]]

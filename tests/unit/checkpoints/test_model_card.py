@@ -12,7 +12,7 @@ from mu_llama.checkpoints.formats.native import ModelConfig
 from mu_llama.checkpoints.load import find_parts
 from mu_llama.checkpoints.model_card import Provenance, write_card
 
-SET_A = Path(__file__).parents[1] / "golden" / "set_a"
+SET_A = Path(__file__).parents[2] / "golden" / "set_a"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from mu_llama.checkpoints.spec import LlamaSpec, TokenizerFile
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.engine.torch.load import Placement, assemble
 from mu_llama.errors import CheckpointError
-from tests.model.test_conditioning import make_model
+from tests.factories.models import make_model
 
 CPU = Placement(torch.device("cpu"), torch.float32)
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -26,7 +26,7 @@ from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.inference.listener import Listener
 
-SET_A = Path(__file__).parents[1] / "golden" / "set_a"
+SET_A = Path(__file__).parents[2] / "golden" / "set_a"
 FULL_STATE, ADAPTER_ONLY = "checkpoint_finetune.pth", "checkpoint_finetune_namespace.pth"
 
 

@@ -25,7 +25,7 @@ from mu_llama.engine.torch.llama import MuLlama, build_mu_llama
 from mu_llama.engine.torch.load import Placement, assemble
 from mu_llama.errors import CheckpointError, ConfigError
 
-SET_A = Path(__file__).parents[1] / "golden" / "set_a"
+SET_A = Path(__file__).parents[2] / "golden" / "set_a"
 FULL_STATE, ADAPTER_ONLY = "checkpoint_finetune.pth", "checkpoint_finetune_namespace.pth"
 FP32 = Placement(torch.device("cpu"), torch.float32)
 

@@ -22,7 +22,7 @@ from mu_llama.checkpoints.detect import detect, scan_tree
 from mu_llama.checkpoints.formats.format import Detection, Role
 from mu_llama.errors import CheckpointError
 
-SET_A = Path(__file__).parents[1] / "golden" / "set_a"
+SET_A = Path(__file__).parents[2] / "golden" / "set_a"
 FULL = SET_A / "checkpoint_finetune.pth"
 ADAPTER_ONLY = SET_A / "checkpoint_finetune_namespace.pth"
 DELTA = SET_A / "checkpoint_finetune_delta_altrank.pth"

@@ -9,7 +9,7 @@ from mu_llama.engine.sampling import GenerationOptions, choose_token, nucleus
 from mu_llama.engine.torch.decoding import Decoder
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.errors import ConfigError, QuestionError
-from tests.model.test_conditioning import make_model
+from tests.factories.models import make_model
 
 PROMPTS = [[1, 5, 9], [2, 4, 6, 8, 10, 12, 14], [3], [7, 7, 7, 7]]
 

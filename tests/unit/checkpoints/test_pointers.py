@@ -13,7 +13,7 @@ from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder
 from mu_llama.checkpoints.load import find_parts
 from mu_llama.cli.main import typer_app
 
-SET_A = Path(__file__).parents[1] / "golden" / "set_a"
+SET_A = Path(__file__).parents[2] / "golden" / "set_a"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "4d7a" * 16 + "\nsize 5161212\n"
 CHECKPOINT = "checkpoint_finetune_namespace.pth"
 

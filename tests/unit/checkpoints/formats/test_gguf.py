@@ -31,7 +31,7 @@ from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
 from mu_llama.checkpoints.spec import LlamaSpec, TokenizerFile
 from mu_llama.errors import CheckpointError
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "set_a"
+GOLDEN = Path(__file__).parents[3] / "golden" / "set_a"
 SENTENCEPIECE = GOLDEN / "llama" / "tokenizer.model"
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -493,7 +493,7 @@ def test_the_original_tokenizer_model_is_understood() -> None:
 
 def test_the_library_is_only_loaded_when_used() -> None:
     folder = Path(mu_llama.checkpoints.__file__).parent
-    for path in folder.glob("*.py"):
+    for path in folder.rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert "gguf" not in [name.split(".")[0] for name in names], path

@@ -25,7 +25,7 @@ from mu_llama.inference.listener import load
 from mu_llama.text.prompts import ALPACA_PUBLISHED
 from mu_llama.text.tokenizer import SentencePieceTokenizer, load_sentencepiece
 
-SET_A = Path(__file__).parents[1] / "golden" / "set_a"
+SET_A = Path(__file__).parents[3] / "golden" / "set_a"
 CHECKPOINT = SET_A / "checkpoint_finetune_namespace.pth"
 NUM_TOKENS = 480
 TEXT = "What is the mood of the music? [PAD] <extra> é"
