@@ -6,7 +6,7 @@ import time
 
 import mu_llama
 from benchmarks.measure import CLIP, alternate, medians, write_result
-from mu_llama.generation import GenerationOptions
+from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.inference.listener import Listener
 from mu_llama.inference.results import Answer, EncodedTrack
 

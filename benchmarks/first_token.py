@@ -20,7 +20,7 @@ from pathlib import Path
 
 import mu_llama
 from benchmarks.measure import CLIP, ROOT, alternate, medians, write_result
-from mu_llama.generation import GenerationOptions
+from mu_llama.engine.sampling import GenerationOptions
 
 QUESTION = "Describe the audio in detail"
 RUNS, PROCESSES = 9, 5

@@ -79,7 +79,8 @@ def token_times(
     model: Any, prompt: list[int], conditioning: torch.Tensor, after: Callable[[], None] = lambda: None
 ) -> list[float]:
     """Seconds of each token but the first, which reads the prompt; `after` is called between them."""
-    from mu_llama.generation import Decoder, GenerationOptions
+    from mu_llama.engine.sampling import GenerationOptions
+    from mu_llama.engine.torch.decoding import Decoder
 
     options = GenerationOptions(max_new_tokens=NUM_TOKENS)
     decoder = Decoder(model, prompts=[prompt], conditioning=conditioning[None], options=options, eos_ids=frozenset())

@@ -31,7 +31,7 @@ from mu_llama.encoders.musicnn.encoder import (
     patch_plan,
     read_musicnn_weights,
 )
-from mu_llama.encoders.musicnn.log_mel import LogMel
+from mu_llama.encoders.musicnn.front_end import LogMel
 from mu_llama.encoders.musicnn.network import FRONT_END, MIDEND, PATCH_FRAMES
 
 ROOT = Path(__file__).parents[1]

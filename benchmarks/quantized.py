@@ -11,14 +11,14 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from benchmarks.measure import CLIP, ROOT, write_result
-from mu_llama.checkpoints.assembling import Placement, assemble
-from mu_llama.checkpoints.llama_source import open_tokenizer
-from mu_llama.checkpoints.open_model import find_parts, make_encoder
+from mu_llama.checkpoints.formats.encoder import make_encoder
+from mu_llama.checkpoints.load import find_parts, open_tokenizer
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.devices import home_folder
+from mu_llama.engine.torch.llama import MuLlama
+from mu_llama.engine.torch.load import Placement, assemble
+from mu_llama.engine.torch.quantize import Quantization
 from mu_llama.inference.extractor import FeatureExtractor
-from mu_llama.model.mu_llama import MuLlama
-from mu_llama.model.quantization import Quantization
 from mu_llama.text.prompts import Turn
 
 GOLDEN = ROOT / "tests" / "golden" / "set_a"
@@ -39,7 +39,7 @@ def logits(model: MuLlama, prompts: Sequence[list[int]], features: torch.Tensor)
 
 def compare(parts: ModelSpec, audio: Path) -> dict[str, dict[str, float]]:
     """Cosine of each kind with bf16: over all logits, and of the logits that choose the first token."""
-    from mu_llama.checkpoints.open_model import PLANS
+    from mu_llama.audio.windows import PLANS
 
     hearing = FeatureExtractor(lambda: make_encoder(parts, device="cpu"), plan=PLANS[parts.window], cache=None)
     features = hearing.hear(audio).values

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import HubertModel
 
 from benchmarks.measure import ROOT
-from mu_llama.checkpoints.sentencepiece_file import NORMAL, Piece, parse_bpe_model, serialise_bpe_model
+from mu_llama.checkpoints.formats.sentencepiece import NORMAL, Piece, parse_bpe_model, serialise_bpe_model
 from mu_llama.encoders.mert.config import PUBLISHED_CONFIGS, parse_mert_config
 
 TOKENIZER = ROOT / "tests" / "golden" / "set_a" / "llama" / "tokenizer.model"

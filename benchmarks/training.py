@@ -23,7 +23,7 @@ import soundfile
 import torch
 
 from benchmarks.measure import write_result
-from mu_llama.checkpoints.open_model import make_encoder
+from mu_llama.checkpoints.formats.encoder import make_encoder
 from mu_llama.devices import home_folder
 from mu_llama.inference.extractor import FeatureExtractor
 from mu_llama.training.collate import collate
@@ -146,7 +146,7 @@ def published_way(folder: Path) -> dict[str, float]:
 
 
 def _plan(parts: Any) -> Any:
-    from mu_llama.checkpoints.open_model import PLANS
+    from mu_llama.audio.windows import PLANS
 
     return PLANS[parts.window]
 

@@ -14,9 +14,10 @@ SRC = Path(__file__).parents[1] / "src" / "mu_llama"
 ROWS = (
     {"errors", "git_lfs"},
     {"devices", "hub", "progress", "files"},
-    {"audio", "text", "sampling"},
+    {"audio", "text"},
     {"encoders", "model", "labels"},
-    {"checkpoints", "generation"},
+    {"checkpoints"},
+    {"engine"},
     {"inference"},
     {"training", "musicqa"},
     {"app"},
@@ -25,14 +26,14 @@ ROWS = (
 ROW_OF = {part: index for index, row in enumerate(ROWS) for part in row}
 # A heavy or optional library has one door.
 DOORS = {
-    "gguf": {"checkpoints/gguf"},
+    "gguf": {"checkpoints/formats/gguf"},
     "av": {"audio/ffmpeg_decoder.py", "audio/frames.py"},
     "soundfile": {"audio/soundfile_decoder.py", "audio/wav_writing.py"},
     "soxr": {"audio/resample.py"},
     "sentencepiece": {"text/tokenizer.py"},
-    "huggingface_hub": {"hub.py", "encoders/mert/config.py", "checkpoints/hugging_face.py", "checkpoints/gguf.py"},
-    "accelerate": {"checkpoints/device_map.py", "training/engine.py"},
-    "bitsandbytes": {"model/quantization.py"},
+    "huggingface_hub": {"hub.py", "encoders/mert/config.py", "checkpoints/formats/"},
+    "accelerate": {"engine/torch/device_map.py", "training/engine.py"},
+    "bitsandbytes": {"engine/torch/quantize.py"},
     "typer": {"cli/"},
     "peft": {"training/trainable.py"},
     "matplotlib": {"training/export.py", "musicqa/plots.py"},

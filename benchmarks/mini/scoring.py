@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from benchmarks.mini.reading import contradictions, refuses
 from benchmarks.mini.tasks import Ask
-from mu_llama.generation import GenerationOptions
+from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.inference.answering import answer_batch, make_row
 from mu_llama.inference.listener import Listener
 from mu_llama.inference.results import Answer, EncodedTrack

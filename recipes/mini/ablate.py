@@ -18,7 +18,7 @@ from plans import is_again
 from warm_up import LLAMA, scores, teach, untrained
 
 from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
-from mu_llama.checkpoints.llama_source import read_llama
+from mu_llama.checkpoints.load import read_llama
 from mu_llama.checkpoints.spec import LlamaSpec
 from mu_llama.devices import home_folder
 

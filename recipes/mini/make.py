@@ -104,7 +104,7 @@ def questions(settings: Settings) -> None:
 
 def train(settings: Settings) -> None:
     """Train adapter and LoRA with the project's own command."""
-    from mu_llama.model.linears import SLOW_BF16
+    from mu_llama.devices import is_cpu_slow_at_bf16
 
     steps = max(2, round(_recipe_steps() * settings.fraction))
     overrides = {
@@ -115,7 +115,7 @@ def train(settings: Settings) -> None:
         "schedule.steps": str(steps),
         "schedule.warmup_steps": str(min(40, steps // 2)),
     }
-    if SLOW_BF16:
+    if is_cpu_slow_at_bf16():
         overrides["precision.dtype"] = "fp32"
     finished = settings.work / "run" / "model"
     if finished.exists():

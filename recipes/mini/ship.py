@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
+from mu_llama.checkpoints.formats.native import ADAPTER_FILE, TUNING_FILE, read_model_config, write_model_files
+from mu_llama.checkpoints.formats.tensor_files import read_safetensors
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
-from mu_llama.checkpoints.native import ADAPTER_FILE, TUNING_FILE, read_model_config, write_model_files
-from mu_llama.checkpoints.safetensors_files import read_safetensors
 
 LICENCES = {"adapter and LoRA": "Apache-2.0", "SmolLM2-135M-Instruct": "Apache-2.0", "MusiCNN": "ISC"}
 MOST_BYTES = 40_000_000

@@ -1,4 +1,4 @@
-"""Makes `tests/encoders/musicnn_expected.json`: what the original musicnn says about synthesised clips.
+"""Makes `tests/unit/encoders/musicnn_expected.json`: what the original musicnn says about synthesised clips.
 
 In a throw-away environment, from the root of the checkout (numpy, soundfile come along with librosa):
 
@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # the graph is built with tf.compat.v1.layers
-ENCODER_TESTS = Path(__file__).parents[2] / "tests/encoders"
+ENCODER_TESTS = Path(__file__).parents[2] / "tests/unit/encoders"
 VARIANTS = ("msd", "mtt")
 # style, seed, seconds, gain: quiet enough that 10000 * mel stays below float16's 65504
 CLIPS = (("chamber", 1, 10.0, 0.1), ("band", 0, 11.0, 0.2), ("club", 0, 12.5, 0.2))

@@ -24,8 +24,8 @@ from mu_llama.errors import (
 if TYPE_CHECKING:
     from mu_llama.audio.read import AudioWarning
     from mu_llama.audio.waveform import Waveform
+    from mu_llama.engine.sampling import GenerationOptions
     from mu_llama.files import RecordError
-    from mu_llama.generation import GenerationOptions
     from mu_llama.inference.conversation import Conversation
     from mu_llama.inference.listener import Listener, load
     from mu_llama.inference.results import Answer, AnswerStream, EncodedTrack, Failure
@@ -72,7 +72,7 @@ _MODULES = {
     "DataError": "training.example",
     "EncodedTrack": "inference.results",
     "Failure": "inference.results",
-    "GenerationOptions": "generation",
+    "GenerationOptions": "engine.sampling",
     "Listener": "inference.listener",
     "RecordError": "files",
     "SourceError": "musicqa.sources.corpus_files",

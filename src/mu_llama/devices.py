@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import platformdirs
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     import torch
 
 HOME_VARIABLE = "MU_LLAMA_HOME"
+DTYPES: Mapping[str, str] = MappingProxyType({"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"})
+"""Our short name of a dtype -> torch's; nothing else lists them."""
 
 
 def home_folder() -> Path:
@@ -72,12 +76,20 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """
     import torch
 
-    names = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
     if name == "auto":
         return torch.float16 if device.type == "mps" else torch.bfloat16
-    if name not in names:
-        raise ConfigError(f"dtype {name!r} is unknown; expected auto, {', '.join(names)}")
-    return names[name]
+    if name not in DTYPES:
+        raise ConfigError(f"dtype {name!r} is unknown; expected auto, {', '.join(DTYPES)}")
+    dtype: torch.dtype = getattr(torch, DTYPES[name])
+    return dtype
+
+
+@cache
+def is_cpu_slow_at_bf16() -> bool:
+    """Whether oneDNN has no kernels for bf16 on this CPU (x86 without AVX-512), or they aren't known to be fast."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
 
 
 class LoadedProcess:

@@ -28,8 +28,8 @@ from mu_llama.app.pictures import mel_picture
 from mu_llama.app.visit import Visit
 from mu_llama.audio.waveform import Waveform
 from mu_llama.encoders.musicnn.encoder import build_musicnn
+from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.errors import AudioError, QuestionError
-from mu_llama.generation import GenerationOptions
 from mu_llama.inference.answering import write_rows
 from mu_llama.inference.extractor import FeatureExtractor
 from mu_llama.inference.listener import Listener

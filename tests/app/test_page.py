@@ -25,10 +25,10 @@ from mu_llama.app.page import _asking_from_the_box, _told, _told_on_the_way, bui
 from mu_llama.app.serving import Serving, reach_past_proxies
 from mu_llama.app.visit import Visit
 from mu_llama.audio.read import AudioWarning
-from mu_llama.checkpoints.open_model import PLANS
+from mu_llama.audio.windows import PLANS
 from mu_llama.cli.main import typer_app
+from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.errors import AudioError, MuLlamaError, QuestionError
-from mu_llama.generation import GenerationOptions
 from mu_llama.inference.extractor import FeatureExtractor
 from mu_llama.inference.listener import Listener
 from mu_llama.text.fact_prompts import MeasuredFact

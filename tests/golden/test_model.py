@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from mu_llama.checkpoints.assembling import Placement, assemble
-from mu_llama.checkpoints.faiss_flat import read_faiss_flat
-from mu_llama.checkpoints.meta_llama import find_meta_folder, read_meta_tensors
-from mu_llama.checkpoints.published import read_published
-from mu_llama.checkpoints.published_model import published_parts
+from mu_llama.checkpoints.formats.faiss import read_faiss_flat
+from mu_llama.checkpoints.formats.meta import find_meta_folder, read_meta_tensors
+from mu_llama.checkpoints.formats.published import read_published
+from mu_llama.checkpoints.load import published_parts
 from mu_llama.encoders.mert.encoder import load_mert
-from mu_llama.generation import Decoder, GenerationOptions
+from mu_llama.engine.sampling import GenerationOptions, nucleus
+from mu_llama.engine.torch.decoding import Decoder
+from mu_llama.engine.torch.llama import MuLlama
+from mu_llama.engine.torch.load import Placement, assemble
 from mu_llama.model.adapter import Blend
-from mu_llama.model.mu_llama import MuLlama
 from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
-from mu_llama.sampling import nucleus
 from mu_llama.text.prompts import ALPACA_PUBLISHED, Turn
 from mu_llama.text.tokenizer import SentencePieceTokenizer, load_sentencepiece
 

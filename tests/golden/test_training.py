@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from mu_llama.checkpoints.published_model import published_parts
-from mu_llama.model.mu_llama import MuLlama
+from mu_llama.checkpoints.load import published_parts
+from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.text.prompts import ALPACA_PUBLISHED, Turn
 from mu_llama.training.collate import IGNORED, Batch, Row, collate, tokenise
 from mu_llama.training.loss import answer_loss

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mu_llama.checkpoints.assembling import Placement, assemble
+from mu_llama.checkpoints.formats.native import ModelConfig, native_parts, write_model_files
 from mu_llama.checkpoints.lazy_tensor import in_memory
-from mu_llama.checkpoints.native import ModelConfig, native_parts, write_model_files
 from mu_llama.checkpoints.spec import ModelSpec
+from mu_llama.engine.torch.llama import MuLlama
+from mu_llama.engine.torch.load import Placement, assemble
 from mu_llama.errors import CheckpointError, ConfigError
-from mu_llama.model.mu_llama import MuLlama
 from mu_llama.training.loss import answer_loss
 from mu_llama.training.optimiser import build_optimiser
 from mu_llama.training.phases import FINETUNE, JOINT, PHASES, PRETRAIN, Phase, plain_name

@@ -11,8 +11,8 @@ import torch
 
 import mu_llama
 from mu_llama.audio.waveform import Waveform
+from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.errors import AudioError, CheckpointError, ConfigError, ModelNotFoundError, QuestionError
-from mu_llama.generation import GenerationOptions
 from mu_llama.inference.listener import Listener
 from mu_llama.inference.results import Answer, Failure
 from mu_llama.model.retrieval import BlendOptions

@@ -11,7 +11,7 @@ import pytest
 
 import mu_llama
 from mu_llama.devices import home_folder
-from mu_llama.generation import GenerationOptions
+from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.inference.listener import Listener
 
 ROOT = Path(__file__).parents[2]

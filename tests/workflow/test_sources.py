@@ -21,7 +21,7 @@ import soundfile
 import mu_llama
 from mu_llama.audio.waveform import Waveform
 from mu_llama.devices import LoadedProcess
-from mu_llama.generation import GenerationOptions
+from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.inference.extractor import FeatureExtractor
 from mu_llama.inference.listener import Listener
 from tests.workflow.conftest import SET_A

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from mu_llama.app.chat import DemoService, Window
 from mu_llama.app.visit import Visit
+from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.errors import AudioError, QuestionError
-from mu_llama.generation import GenerationOptions
 from mu_llama.inference.answering import Row as Waiting
 from mu_llama.inference.answering import end_of_batch, rows_of, write_rows
 from mu_llama.inference.results import Answer, EncodedTrack, Failure

@@ -14,8 +14,8 @@ from mu_llama.app.chat import DemoService, Window
 from mu_llama.app.held import TrackHandle
 from mu_llama.app.pictures import mel_picture
 from mu_llama.app.visit import Visit
+from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.errors import MuLlamaError, QuestionError
-from mu_llama.generation import GenerationOptions
 from mu_llama.text.prompts import Turn
 
 logger = logging.getLogger(__name__)

@@ -16,22 +16,22 @@ from mu_llama.app.compute_thread import ComputeThread
 from mu_llama.app.held import TrackHandle, TrackHandles
 from mu_llama.app.visit import Visit
 from mu_llama.audio.read import open_audio
-from mu_llama.audio.windows import WindowPlan, merge_spans
-from mu_llama.checkpoints.open_model import PLANS
+from mu_llama.audio.windows import PLANS, WindowPlan, merge_spans
+from mu_llama.encoders import encoder_kind
+from mu_llama.engine.sampling import GenerationOptions
+from mu_llama.engine.torch.cache import PrefixCache
 from mu_llama.errors import AudioError, QuestionError
 from mu_llama.files import to_line
-from mu_llama.generation import GenerationOptions
 from mu_llama.inference.answering import check_question, read_ahead
 from mu_llama.inference.extractor import FeatureExtractor
 from mu_llama.inference.listener import Listener
 from mu_llama.inference.measuring import measure_in_words
 from mu_llama.inference.results import EncodedTrack
-from mu_llama.model.prefix_cache import PrefixCache
 from mu_llama.model.retrieval import NeighbourBlend
 from mu_llama.text.prompts import Turn
 
 if TYPE_CHECKING:
-    from mu_llama.encoders.musicnn.encoder import MusicnnEncoder
+    from mu_llama.encoders.protocol import Tagger
 
 Window = Literal["auto", "full", "published"]
 CAPTION_QUESTION = "Write a caption for text-to-music."
@@ -93,10 +93,10 @@ class DemoService:
             AudioError: if there is none, it is too large or too long, or it can't be heard.
         """
         track = self.hear(path, window=window)
-        encoder = self.listener.opened.parts.encoder.spec
-        if encoder.get("kind") != "musicnn" or track.features is None:
-            return self._held.add(Path(str(path)), track, {})  # MERT has no tagger
-        tagger, features = cast("MusicnnEncoder", self.listener.hearing.encoder), track.features
+        kind = encoder_kind(self.listener.opened.parts.encoder.spec)
+        if not kind.has_tagger or track.features is None:
+            return self._held.add(Path(str(path)), track, {})
+        tagger, features = cast("Tagger", self.listener.hearing.encoder), track.features
         return self._held.add(Path(str(path)), track, self.compute.run(lambda: tagger.tag_probabilities(features)))
 
     def hear(self, path: str | Path | None, *, window: Window = "auto") -> EncodedTrack:

@@ -16,7 +16,7 @@ from mu_llama.audio.downmix import Downmix
 from mu_llama.audio.read import AudioStream, open_audio
 from mu_llama.audio.resample import ResampleStream
 from mu_llama.encoders.musicnn.encoder import read_musicnn_weights
-from mu_llama.encoders.musicnn.log_mel import RATE_HZ, LogMel
+from mu_llama.encoders.musicnn.front_end import RATE_HZ, LogMel
 
 _PIECE_S = 60
 _WIDTH, _PIXELS_A_BAND = 900, 2

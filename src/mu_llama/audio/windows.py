@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 import numpy as np
@@ -78,6 +79,8 @@ FULL = WindowPlan()
 """Every second is heard."""
 PUBLISHED = WindowPlan("published")
 """What the published system hears."""
+PLANS: Mapping[str, WindowPlan] = MappingProxyType({plan.name: plan for plan in (FULL, PUBLISHED)})
+"""The plans by name."""
 
 
 class _Converter(Protocol):

@@ -13,13 +13,12 @@ from typing import Literal
 import torch
 from filelock import FileLock, Timeout
 
-from mu_llama.checkpoints.assembling import adapter_dtype, adapter_tensors
-from mu_llama.checkpoints.encoder_files import encoder_bytes, encoder_sources, encoder_spec, write_encoder
-from mu_llama.checkpoints.gguf_writing import write_gguf
-from mu_llama.checkpoints.hugging_face import write_llama_folder
-from mu_llama.checkpoints.lora import merged_llama
+from mu_llama.checkpoints.formats.encoder import encoder_bytes, encoder_sources, encoder_spec, write_encoder
+from mu_llama.checkpoints.formats.gguf_writing import write_gguf
+from mu_llama.checkpoints.formats.hugging_face import write_llama_folder
+from mu_llama.checkpoints.formats.native import ModelConfig, write_model_files
+from mu_llama.checkpoints.lora import adapter_dtype, merged_adapter, merged_llama
 from mu_llama.checkpoints.model_card import CARD_FILE, Provenance, hash_files, write_card
-from mu_llama.checkpoints.native import ModelConfig, write_model_files
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.progress import ProgressCallback, no_progress
@@ -63,7 +62,7 @@ def convert_to_folder(
         CheckpointError: if something doesn't fit together or the disk is too small.
     """
     merged_in, tuning = (parts.tuning, {}) if options.merge else ({}, parts.tuning)
-    adapter = adapter_tensors(parts) if options.merge else dict(parts.adapter)
+    adapter = merged_adapter(parts) if options.merge else dict(parts.adapter)
     config, llama = merged_llama(parts.llama, merged_in, dtype=options.dtype, source=parts.source)
     if options.dtype is not None:
         adapter = {name: adapter_dtype(name, value, options.dtype) for name, value in adapter.items()}

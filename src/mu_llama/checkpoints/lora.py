@@ -9,17 +9,20 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig
 
+from mu_llama import devices
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_pieces, zeros
-from mu_llama.checkpoints.llama_names import unknown_keys_message
-from mu_llama.checkpoints.spec import LlamaSpec
+from mu_llama.checkpoints.names import unknown_keys_message
+from mu_llama.checkpoints.spec import LlamaSpec, ModelSpec
 from mu_llama.errors import CheckpointError
-from mu_llama.model import linears
 
 LORA_DOWN, LORA_UP = ".lora_A.weight", ".lora_B.weight"
 _ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
 _FEED_FORWARD = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 LINEARS = (*_ATTENTION, *_FEED_FORWARD)
 """The linears of a layer, under transformers' names."""
+VALUE_LORA = ("conditioner.value_lora_A", "conditioner.value_lora_B")
+"""The adapter's tensors that hold a LoRA merged into the value projections."""
+_HALF = (torch.bfloat16, torch.float16)
 
 
 def low_rank_pairs(tuning: Mapping[str, LazyTensor], *, source: object) -> dict[str, tuple[LazyTensor, LazyTensor]]:
@@ -97,7 +100,7 @@ def _merge(value: LazyTensor, pair: tuple[LazyTensor, LazyTensor] | None, dtype:
         factors = up.read(), down.read()
         if value.dtype == dtype == torch.bfloat16:
             factors = factors[0].to(dtype), factors[1].to(dtype)
-            if not linears.SLOW_BF16:
+            if not devices.is_cpu_slow_at_bf16():
                 return torch.addmm(value.read(), *factors)
         wide_up, wide_down = factors[0].float(), factors[1].float()  # sums in float32 either way
         return in_pieces(value.read(), dtype, lambda rows, which: rows.addmm_(wide_up[which], wide_down))
@@ -114,3 +117,50 @@ def _expected_biases(config: LlamaConfig, tensors: Mapping[str, LazyTensor]) -> 
         for module in modules
         if (weight := f"model.layers.{layer}.{module}.weight") in tensors
     }
+
+
+def merged_adapter(parts: ModelSpec) -> dict[str, LazyTensor]:
+    """The adapter's tensors, with the part of the value projections that a merge adds and the audio mustn't see."""
+    tensors = dict(parts.adapter)
+    for name, stored in zip(VALUE_LORA, _value_lora(parts), strict=False):
+        if name in tensors:
+            raise CheckpointError(
+                f"{parts.source}: a LoRA on value projections that hold a merged one already; "
+                "expected an unmerged LLaMA: convert without --merge"
+            )
+        tensors[name] = stored
+    return tensors
+
+
+def _value_lora(parts: ModelSpec) -> list[LazyTensor]:
+    """Stack the LoRA of the conditioned value projections to (Q, rank, H) and (Q, rows, rank), or give nothing."""
+    num_layers = parts.llama.config.num_hidden_layers
+    layers = range(num_layers - parts.adapter_config.num_conditioned_layers, num_layers)
+    modules = [f"model.layers.{layer}.self_attn.v_proj" for layer in layers]
+    pairs = [(parts.tuning.get(module + LORA_DOWN), parts.tuning.get(module + LORA_UP)) for module in modules]
+    present = [(down, up) for down, up in pairs if down is not None and up is not None]
+    if not present:
+        return []
+    rank = max(down.shape[0] for down, _ in present)
+    hidden, rows = present[0][0].shape[1], present[0][1].shape[0]
+
+    def load(half: int) -> Tensor:
+        stacked = torch.zeros(len(pairs), *((rank, hidden) if half == 0 else (rows, rank)))
+        for index, pair in enumerate(pairs):
+            stored = pair[half]
+            if stored is not None:
+                value = stored.read().float()
+                stacked[index, : value.shape[0], : value.shape[1]] = value
+        return stacked
+
+    return [
+        LazyTensor((len(pairs), rank, hidden), torch.float32, lambda: load(0)),
+        LazyTensor((len(pairs), rows, rank), torch.float32, lambda: load(1)),
+    ]
+
+
+def adapter_dtype(name: str, value: LazyTensor, dtype: torch.dtype) -> LazyTensor:
+    """Keep the bridge's matrices narrow beside a narrow LLaMA; everything else is float32."""
+    if name.startswith(("adapter.blocks.", "adapter.projection.")) and len(value.shape) == 2 and dtype in _HALF:
+        return value if value.dtype in _HALF else value.to(dtype)
+    return value.to(torch.float32)

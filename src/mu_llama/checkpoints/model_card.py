@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mu_llama import __version__
-from mu_llama.checkpoints.native import ADAPTER_FILE, TUNING_FILE, ModelConfig
+from mu_llama.checkpoints.formats.native import ADAPTER_FILE, TUNING_FILE, ModelConfig
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.model.config import AdapterConfig
 from mu_llama.progress import ProgressCallback, no_progress

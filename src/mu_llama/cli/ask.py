@@ -13,7 +13,7 @@ from mu_llama.cli import options as opt
 from mu_llama.errors import MuLlamaError
 
 if TYPE_CHECKING:
-    from mu_llama.generation import GenerationOptions
+    from mu_llama.engine.sampling import GenerationOptions
     from mu_llama.inference.listener import Listener
     from mu_llama.inference.results import Answer, Failure
 

@@ -48,7 +48,7 @@ def convert(
     try:
         opt.quieten_libraries()
         from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder, convert_to_gguf
-        from mu_llama.checkpoints.open_model import find_parts
+        from mu_llama.checkpoints.load import find_parts
         from mu_llama.devices import home_folder
 
         kind = _one_of(to, "--to", ("folder", "gguf"))

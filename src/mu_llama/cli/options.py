@@ -19,7 +19,7 @@ from mu_llama.cli.progress import ProgressBars
 from mu_llama.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mu_llama.generation import GenerationOptions
+    from mu_llama.engine.sampling import GenerationOptions
     from mu_llama.inference.listener import Listener
     from mu_llama.model.retrieval import BlendOptions
 
@@ -167,7 +167,7 @@ def report_progress(message: str) -> None:
 
 def generation_options(answers: AnswerOptions) -> GenerationOptions:
     """Turn the options of the command line into those of generation."""
-    from mu_llama.generation import GenerationOptions
+    from mu_llama.engine.sampling import GenerationOptions
 
     if answers.temperature == 0.0 and (answers.seed is not None or answers.top_p < 1.0):
         print("warning: --seed and --top-p change nothing at temperature 0; add --temperature 0.6", file=sys.stderr)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-from mu_llama.audio.waveform import Waveform
+    from mu_llama.audio.waveform import Waveform
 
 
 class Encoder(Protocol):
@@ -39,3 +43,39 @@ class Encoder(Protocol):
             AudioError: if the window has another rate or is too short to give one frame.
         """
         ...
+
+
+class Tagger(Protocol):
+    """An encoder that can also say which tags fit a track."""
+
+    def tag_probabilities(self, values: torch.Tensor) -> dict[str, float]:
+        """Read each tag's probability out of a track's features (L, D), likeliest first."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncoderKind:
+    """A kind of encoder: how it is built, and how its files are recognised. An entry of `encoders.ENCODERS`.
+
+    Functions import what they need when they are called, so that listing the kinds loads nothing.
+    """
+
+    name: str
+    """The value of `kind` in a model folder's config."""
+    builder: Callable[[], Callable[..., Encoder]]
+    """Imports the encoder and gives the function that builds it from its settings. Where that has a parameter
+    `device`, the model's device is passed."""
+    title: str = ""
+    """What a folder of it is called, e.g. `MERT`."""
+    has_tagger: bool = False
+    """Whether the encoder is a `Tagger`."""
+    recognise: Callable[[Mapping[str, Any]], bool] | None = None
+    """Whether the contents of a folder's config.json are those of this kind; None where it has no folder."""
+    weight_prefixes: tuple[str, ...] = ()
+    """How the names of its tensors begin in a file of weights."""
+    find_folder: Callable[[str | Path], Path] | None = None
+    """Gives the folder of the setting `path`, downloaded where it is a hub id."""
+    from_tensors: Callable[..., Encoder] | None = None
+    """Builds it of tensors out of a checkpoint: `(tensors, config or None, *, device, source)`."""
+    settings_files: Callable[[Mapping[str, Any], Mapping[str, Any] | None], dict[str, dict[str, Any]]] | None = None
+    """Gives the JSON files to write beside such tensors, by name; reads their shapes alone."""

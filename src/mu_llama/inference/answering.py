@@ -9,11 +9,12 @@ from os import PathLike
 
 import torch
 
-from mu_llama.checkpoints.open_model import OpenedModel
+from mu_llama.engine.sampling import GenerationOptions
+from mu_llama.engine.torch.cache import Prompt, begin_cache, read_segments
+from mu_llama.engine.torch.decoding import Decoder, FinishReason
 from mu_llama.errors import AudioError, ConfigError, MuLlamaError, QuestionError
-from mu_llama.generation import Decoder, FinishReason, GenerationOptions
+from mu_llama.inference.open_model import OpenedModel
 from mu_llama.inference.results import Answer, EncodedTrack, Failure, Timings
-from mu_llama.model.prefix_cache import Prompt, begin_cache, read_segments
 from mu_llama.text.fact_prompts import topics_of, with_measured
 from mu_llama.text.prompts import Turn
 from mu_llama.text.stop_strings import AnswerText

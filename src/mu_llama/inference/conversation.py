@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from mu_llama.generation import GenerationOptions
+from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.inference.results import Answer, AnswerStream, EncodedTrack
 from mu_llama.text.prompts import Turn
 

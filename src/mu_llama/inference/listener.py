@@ -14,16 +14,17 @@ from typing import Any, Literal
 import torch
 
 from mu_llama.audio.source import repeatable
-from mu_llama.checkpoints.assembling import Placement
+from mu_llama.audio.windows import PLANS
 from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder
-from mu_llama.checkpoints.device_map import DeviceMap
-from mu_llama.checkpoints.faiss_flat import read_faiss_flat
-from mu_llama.checkpoints.open_model import PLANS, OpenedModel, open_model
+from mu_llama.checkpoints.formats.faiss import read_faiss_flat
 from mu_llama.devices import choose_device, choose_dtype, home_folder
 from mu_llama.encoders.cache import FeatureCache
 from mu_llama.encoders.pooling import TrackFeatures
+from mu_llama.engine.sampling import GenerationOptions
+from mu_llama.engine.torch.device_map import DeviceMap
+from mu_llama.engine.torch.load import Placement
+from mu_llama.engine.torch.quantize import Quantization
 from mu_llama.errors import ConfigError
-from mu_llama.generation import GenerationOptions
 from mu_llama.hub import is_hub_id, push
 from mu_llama.inference.answering import (
     Row,
@@ -38,8 +39,8 @@ from mu_llama.inference.answering import (
 from mu_llama.inference.conversation import Conversation
 from mu_llama.inference.extractor import Audio, FeatureExtractor, audio_name
 from mu_llama.inference.measuring import measure_in_words
+from mu_llama.inference.open_model import OpenedModel, open_model
 from mu_llama.inference.results import Answer, AnswerStream, ComputedOnce, EncodedTrack, Failure
-from mu_llama.model.quantization import Quantization
 from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
 from mu_llama.progress import ProgressCallback, no_progress
 from mu_llama.text.prompts import CAPTION_QUESTIONS, Turn

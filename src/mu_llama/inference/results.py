@@ -8,9 +8,9 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
+from mu_llama.engine.torch.cache import PrefixCache
+from mu_llama.engine.torch.decoding import FinishReason
 from mu_llama.errors import MuLlamaError, QuestionError
-from mu_llama.generation import FinishReason
-from mu_llama.model.prefix_cache import PrefixCache
 from mu_llama.text.fact_prompts import MeasuredFact
 
 Value = TypeVar("Value")

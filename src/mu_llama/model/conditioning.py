@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from mu_llama.model.linears import SLOW_BF16
+from mu_llama import devices
 
 ATTENTION_NAME = "mu_llama_sdpa"
 
@@ -46,8 +46,9 @@ def conditioned_attention(
         Output (B, T, heads, head width) and no weights.
     """
     attend, dtype = ALL_ATTENTION_FUNCTIONS["sdpa"], query.dtype
-    if SLOW_BF16 and dtype == torch.bfloat16 and query.device.type == "cpu" and query.shape[2] == 1:
-        # A word's look at what stands before it: a half to a sixth of the time, the longer the less.
+    is_one_token = dtype == torch.bfloat16 and query.device.type == "cpu" and query.shape[2] == 1
+    if is_one_token and devices.is_cpu_slow_at_bf16():
+        # Single-token attention runs in float32: in bf16 it takes two to six times as long, more with a long prompt.
         query, key, value = query.float(), key.float(), value.float()
     output, weights = attend(module, query, key, value, attention_mask, **kwargs)
     output = output.to(dtype)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from mu_llama import devices
 from mu_llama.errors import ConfigError
-from mu_llama.model import linears
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.run_folder import RunFolder
 
@@ -39,7 +39,7 @@ def make_accelerator(config: TrainConfig, folder: RunFolder) -> Any:
         ) from error
     if config.precision.dtype == "fp16" and accelerator.device.type == "cpu":
         raise ConfigError("precision.dtype is fp16, which needs a GPU; on a CPU take bf16 or fp32")
-    if config.precision.dtype == "bf16" and accelerator.device.type == "cpu" and linears.SLOW_BF16:
+    if config.precision.dtype == "bf16" and accelerator.device.type == "cpu" and devices.is_cpu_slow_at_bf16():
         logger.warning("bf16 is slow on processors like this one; --set precision.dtype=fp32 can be far quicker")
     made = {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
     absent = [name for name in config.run.trackers if name not in made]

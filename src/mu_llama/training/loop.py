@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.errors import ConfigError, MuLlamaError
-from mu_llama.model.mu_llama import MuLlama
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.engine import is_deepspeed
 from mu_llama.training.loss import AnswerLoss

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mu_llama.model.mu_llama import MuLlama
+from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.training.collate import IGNORED, Batch
 
 

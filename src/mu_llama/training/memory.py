@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mu_llama.model.mu_llama import MuLlama
+from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.training.config import TrainConfig
 
 _FLOAT_BYTES = 4

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mu_llama import __version__
-from mu_llama.checkpoints.llama_source import open_tokenizer
+from mu_llama.checkpoints.load import open_tokenizer
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.progress import ProgressCallback, no_progress
 from mu_llama.training.callbacks import Silent, Watcher

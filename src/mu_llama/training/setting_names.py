@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
-from mu_llama.checkpoints.roles import OPTIONS, Role
+from mu_llama.checkpoints.choose import OPTIONS
+from mu_llama.checkpoints.formats.format import Role
 from mu_llama.errors import CheckpointError, ConfigError, ModelNotFoundError
 
 SETTINGS: Mapping[Role, str] = MappingProxyType(

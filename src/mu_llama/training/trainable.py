@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, zeros
 from mu_llama.checkpoints.lora import LINEARS, LORA_DOWN, LORA_UP, low_rank_pairs, merged_llama
-from mu_llama.checkpoints.placing import check_fit, finish, put
 from mu_llama.checkpoints.spec import ModelSpec
+from mu_llama.engine.torch.llama import MuLlama, build_mu_llama
+from mu_llama.engine.torch.load import check_fit, finish, put
+from mu_llama.engine.torch.quantize import nf4_fits, nf4_linear
 from mu_llama.errors import CheckpointError, ConfigError
-from mu_llama.model.mu_llama import MuLlama, build_mu_llama
-from mu_llama.model.quantization import nf4_fits, nf4_linear
 from mu_llama.progress import ProgressCallback, no_progress
 from mu_llama.training.initialization import fresh_lora
 from mu_llama.training.phases import BIASED_LINEARS, Phase, is_trained, plain_name, select_trainable

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from mu_llama.checkpoints.spec import ModelSpec
-from mu_llama.generation import Decoder, GenerationOptions
-from mu_llama.model.mu_llama import MuLlama
+from mu_llama.engine.sampling import GenerationOptions
+from mu_llama.engine.torch.decoding import Decoder
+from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.text.prompts import Turn
 from mu_llama.text.tokenizer import Tokenizer
 from mu_llama.training.example import Example

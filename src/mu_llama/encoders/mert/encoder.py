@@ -15,8 +15,7 @@ from transformers import HubertModel
 
 from mu_llama.audio.waveform import Samples, Waveform
 from mu_llama.encoders.mert.config import PUBLISHED_CONFIGS, MertConfig, parse_mert_config, read_mert_config
-from mu_llama.encoders.mert.files import find_mert_folder, read_mert_tensors
-from mu_llama.encoders.mert.weights import check_fit, fit_names
+from mu_llama.encoders.mert.weights import check_fit, find_mert_folder, fit_names, read_mert_tensors
 from mu_llama.errors import AudioError, CheckpointError
 
 _NORMALISE_EPS = 1e-7

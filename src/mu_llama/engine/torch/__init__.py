@@ -1,0 +1,1 @@
+"""The LLaMA in PyTorch: modules, kernels, quantization, loading, cache and decode loop."""

@@ -1,0 +1,98 @@
+"""A model that is ready to answer: its parts, its tokenizer, and its weights, which are read on first use."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+
+from mu_llama.audio.windows import PLANS, WindowPlan
+from mu_llama.checkpoints.formats.encoder import make_encoder
+from mu_llama.checkpoints.load import find_parts, open_tokenizer
+from mu_llama.checkpoints.spec import ModelSpec
+from mu_llama.devices import LoadedProcess
+from mu_llama.encoders.protocol import Encoder
+from mu_llama.engine.torch.llama import MuLlama
+from mu_llama.engine.torch.load import Placement, fill, prepare
+from mu_llama.hub import name_or_path
+from mu_llama.progress import ProgressCallback, no_progress
+from mu_llama.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """Everything that answers need, each part still exchangeable."""
+
+    parts: ModelSpec
+    """What it was made of, still on disk."""
+    tokenizer: Tokenizer
+    """Of the LLaMA."""
+    make_model: Callable[[], MuLlama]
+    """Reads adapter and LLaMA to their device."""
+    make_encoder: Callable[[], Encoder]
+    """Builds the audio encoder; called when a track has to be encoded."""
+    process: LoadedProcess = field(default_factory=lambda: LoadedProcess("cpu"))
+    """Where it was opened."""
+    _reading: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def model(self) -> MuLlama:
+        """Adapter and LLaMA, on their device, in eval mode; read on first use, so after the first track is encoded."""
+        self.process.check()
+        with self._reading:
+            return self._model
+
+    @cached_property
+    def _model(self) -> MuLlama:
+        return self.make_model()
+
+    @property
+    def plan(self) -> WindowPlan:
+        """Which seconds of a track it encodes by default."""
+        return PLANS[self.parts.window]
+
+
+def open_model(
+    model: str | PathLike[str],
+    *,
+    llama: str | PathLike[str] | None = None,
+    encoder: str | PathLike[str] | None = None,
+    placement: Placement,
+    home: Path,
+    report: Callable[[str], None] = lambda _: None,
+    progress: ProgressCallback = no_progress,
+) -> OpenedModel:
+    """Open a model by name or path.
+
+    Args:
+        model: see `find_parts`.
+        llama: see `find_parts`.
+        encoder: see `find_parts`.
+        placement: where it runs.
+        home: cache folder, for the embedded model's LLaMA.
+        report: called with one line when a slow step starts.
+        progress: follows the loading.
+
+    Raises:
+        ModelNotFoundError: if nothing of that name is there.
+        CheckpointError: if the files don't fit together.
+        ConfigError: if an argument is missing or does not apply.
+    """
+    parts = find_parts(
+        name_or_path(model, role="model"),
+        llama=None if llama is None else name_or_path(llama, role="llama"),
+        encoder=None if encoder is None else name_or_path(encoder, role="encoder"),
+        home=home,
+        report=report,
+    )
+    assembly = prepare(parts, placement)
+    return OpenedModel(
+        parts=parts,
+        tokenizer=open_tokenizer(parts.llama, parts.template),
+        make_model=lambda: fill(assembly, progress=progress),
+        make_encoder=lambda: make_encoder(parts, device=str(placement.device)),
+        process=LoadedProcess(str(placement.device)),
+    )
