@@ -19,8 +19,8 @@ from tracks import changed_track
 
 from mu_llama.files import read_lines, to_line, write_whole
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.dialogues.balance import AnswerBalancer
-from mu_llama.musicqa.dialogues.dialogue import rows_of
+from mu_llama.musicqa.dialogues.compose import rows_of
+from mu_llama.musicqa.dialogues.track_labels import AnswerBalancer
 
 MOST_TURNS = 12
 """Long conversations share the audio tokens in front of them, so that training spends its time on answers."""

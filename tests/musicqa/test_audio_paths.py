@@ -13,7 +13,8 @@ from mu_llama.files import read_lines, to_line
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.audio_paths import AudioPaths, relative_to_folder, write_places
 from mu_llama.musicqa.build import BuildOptions, build, in_this_process
-from mu_llama.musicqa.build_folder import BuildFolder, finished_items
+from mu_llama.musicqa.build_folder import BuildFolder
+from mu_llama.musicqa.export.data_set import finished_items
 from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.writers.template import TemplateWriter

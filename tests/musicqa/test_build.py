@@ -24,11 +24,10 @@ from mu_llama.labels.grounding import labels_of
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.build import BuildOptions, build, in_this_process
 from mu_llama.musicqa.build_folder import BuildError, BuildFolder
-from mu_llama.musicqa.checks import reply_problems
 from mu_llama.musicqa.items import read_items, split_of
 from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.sources import source_by_name
-from mu_llama.musicqa.worker import Rules
+from mu_llama.musicqa.worker import Rules, reply_problems
 from mu_llama.musicqa.writers.template import TemplateWriter
 from mu_llama.training.config_sources import DatasetEntry
 from mu_llama.training.examples import read_datasets

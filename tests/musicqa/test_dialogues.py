@@ -12,12 +12,10 @@ import pytest
 from benchmarks.mini.reading import named, refuses, says_voice, yes_or_no
 from benchmarks.mini.tables import UNSEEN
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.dialogues.balance import AnswerBalancer
-from mu_llama.musicqa.dialogues.describing import long, short
-from mu_llama.musicqa.dialogues.dialogue import compose, rows_of
-from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, TrackLabels
-from mu_llama.musicqa.dialogues.wording import Phrasebook, wording
-from mu_llama.musicqa.writers.facts_in_words import pace_of
+from mu_llama.musicqa.dialogues.compose import compose, long, rows_of, short
+from mu_llama.musicqa.dialogues.phrasebook import Phrasebook, wording
+from mu_llama.musicqa.dialogues.track_labels import ASKABLE, FAMILIES, AnswerBalancer, TrackLabels
+from mu_llama.musicqa.language import pace_of
 from mu_llama.text.prompts import Turn
 
 RICH = Track(

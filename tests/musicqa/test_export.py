@@ -18,14 +18,15 @@ from mu_llama.audio.read import read_audio
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.export.card import write_card
 from mu_llama.musicqa.export.hugging_face import export_hugging_face
-from mu_llama.musicqa.export.intermediate_csv import read_csv, write_csv
 from mu_llama.musicqa.export.published import (
     PublishedRow,
     audio_name,
     export_published,
     items_of,
+    read_csv,
     read_published,
     rows_of,
+    write_csv,
     write_published,
 )
 from mu_llama.musicqa.items import Item, training_rows

@@ -15,10 +15,9 @@ from mu_llama.cli.main import typer_app
 from mu_llama.errors import ConfigError
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.export import data_set, hugging_face
-from mu_llama.musicqa.export.data_set import FORMATS, export_data_set
+from mu_llama.musicqa.export.data_set import FORMATS, export_data_set, import_items
 from mu_llama.musicqa.export.published import export_published
 from mu_llama.musicqa.export.staging import ExportError, staged
-from mu_llama.musicqa.importing import import_items
 from mu_llama.musicqa.items import Item, read_items
 from mu_llama.musicqa.reply import FIXED_QUESTIONS, Reply
 from mu_llama.training.config_file import load_config

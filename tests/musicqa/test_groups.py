@@ -11,11 +11,10 @@ from mu_llama.audio.equal_files import equal_files
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.build import BuildOptions, build, in_this_process
 from mu_llama.musicqa.build_folder import BuildFolder
-from mu_llama.musicqa.groups import content_groups
-from mu_llama.musicqa.items import read_items
+from mu_llama.musicqa.items import content_groups, read_items
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.worker import Rules
-from mu_llama.musicqa.writers.spec import WriterSpec, make_writer
+from mu_llama.musicqa.writers.protocol import WriterSpec, make_writer
 from tests.musicqa import corpora
 
 

@@ -14,9 +14,8 @@ from mu_llama.files import read_lines
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.build import BuildOptions, build, in_this_process
 from mu_llama.musicqa.build_folder import BuildFolder
-from mu_llama.musicqa.left_out import LeftOut, kind_of_reason, left_out_lines
 from mu_llama.musicqa.reply import ReplySpec
-from mu_llama.musicqa.report import empty_split_line
+from mu_llama.musicqa.report import LeftOut, empty_split_line, kind_of_reason, left_out_lines
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.sources.corpus_files import BadTrack
 from mu_llama.musicqa.writers.template import TemplateWriter

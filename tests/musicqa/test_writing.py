@@ -18,12 +18,11 @@ from mu_llama.devices import home_folder
 from mu_llama.errors import ConfigError, ModelNotFoundError
 from mu_llama.labels.grounding import labels_of
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.checks import parse_reply, reply_problems, shape_problems
-from mu_llama.musicqa.prompting import load_prompts
-from mu_llama.musicqa.reply import Reply, ReplySpec
+from mu_llama.musicqa.reply import Damaged, Reply, ReplySpec, parse_reply, shape_problems
 from mu_llama.musicqa.sources import source_by_name
+from mu_llama.musicqa.worker import reply_problems
 from mu_llama.musicqa.writers.local import LocalWriter
-from mu_llama.musicqa.writers.protocol import Damaged, NothingToSay
+from mu_llama.musicqa.writers.protocol import NothingToSay, load_prompts
 from mu_llama.musicqa.writers.template import TemplateWriter
 from tests.musicqa import corpora
 

@@ -18,7 +18,7 @@ from mu_llama.errors import ConfigError, MuLlamaError
 if TYPE_CHECKING:
     from mu_llama.musicqa.build import BuildOptions, Runner
     from mu_llama.musicqa.build_folder import BuildFolder
-    from mu_llama.musicqa.writers.spec import WriterSpec
+    from mu_llama.musicqa.writers.protocol import WriterSpec
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,9 @@ def build(
     try:
         opt.quieten_libraries()
         from mu_llama.musicqa.build import build as run
+        from mu_llama.musicqa.build import write_recipe
         from mu_llama.musicqa.build_folder import BuildFolder
-        from mu_llama.musicqa.left_out import printable
-        from mu_llama.musicqa.recipe import write_recipe
+        from mu_llama.musicqa.report import printable
 
         spec, options = _spec(writer, content), _options(writer, content)
         folder = BuildFolder(out)
@@ -135,7 +135,7 @@ def build(
 
 def _spec(writer: WriterOptions, content: ContentOptions) -> WriterSpec:
     from mu_llama.musicqa.reply import ReplySpec
-    from mu_llama.musicqa.writers.spec import WriterSpec
+    from mu_llama.musicqa.writers.protocol import WriterSpec
 
     return WriterSpec(
         writer.writer, writer.model, writer.base_url, writer.key_variable, prompts=writer.prompts,
@@ -168,9 +168,8 @@ def _options(writer: WriterOptions, content: ContentOptions) -> BuildOptions:
 
 def _identity(spec: WriterSpec, source: str, root: Path, content: ContentOptions) -> dict[str, Any]:
     """What decides the words, for run.json: no secrets, and nothing that only decides how fast it goes."""
-    from mu_llama.musicqa.prompting import load_prompts
     from mu_llama.musicqa.writers.endpoint import without_credentials
-    from mu_llama.musicqa.writers.spec import LOCAL_MODEL
+    from mu_llama.musicqa.writers.protocol import LOCAL_MODEL, load_prompts
 
     named = {
         "source": source,
@@ -210,7 +209,7 @@ def _tracks(source: str, root: Path, content: ContentOptions, folder: BuildFolde
 def _runner(spec: WriterSpec, ray: str | None, num_workers: int) -> Runner:
     from mu_llama.devices import home_folder
     from mu_llama.musicqa.build import in_this_process
-    from mu_llama.musicqa.writers.spec import make_writer
+    from mu_llama.musicqa.writers.protocol import make_writer
 
     if ray is None:
         return in_this_process(make_writer(spec, home=home_folder()))
@@ -220,8 +219,7 @@ def _runner(spec: WriterSpec, ray: str | None, num_workers: int) -> Runner:
 
 
 def _summary(report: dict[str, Any], content: ContentOptions, out: Path) -> str:
-    from mu_llama.musicqa.left_out import left_out_lines
-    from mu_llama.musicqa.report import empty_split_line
+    from mu_llama.musicqa.report import empty_split_line, left_out_lines
 
     splits = ", ".join(f"{count} {name}" for name, count in report["splits"].items())
     lines = [

@@ -63,7 +63,7 @@ def import_(
 ) -> None:
     """Read published questions, so that they can be trained on, exported and counted."""
     try:
-        from mu_llama.musicqa.importing import import_items
+        from mu_llama.musicqa.export.data_set import import_items
 
         items = _read(file, audio, split)
         tracks = import_items(items, out, split=split, audio=audio)
@@ -77,8 +77,7 @@ def import_(
 def _read(file: Path, audio: Path | None, split: str) -> Iterable[Item]:
     import dataclasses
 
-    from mu_llama.musicqa.export.intermediate_csv import read_csv
-    from mu_llama.musicqa.export.published import items_of, read_published
+    from mu_llama.musicqa.export.published import items_of, read_csv, read_published
 
     if file.suffix.lower() == ".csv":
         items: Iterable[Item] = (item for _, item in read_csv(file, audio_folder=audio))

@@ -50,7 +50,7 @@ def scan(
         else:
             _show(counts, left_out)
         if plot is not None and not no_plot and counts.num_tracks:
-            from mu_llama.musicqa.plots import plot_bars
+            from mu_llama.musicqa.statistics import plot_bars
 
             plot_bars(plot, {name: own.most_common(16) for name, own in counts.tags.items()}, unit="tracks")
             if not as_json:
@@ -77,7 +77,7 @@ def _noted(found: Iterable[Track | BadTrack], lines: list[str]) -> Iterator[Trac
 def _show(counts: TrackCounts, left_out: Path | None) -> None:
     from rich.console import Console
 
-    from mu_llama.musicqa.left_out import left_out_lines
+    from mu_llama.musicqa.report import left_out_lines
 
     console = Console(highlight=False, soft_wrap=True)
     length = f"{counts.seconds / 3600:.1f} hours" if counts.num_timed else "unknown length"

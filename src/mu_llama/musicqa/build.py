@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib.metadata
+import importlib.resources
+import json
 import platform
+import string
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,15 +19,12 @@ from mu_llama import __version__
 from mu_llama.errors import ConfigError
 from mu_llama.files import to_line, write_whole
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.build_folder import ITEMS_FILE, BuildError, BuildFolder
-from mu_llama.musicqa.changes import Changes
-from mu_llama.musicqa.groups import content_groups
-from mu_llama.musicqa.items import SPLITS, Item, read_items, split_of, training_rows, write_items
-from mu_llama.musicqa.left_out import printable
+from mu_llama.musicqa.build_folder import ITEMS_FILE, BuildError, BuildFolder, Changes
+from mu_llama.musicqa.items import SPLITS, Item, content_groups, read_items, split_of, training_rows, write_items
+from mu_llama.musicqa.measuring import with_true_length
 from mu_llama.musicqa.reply import Reply
-from mu_llama.musicqa.report import build_report
+from mu_llama.musicqa.report import build_report, printable
 from mu_llama.musicqa.sources.corpus_files import BadTrack
-from mu_llama.musicqa.sources.whole_audio import with_true_length
 from mu_llama.musicqa.worker import Outcome, Rules, write_track
 from mu_llama.musicqa.writers.protocol import Writer
 
@@ -261,3 +261,23 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+RECIPE_FILE = "train.yaml"
+
+
+def write_recipe(folder: Path) -> None:
+    """Write the settings of a laptop's training run into the folder of a build; one that is there stays.
+
+    Training takes paths in settings from the working directory on, so they are absolute here.
+
+    Raises:
+        OSError: if the disk is full or the folder can't be written.
+    """
+    if (folder / RECIPE_FILE).exists():
+        return
+    text = importlib.resources.files("mu_llama.musicqa").joinpath("train.yaml").read_text(encoding="utf-8")
+    real = folder.resolve()
+    paths = {"train": real / "train.jsonl", "out": real.with_name(real.name + "-run")}
+    quoted = {name: json.dumps(str(path)) for name, path in paths.items()}
+    write_whole(folder / RECIPE_FILE, [string.Template(text).substitute(quoted)])

@@ -1,13 +1,16 @@
-"""A finished build: tracks with their replies and splits, and the rows that training reads."""
+"""Items of a data set: tracks with replies and splits, groups that stay in one split, and rows for training."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from mu_llama.audio.equal_files import equal_files
 from mu_llama.files import read_lines, to_line, write_whole
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.audio_paths import AudioPaths, relative_to_folder
@@ -119,3 +122,54 @@ def training_rows(item: Item, *, folder: Path | None = None) -> Iterator[dict[st
 
 def _shuffled(options: tuple[str, ...], *, key: str) -> list[str]:
     return sorted(options, key=lambda option: hashlib.sha256(f"{key} {option}".encode()).digest())
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of a corpus."""
+
+    of: Mapping[str, str]
+    """Id of every track to its group; tracks that share an artist or audio, also over others, share it."""
+    num_same_audio: int
+    """Tracks whose audio another track has, too, byte for byte."""
+
+    def joined(self, track: Track) -> Track:
+        """Give a track its group, where that isn't its artist's own."""
+        group = self.of.get(track.id, track.group)
+        return track if group == track.group else dataclasses.replace(track, shared_group=group)
+
+
+def content_groups(tracks: Iterable[Track]) -> Groups:
+    """Group tracks by artist and by the bytes of their audio; files are read only where sizes are equal.
+
+    The names of groups, and so their splits, don't depend on the order of tracks: one that several artists share has
+    the first of their names.
+    """
+    own: dict[str, str] = {}
+    audio: dict[str, Path] = {}
+    for track in tracks:
+        own[track.id] = track.group
+        if track.audio is not None:
+            audio[track.id] = track.audio
+    first = equal_files(audio.values())
+    parents: dict[str, str] = {}
+    owners: dict[Path, str] = {}
+    for name, path in audio.items():
+        _join(parents, own[name], owners.setdefault(first[path], own[name]))
+    times = Counter(first[path] for path in audio.values())
+    return Groups(
+        of={name: _root(parents, group) for name, group in own.items()},
+        num_same_audio=sum(times[first[path]] > 1 for path in audio.values()),
+    )
+
+
+def _join(parents: dict[str, str], one: str, other: str) -> None:
+    first, second = sorted((_root(parents, one), _root(parents, other)))
+    if first != second:
+        parents[second] = first
+
+
+def _root(parents: Mapping[str, str], group: str) -> str:
+    while group in parents:
+        group = parents[group]
+    return group

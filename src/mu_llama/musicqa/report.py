@@ -1,16 +1,128 @@
-"""The report of a finished build: counts, tokens, reasons of what was rejected or left out, and what to look at."""
+"""What a corpus or a build left out, by reason, and the report of a finished build."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.build_folder import ITEMS_FILE, BuildFolder
 from mu_llama.musicqa.items import SPLITS, read_items
-from mu_llama.musicqa.left_out import LeftOut
+from mu_llama.musicqa.sources.corpus_files import BadTrack
 
 if TYPE_CHECKING:
     from mu_llama.musicqa.build import BuildOptions
+
+
+MOST_NAMED = 5
+"""How many are named where only the first few are."""
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+_IN_BRACKETS = re.compile(r"\s*\([^()]*\)")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_LONGEST_REASON, _MOST_REASONS = 80, 20
+
+
+@dataclass
+class LeftOut:
+    """Sums over what is left out, and the first few by name."""
+
+    num_tracks: int = 0
+    """Tracks and rows that can't be used."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Of them, by reason."""
+    first_tracks: list[str] = field(default_factory=list)
+    """The first few of them, with their reasons."""
+    num_values: int = 0
+    """Values left out of the labels of tracks that are used, and notes on their audio."""
+    num_tracks_with_values: int = 0
+    """Tracks that have such values."""
+    values: Counter[str] = field(default_factory=Counter)
+    """Such values by their field and reason."""
+    first_values: list[str] = field(default_factory=list)
+    """The first few of them, each with its track."""
+
+    def add(self, found: Track | BadTrack) -> None:
+        """Count what is left out of a track, or all of it."""
+        if isinstance(found, BadTrack):
+            self.add_bad(found.where, found.reason)
+            return
+        self.num_tracks_with_values += bool(found.dropped)
+        for text in found.dropped:
+            self.num_values += 1
+            self.values[kind_of_reason(text)] += 1
+            if len(self.first_values) < MOST_NAMED:
+                self.first_values.append(f"{found.id}: {text}")
+
+    def add_bad(self, where: str, reason: str) -> None:
+        """Count a track or row that can't be used."""
+        self.num_tracks += 1
+        self.reasons[kind_of_reason(reason, where=where)] += 1
+        if len(self.first_tracks) < MOST_NAMED:
+            self.first_tracks.append(f"{where}: {reason}")
+
+    def to_dict(self, *, tracks: str, values: str) -> dict[str, Any]:
+        """Give plain values for JSON.
+
+        Args:
+            tracks: how the keys about whole tracks begin.
+            values: how those about single values begin.
+        """
+        return {
+            f"{tracks}_for": _most_common(self.reasons),
+            f"{tracks}_first": self.first_tracks,
+            values: self.num_values,
+            f"{values}_tracks": self.num_tracks_with_values,
+            f"{values}_for": _most_common(self.values),
+            f"{values}_first": self.first_values,
+        }
+
+
+def _most_common(reasons: Counter[str]) -> dict[str, int]:
+    shown = dict(reasons.most_common(_MOST_REASONS))
+    num_others = reasons.total() - sum(shown.values())
+    return shown | ({"other reasons": num_others} if num_others else {})
+
+
+def kind_of_reason(reason: str, *, where: str = "") -> str:
+    """Give a reason without what differs from track to track: names, quoted values, numbers, details, advice.
+
+    Example:
+        >>> kind_of_reason("a/13.flac: holds 0.6 of 23.0 seconds (cut off); copy it again", where="folder/a/13.flac")
+        'holds N of N seconds'
+    """
+    text = reason.split(";")[0]
+    before, colon, after = text.partition(": ")
+    # A message about a file begins with its path, which may hold all signs but ends like the track's own name.
+    if colon and ("/" in before or "\\" in before or "." in before or before == where):
+        text = after
+    text = _NUMBER.sub("N", _QUOTED.sub("...", _IN_BRACKETS.sub("", text)))
+    return " ".join(text.split())[:_LONGEST_REASON]
+
+
+def left_out_lines(counts: dict[str, Any], *, tracks: str, values: str, where: str) -> list[str]:
+    """Say for people what `LeftOut.to_dict` holds.
+
+    Args:
+        counts: plain values.
+        tracks: as there.
+        values: as there.
+        where: says where all are named, such as `all in qa/skipped.jsonl`.
+    """
+    lines = [f"  {count} x left out: {reason}" for reason, count in counts.get(f"{tracks}_for", {}).items()]
+    lines += [f"    {text}" for text in counts.get(f"{tracks}_first", ())]
+    if counts.get(values):
+        lines.append(f"  {counts[values]} values left out of the labels of {counts[f'{values}_tracks']} tracks")
+        lines += [f"  {count} x {reason}" for reason, count in counts[f"{values}_for"].items()]
+        lines += [f"    {text}" for text in counts[f"{values}_first"]]
+    return [*map(printable, lines), f"  ({where})"] if lines else []
+
+
+def printable(text: str) -> str:
+    """Give a text that any terminal takes: file names may hold control characters and bytes that are no letters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
 
 _KINDS = {
     " names ": "names what labels don't",

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mu_llama.musicqa.dialogues.balance import AnswerBalancer
-from mu_llama.musicqa.dialogues.knowledge import TrackLabels
+from mu_llama.musicqa.dialogues.phrasebook import Phrasebook, wording
 from mu_llama.musicqa.dialogues.topics import Topic, is_other
-from mu_llama.musicqa.dialogues.wording import Phrasebook, wording
-from mu_llama.musicqa.english import a, capital, listed
-from mu_llama.musicqa.writers.facts_in_words import pace_of
+from mu_llama.musicqa.dialogues.track_labels import AnswerBalancer, TrackLabels
+from mu_llama.musicqa.language import a, capital, listed, pace_of
 from mu_llama.text.fact_prompts import MeasuredFact, with_measured
 from mu_llama.text.prompts import Turn
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from mu_llama.files import write_whole
 from mu_llama.musicqa.items import SPLITS, Item
-from mu_llama.musicqa.plots import plot_bars, plot_histograms
-from mu_llama.musicqa.statistics import ItemCounts, count_items
+from mu_llama.musicqa.statistics import ItemCounts, count_items, plot_bars, plot_histograms
 
 PLOTS_FOLDER = "plots"
 _MOST_SHOWN = 15

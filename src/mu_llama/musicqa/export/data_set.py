@@ -1,4 +1,4 @@
-"""A finished data set in another format, with its card: whole, or not at all."""
+"""A data set to and from other formats: an export is whole or not there at all."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, Literal, get_args
 
 from mu_llama.errors import ConfigError
 from mu_llama.files import to_line, write_whole
-from mu_llama.musicqa.build_folder import RUN_FILE, BuildFolder, finished_items
+from mu_llama.labels.track import Track
+from mu_llama.musicqa.audio_paths import AudioPaths, write_places
+from mu_llama.musicqa.build_folder import ITEMS_FILE, RUN_FILE, BuildFolder
 from mu_llama.musicqa.export.card import write_card
 from mu_llama.musicqa.export.hugging_face import write_parquet_files
-from mu_llama.musicqa.export.intermediate_csv import write_csv
-from mu_llama.musicqa.export.missing import missing_audio, missing_audio_error
-from mu_llama.musicqa.export.published import RESUMABLE, audio_name, write_published_folder
-from mu_llama.musicqa.export.staging import staged
-from mu_llama.musicqa.items import SPLITS, Item, training_rows
+from mu_llama.musicqa.export.published import RESUMABLE, audio_name, write_csv, write_published_folder
+from mu_llama.musicqa.export.staging import missing_audio, missing_audio_error, staged
+from mu_llama.musicqa.items import SPLITS, Item, read_items, training_rows, write_items
 
 ExportFormat = Literal["published", "huggingface", "jsonl", "csv"]
 FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
@@ -94,3 +94,55 @@ def _write_jsonl(items: Items, scratch: Path, out: Path) -> dict[str, int]:
 
         write_whole(scratch / f"{split}.jsonl", rows())
     return counts
+
+
+def import_items(items: Iterable[Item], out: Path, *, split: str, audio: Path | None) -> list[Track]:
+    """Write items.jsonl and the rows for training.
+
+    Args:
+        items: all of one split.
+        out: folder to write.
+        split: its name.
+        audio: folder of the wavs; None where there are none.
+
+    Returns:
+        The tracks.
+
+    Raises:
+        ConfigError: if `out` holds a data set, the split is none, or `audio` isn't there.
+        SourceError: if `items` can't be read; nothing is written then.
+        OSError: if the disk is full or the folder can't be written.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"--split is {split!r}; expected one of: {', '.join(SPLITS)}")
+    if audio is not None and not audio.is_dir():
+        raise ConfigError(f"--audio {audio}: there is no such folder; expected that of the wavs")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: is a file; give a folder as --out")
+    taken = next((name for name in (ITEMS_FILE, f"{split}.jsonl") if (out / name).exists()), None)
+    if taken is not None:
+        raise ConfigError(f"{out}: holds {taken} already; choose another --out")
+    read = list(items)
+    if audio is not None:
+        write_places(out, audio)
+    write_whole(out / f"{split}.jsonl", (to_line(row) for item in read for row in training_rows(item, folder=out)))
+    write_items(out / ITEMS_FILE, read)  # last: with them it is a data set
+    return [item.track for item in read]
+
+
+def finished_items(path: Path, *, root: Path | None = None) -> Iterator[Item]:
+    """Stream the items of a finished build or an import.
+
+    Args:
+        path: folder of the build or import.
+        root: where its corpus is now, if it isn't where it was.
+
+    Raises:
+        ConfigError: if the folder holds none, or a build that isn't finished; or if `root` isn't there.
+    """
+    if not (path / ITEMS_FILE).is_file():
+        raise ConfigError(f"{path}: holds no {ITEMS_FILE}; expected a finished `mu-llama musicqa build` or `import`")
+    if (path / RUN_FILE).is_file() and "report" not in BuildFolder(path).run():
+        raise ConfigError(f"{path}: holds a build that isn't finished; start the same `musicqa build` again first")
+    AudioPaths.of(path, root=root)  # complains before anything is streamed
+    return read_items(path / ITEMS_FILE, root=root)

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mu_llama.errors import ConfigError
-from mu_llama.musicqa.export.missing import missing_audio, missing_audio_error
-from mu_llama.musicqa.export.staging import staged
+from mu_llama.musicqa.export.staging import missing_audio, missing_audio_error, staged
 from mu_llama.musicqa.items import SPLITS, Item
 
 SHARD_BYTES = 400 * 2**20

@@ -1,8 +1,11 @@
-"""The published layout: numbered wavs in audios/, and one JSON of questions for each part."""
+"""The published layout (numbered wavs in audios/, one JSON of questions for each part) and its intermediate CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,11 +17,10 @@ from mu_llama.audio.wav_writing import write_wav
 from mu_llama.errors import AudioError
 from mu_llama.files import drop_cut_line, read_lines, to_line, write_whole
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.export.missing import missing_audio_error
-from mu_llama.musicqa.export.staging import MADE_FROM_FILE, ExportError, staged
+from mu_llama.musicqa.export.staging import MADE_FROM_FILE, ExportError, missing_audio_error, staged
 from mu_llama.musicqa.items import Item
 from mu_llama.musicqa.reply import FIXED_QUESTIONS, Pair, Reply
-from mu_llama.musicqa.sources.corpus_files import SourceError
+from mu_llama.musicqa.sources.corpus_files import SourceError, read_table
 
 PARTS = ("Pretrain", "Finetune", "Eval")
 """`PretrainMusicQA.json` (captioned tracks), `FinetuneMusicQA.json` (tagged ones), `EvalMusicQA.json` (held out)."""
@@ -260,3 +262,65 @@ def _part(item: Item) -> str:
     if item.split != "train":
         return "Eval"
     return "Pretrain" if item.track.caption else "Finetune"
+
+
+_OPEN = "OpenQA"
+_OPEN_COLUMN = re.compile(rf"{_OPEN}\d+")
+
+
+def write_csv(path: Path, items: Iterable[tuple[str, Item]], *, num_pairs: int) -> None:
+    """Write named items as a table, in one step.
+
+    Args:
+        path: the file.
+        items: audio names with their items.
+        num_pairs: columns for open pairs; items with more lose the rest.
+    """
+    header = ["audio_name", *FIXED_QUESTIONS, *(f"{_OPEN}{number}" for number in range(1, num_pairs + 1))]
+
+    def lines() -> Iterator[str]:
+        yield _line(header)
+        for name, item in items:
+            pairs = [f"Q:{pair.question}\tA:{pair.answer}" for pair in item.reply.pairs[:num_pairs]]
+            yield _line([name, *item.reply.fixed, *pairs, *[""] * (num_pairs - len(pairs))])
+
+    write_whole(path, lines())
+
+
+def read_csv(path: Path, *, audio_folder: Path | None = None) -> Iterator[tuple[str, Item]]:
+    """Stream a table back: audio names with their items.
+
+    Raises:
+        SourceError: if it can't be read, lacks columns, or a pair isn't `Q:...<tab>A:...`.
+    """
+    seen: set[str] = set()
+    listings: dict[Path, dict[str, str]] = {}
+    for where, row in read_table(path, separator=";", columns=("audio_name", *FIXED_QUESTIONS)):
+        pairs = []
+        for column in sorted(
+            filter(_OPEN_COLUMN.fullmatch, filter(None, row)), key=lambda name: int(name[len(_OPEN) :])
+        ):
+            cell = row[column]
+            if cell:
+                question, tab, answer = cell.partition("\t")
+                if not tab or not question.startswith("Q:") or not answer.startswith("A:"):
+                    raise SourceError(f"{where}: {column} is {cell[:40]!r}; expected Q:...<tab>A:...")
+                pairs.append(Pair(question[2:], answer[2:]))
+        name = row["audio_name"]
+        empty = next((column for column in ("audio_name", *FIXED_QUESTIONS) if not row[column].strip()), None)
+        if empty is not None or name in seen or None in row:
+            reason = f"has nothing under {empty!r}" if empty else f"has {name} again, or too many cells"
+            raise SourceError(f"{where}: {reason}; expected a track a line")
+        seen.add(name)
+        track = Track(
+            id=f"musicqa/{name}",
+            audio=None if audio_folder is None else path_on_disk(audio_folder / name, listings),
+            source="musicqa",
+        )
+        yield name, Item(track, Reply(tuple(row[question] for question in FIXED_QUESTIONS), tuple(pairs)))
+
+
+def _line(cells: list[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, delimiter=";", lineterminator="\n").writerow(cells)
+    return buffer.getvalue()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 
 from mu_llama.errors import ConfigError, MuLlamaError
 from mu_llama.files import read_lines, write_whole
+from mu_llama.musicqa.items import Item
+from mu_llama.musicqa.report import printable
 
 SCRATCH_FOLDER = ".export.partial"
 MANIFEST_FILE = ".export.json"
@@ -148,3 +150,25 @@ def _is_inside(name: object) -> bool:
 
 def _write_manifest(out: Path, manifest: dict[str, list[str]]) -> None:
     write_whole(out / MANIFEST_FILE, [json.dumps({"files": manifest}, indent=2) + "\n"])
+
+
+_MOST_NAMED = 3
+
+
+def missing_audio(items: Iterable[Item]) -> list[str]:
+    """Name the tracks whose audio file isn't there, each with the path; tracks that never had one are fine."""
+    return [
+        f"{item.track.id}: {item.track.audio}: there is no such file"
+        for item in items
+        if item.track.audio is not None and not item.track.audio.is_file()
+    ]
+
+
+def missing_audio_error(missing: Sequence[str]) -> ExportError:
+    """Say which tracks can't be exported with their audio, and what to do."""
+    named = "; ".join(map(printable, missing[:_MOST_NAMED])) + ("; ..." if len(missing) > _MOST_NAMED else "")
+    count = "1 track has" if len(missing) == 1 else f"{len(missing)} tracks have"
+    return ExportError(
+        f"{count} no audio that can be read ({named}); say with --root where the corpus is now, or take "
+        "--allow-missing-audio to go on without it"
+    )

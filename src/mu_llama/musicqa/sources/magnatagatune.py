@@ -7,8 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.sources.categories import absent_of, by_category
-from mu_llama.musicqa.sources.corpus_files import AudioFiles, BadTrack, audio_root, find_table, read_table
+from mu_llama.musicqa.sources.corpus_files import (
+    AudioFiles,
+    BadTrack,
+    absent_of,
+    audio_root,
+    by_category,
+    find_table,
+    read_table,
+)
 
 LICENCE = "CC-BY-NC-SA-1.0 (Magnatune)"
 LEAST_TAGS = 5

@@ -11,16 +11,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 from mu_llama.errors import ConfigError
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.checks import parse_reply
-from mu_llama.musicqa.prompting import Prompts
-from mu_llama.musicqa.reply import ReplySpec
-from mu_llama.musicqa.thinking import without_thinking
-from mu_llama.musicqa.writers.completion import Completion, read_completion
-from mu_llama.musicqa.writers.paraphrase import write_in_pieces
-from mu_llama.musicqa.writers.protocol import Damaged, Refused, Unavailable, Written
-from mu_llama.musicqa.writers.redaction import without_secrets
-from mu_llama.musicqa.writers.request_parameters import RequestParameters, is_about_length
-from mu_llama.musicqa.writers.spec import WriterSpec
+from mu_llama.musicqa.reply import Damaged, ReplySpec, parse_reply, without_thinking
+from mu_llama.musicqa.writers.chat_servers import (
+    Completion,
+    RequestParameters,
+    is_about_length,
+    read_completion,
+    without_secrets,
+)
+from mu_llama.musicqa.writers.protocol import Prompts, Refused, Unavailable, WriterSpec, Written
+from mu_llama.musicqa.writers.template import write_in_pieces
 
 _UNKNOWN_FIELD = (400, 404, 413, 415, 422, 501)
 _NAMES_PARAMETERS = (400, 422)

@@ -15,10 +15,8 @@ from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
 from mu_llama.devices import choose_device, choose_dtype
 from mu_llama.errors import ConfigError, ModelNotFoundError
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.checks import parse_reply
-from mu_llama.musicqa.prompting import Prompts
-from mu_llama.musicqa.reply import ReplySpec
-from mu_llama.musicqa.writers.protocol import Damaged, Written
+from mu_llama.musicqa.reply import Damaged, ReplySpec, parse_reply
+from mu_llama.musicqa.writers.protocol import Prompts, Written
 
 # For models whose folder names no template of their own.
 _CHATML = (

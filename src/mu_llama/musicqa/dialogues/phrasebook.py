@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from mu_llama.musicqa.english import a, capital
+from mu_llama.musicqa.language import a, capital
 from mu_llama.text.prompts import Turn
 
 _PLURAL = frozenset(
