@@ -75,7 +75,7 @@ def _ensemble(known: TrackLabels) -> dict[str, bool]:
 
 def _voice(known: TrackLabels) -> dict[str, bool]:
     """Drums and voices, by labels or else a tagger."""
-    heard = {"drums": known.drums_heard, "singing": known.sings}
+    heard = {"drums": known.plays_drums, "singing": known.sings}
     if known.has_voice is not None and known.one("voice") not in ("unknown", "choir"):
         heard["woman"] = known.one("voice") == "female"
     return {name: there for name, there in heard.items() if there is not None}

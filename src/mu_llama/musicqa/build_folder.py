@@ -21,7 +21,7 @@ from mu_llama.musicqa.items import SPLITS
 from mu_llama.musicqa.sources.corpus_files import BadTrack
 from mu_llama.musicqa.worker import Outcome
 
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 # They decide nothing that is written about a track.
 _NO_LABELS = ("audio", "dropped")
 
@@ -51,7 +51,7 @@ class Changes:
 
 
 def _named(ids: tuple[str, ...]) -> str:
-    return ", ".join(ids[:_MOST_NAMED]) + (", ..." if len(ids) > _MOST_NAMED else "")
+    return ", ".join(ids[:_MAX_NAMED]) + (", ..." if len(ids) > _MAX_NAMED else "")
 
 
 def changes_between(before: Path, now: Path) -> Changes:
@@ -171,26 +171,26 @@ class BuildFolder:
         """Add the report to run.json."""
         self._write_run(self.run() | {"report": dict(report)})
 
-    def list_tracks(self, found: Iterable[Track | BadTrack], *, root: Path | None = None) -> None:
+    def list_tracks(self, corpus: Iterable[Track | BadTrack], *, root: Path | None = None) -> None:
         """Write down what is to be written about, in order; bad rows go to their own file.
 
         Args:
-            found: the corpus.
+            corpus: its tracks and bad rows.
             root: its folder or label file, for finding the audio again; None where it has none.
         """
-        self._write_new_list(found)
+        self._write_new_list(corpus)
         if root is not None:
             write_places(self.path, root)
         self._take_new_list()
 
-    def changes(self, found: Iterable[Track | BadTrack]) -> Changes | None:
+    def changes(self, corpus: Iterable[Track | BadTrack]) -> Changes | None:
         """List the corpus anew beside the list that is there, and compare the two.
 
         Returns:
             What changed in tracks, maybe nothing but where files are or which rows are bad; None if all is the same.
             `take_changes` or `forget_new_list` is to follow.
         """
-        self._write_new_list(found)
+        self._write_new_list(corpus)
         pairs = ((self.path / name, self._new(name)) for name in (TRACKS_FILE, SKIPPED_FILE))
         if all(before.is_file() and filecmp.cmp(before, now, shallow=False) for before, now in pairs):
             self.forget_new_list()
@@ -231,12 +231,12 @@ class BuildFolder:
     def _new(self, name: str) -> Path:
         return self.path / f".new.{name}"
 
-    def _write_new_list(self, found: Iterable[Track | BadTrack]) -> None:
+    def _write_new_list(self, corpus: Iterable[Track | BadTrack]) -> None:
         paths = AudioPaths.of(self.path)
         skipped: list[str] = []
 
         def lines() -> Iterator[str]:
-            for row in found:
+            for row in corpus:
                 if isinstance(row, Track):
                     yield to_line(paths.to_record(row).to_dict())
                 else:

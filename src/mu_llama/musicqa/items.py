@@ -22,7 +22,7 @@ _LETTERS = "ABCD"
 
 
 @dataclass(frozen=True)
-class Item:
+class DataSetItem:
     """A track, what was written about it, and which part of the data it belongs to."""
 
     track: Track
@@ -52,7 +52,7 @@ class Item:
         return {"id": self.track.id, "split": self.split, "track": self.track.to_dict(), "reply": self.reply.to_dict()}
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Item:
+    def from_dict(cls, plain: dict[str, Any]) -> DataSetItem:
         """Undo `to_dict`."""
         return cls(Track.from_dict(plain["track"]), Reply.from_dict(plain["reply"]), plain["split"])
 
@@ -70,19 +70,19 @@ def split_of(group: str, *, validation: float, test: float, seed: int) -> Split:
         >>> split_of("X", validation=0.1, test=0.1, seed=0)
         'train'
     """
-    drawn = int.from_bytes(hashlib.sha256(f"{seed} {group}".encode()).digest()[:8], "big") / 2**64
+    drawn = int.from_bytes(_digest(f"{seed} {group}")[:8], "big") / 2**64
     if drawn < test:
         return "test"
     return "validation" if drawn < test + validation else "train"
 
 
-def write_items(path: Path, items: Iterable[Item]) -> None:
+def write_items(path: Path, items: Iterable[DataSetItem]) -> None:
     """Write items, one a line, in one step; paths of audio are relative to the file's folder."""
     paths = AudioPaths.of(path.parent)
     write_whole(path, (to_line(replace(item, track=paths.to_record(item.track)).to_dict()) for item in items))
 
 
-def read_items(path: Path, *, root: Path | None = None) -> Iterator[Item]:
+def read_items(path: Path, *, root: Path | None = None) -> Iterator[DataSetItem]:
     """Stream items, with the absolute paths of their audio.
 
     Args:
@@ -95,11 +95,11 @@ def read_items(path: Path, *, root: Path | None = None) -> Iterator[Item]:
     """
     paths = AudioPaths.of(path.parent, root=root)
     for plain in read_lines(path):
-        item = Item.from_dict(plain)
+        item = DataSetItem.from_dict(plain)
         yield replace(item, track=paths.from_record(item.track))
 
 
-def training_rows(item: Item, *, folder: Path | None = None) -> Iterator[dict[str, Any]]:
+def training_rows(item: DataSetItem, *, folder: Path | None = None) -> Iterator[dict[str, Any]]:
     """Rows that `mu-llama train` reads: one a question.
 
     Args:
@@ -120,8 +120,13 @@ def training_rows(item: Item, *, folder: Path | None = None) -> Iterator[dict[st
         }  # fmt: skip
 
 
+def _digest(text: str) -> bytes:
+    """Hash a text, which may hold half a surrogate pair: file names and labels come from anywhere."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
 def _shuffled(options: tuple[str, ...], *, key: str) -> list[str]:
-    return sorted(options, key=lambda option: hashlib.sha256(f"{key} {option}".encode()).digest())
+    return sorted(options, key=lambda option: _digest(f"{key} {option}"))
 
 
 @dataclass(frozen=True)
@@ -145,20 +150,20 @@ def content_groups(tracks: Iterable[Track]) -> Groups:
     The names of groups, and so their splits, don't depend on the order of tracks: one that several artists share has
     the first of their names.
     """
-    own: dict[str, str] = {}
+    artists: dict[str, str] = {}
     audio: dict[str, Path] = {}
     for track in tracks:
-        own[track.id] = track.group
+        artists[track.id] = track.group
         if track.audio is not None:
             audio[track.id] = track.audio
     first = equal_files(audio.values())
     parents: dict[str, str] = {}
     owners: dict[Path, str] = {}
     for name, path in audio.items():
-        _join(parents, own[name], owners.setdefault(first[path], own[name]))
+        _join(parents, artists[name], owners.setdefault(first[path], artists[name]))
     times = Counter(first[path] for path in audio.values())
     return Groups(
-        of={name: _root(parents, group) for name, group in own.items()},
+        of={name: _root(parents, group) for name, group in artists.items()},
         num_same_audio=sum(times[first[path]] > 1 for path in audio.values()),
     )
 

@@ -54,7 +54,7 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-_MOST_INSTRUMENTS, _MOST_MOODS, _MOST_OTHERS = 5, 3, 4
+_MAX_INSTRUMENTS, _MAX_MOODS, _MAX_OTHERS = 5, 3, 4
 _SLOW_BELOW_BPM, _FAST_ABOVE_BPM = 90.0, 130.0
 _CAPITALS = {"r&b": "R&B", "edm": "EDM", "idm": "IDM", "k-pop": "K-pop", "indian music": "Indian music",
              "christmas music": "Christmas music", "latin": "Latin", "celtic": "Celtic"}  # fmt: skip
@@ -98,10 +98,10 @@ def words_of(track: Track, labels: Labels, uses: Mapping[str, Sequence[str]], rn
     """
     names = _narrowest(labels, rng)
     slots: dict[str, str] = {}
-    instruments = names.get("instrument", ())[:_MOST_INSTRUMENTS]
+    instruments = names.get("instrument", ())[:_MAX_INSTRUMENTS]
     if instruments:
         slots["instruments"] = listed([a(name) for name in instruments])
-    moods = names.get("mood", ())[:_MOST_MOODS]
+    moods = names.get("mood", ())[:_MAX_MOODS]
     if moods:
         slots |= {"mood": moods[0], "moods": listed(moods), "a_mood": a(moods[0])}
         fitting = [use for mood in moods for use in uses.get(mood, ())]
@@ -114,7 +114,7 @@ def words_of(track: Track, labels: Labels, uses: Mapping[str, Sequence[str]], rn
     slots |= _pace(labels, names) | _key(track)
     genres = [_CAPITALS.get(name, name) for name in names.get("genre", ())]
     slots |= _genre(genres, moods, rng)
-    others = [tag for tag in track.tags.get("other", ()) if not negates(tag)][:_MOST_OTHERS]
+    others = [tag for tag in track.tags.get("other", ()) if not negates(tag)][:_MAX_OTHERS]
     if others:
         slots["others"] = listed([f'"{tag}"' for tag in others])
     slots |= {capital(name): capital(slots[name]) for name in _BEGINNING if name in slots}
@@ -134,9 +134,9 @@ def _narrowest(labels: Labels, rng: random.Random) -> dict[str, tuple[str, ...]]
     by_category: dict[str, list[str]] = {}
     for name in sorted(labels.named - implied):
         by_category.setdefault(known[name].category, []).append(name)
-    for found in by_category.values():
-        rng.shuffle(found)
-    return {category: tuple(found) for category, found in by_category.items()}
+    for category_names in by_category.values():
+        rng.shuffle(category_names)
+    return {category: tuple(names) for category, names in by_category.items()}
 
 
 def pace_of(bpm: float) -> str:
@@ -177,7 +177,7 @@ def _genre(genres: Sequence[str], moods: Sequence[str], rng: random.Random) -> d
 
 
 def check_installed() -> None:
-    """See that languages can be told.
+    """Check that languages can be detected.
 
     Raises:
         ConfigError: if py3langid isn't installed.

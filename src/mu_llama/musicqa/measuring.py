@@ -16,9 +16,9 @@ from mu_llama.files import read_lines, to_line
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.sources.corpus_files import BadTrack
 
-LEAST_SHARE = 0.5
+MIN_SHARE = 0.5
 """Of its sound a track must have so much."""
-LEAST_CUT_S = 10.0
+MIN_CUT_S = 10.0
 """Seconds that a track must have which was cut off nobody knows where."""
 
 
@@ -38,9 +38,9 @@ def true_length(stream: AudioStream) -> tuple[float | None, str | None]:
     if lost is None:
         return stream.declared_s, None
     of = "" if lost.stated_s is None else f" of {lost.stated_s:.1f} s"
-    if lost.stated_s is None and lost.end_s < LEAST_CUT_S:
+    if lost.stated_s is None and lost.end_s < MIN_CUT_S:
         raise AudioError(f"{stream.name}: is cut off after {lost.end_s:.1f} s; copy or download it again")
-    if lost.stated_s is not None and lost.end_s < LEAST_SHARE * lost.stated_s:
+    if lost.stated_s is not None and lost.end_s < MIN_SHARE * lost.stated_s:
         raise AudioError(
             f"{stream.name}: has only {lost.end_s:.1f} s{of}, most of its sound is missing; copy or download it again"
         )
@@ -67,7 +67,7 @@ def with_true_length(track: Track) -> Track | BadTrack:
     )
 
 
-LEAST_CONFIDENCE = 0.8
+MIN_CONFIDENCE = 0.8
 """Facts below it are left out."""
 
 LabelFacts = dict[str, float | str]
@@ -84,7 +84,7 @@ def measure_label_facts(audio: Path) -> LabelFacts:
     measured = measure_facts(audio)
     facts: LabelFacts = {"duration_s": round(measured.duration_s, 3)}
     for name, fact in (("tempo_bpm", measured.tempo_bpm), ("key", measured.key)):
-        if fact is not None and fact.confidence >= LEAST_CONFIDENCE:
+        if fact is not None and fact.confidence >= MIN_CONFIDENCE:
             facts[name] = fact.value
     return facts
 
@@ -101,7 +101,7 @@ class FactsFile:
 
     def __init__(self, path: Path, *, measure: Callable[[Path], LabelFacts] = measure_label_facts) -> None:
         self._path, self._measure = path, measure
-        self._version = {"version": __version__, "least_confidence": LEAST_CONFIDENCE}
+        self._version = {"version": __version__, "least_confidence": MIN_CONFIDENCE}
         self._known: dict[str, LabelFacts] = {}
         for row in read_lines(path):
             if all(row.get(name) == value for name, value in self._version.items()):
@@ -130,23 +130,23 @@ class FactsFile:
 
 
 def with_facts(
-    found: Iterable[Track | BadTrack],
+    corpus: Iterable[Track | BadTrack],
     *,
     facts_of: Callable[[Path], LabelFacts] = measure_label_facts,
     on_measured: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Track | BadTrack]:
-    """Add measured tempo and key to tracks whose labels state none; a track that can't be heard becomes a bad one.
+    """Add measured tempo and key to tracks whose labels state none; a track that can't be decoded becomes a bad one.
 
     Args:
-        found: a corpus.
+        corpus: its tracks and bad rows.
         facts_of: measures a file, or remembers what was measured.
-        on_measured: told after each track with audio how many are done.
+        on_measured: called after each track with audio, with the number done.
 
     Raises:
         ConfigError: if the libraries aren't installed.
     """
     num_done = 0
-    for track in found:
+    for track in corpus:
         if isinstance(track, BadTrack) or track.audio is None:
             yield track
             continue

@@ -85,7 +85,7 @@ class Reply:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Reply:
-        """Undo `to_dict`; the values must fit, as `checks.shape_problems` sees to."""
+        """Undo `to_dict`; the values must fit, see `shape_problems`."""
         return cls(
             fixed=tuple(plain[key] for key in FIXED_KEYS),
             pairs=tuple(Pair(pair["question"], pair["answer"]) for pair in plain["pairs"]),
@@ -116,10 +116,10 @@ class ReplySpec:
     def schema(self) -> dict[str, Any]:
         """JSON Schema of a reply, as structured-output servers and constrained decoding take it."""
 
-        def text(most: int) -> dict[str, Any]:
-            return {"type": "string", "minLength": 3, "maxLength": most}
+        def text(max_length: int) -> dict[str, Any]:
+            return {"type": "string", "minLength": 3, "maxLength": max_length}
 
-        def record(**properties: Any) -> dict[str, Any]:
+        def record(properties: dict[str, Any]) -> dict[str, Any]:
             return {
                 "type": "object", "properties": properties, "required": list(properties), "additionalProperties": False,
             }  # fmt: skip
@@ -127,16 +127,18 @@ class ReplySpec:
         def several(items: dict[str, Any], count: int) -> dict[str, Any]:
             return {"type": "array", "items": items, "minItems": count, "maxItems": count}
 
-        pair = record(question=text(200), answer=text(400))
-        choice = record(question=text(200), answer=text(80), distractors=several(text(80), NUM_DISTRACTORS))
+        pair = record({"question": text(200), "answer": text(400)})
+        choice = record({"question": text(200), "answer": text(80), "distractors": several(text(80), NUM_DISTRACTORS)})
         return record(
-            description=text(300),
-            detailed_description=text(900),
-            heard=text(500),
-            inferred=text(500),
-            pairs=several(pair, self.num_pairs),
-            caption=text(400),
-            choices=several(choice, self.num_choices),
+            {
+                "description": text(300),
+                "detailed_description": text(900),
+                "heard": text(500),
+                "inferred": text(500),
+                "pairs": several(pair, self.num_pairs),
+                "caption": text(400),
+                "choices": several(choice, self.num_choices),
+            }
         )
 
 
@@ -184,18 +186,18 @@ def without_thinking(text: str) -> str:
 
 
 _KEYS = frozenset((*FIXED_KEYS, "pairs", "caption", "choices"))
-_MOST_BEGINNINGS = 1000  # of objects that aren't whole: each costs a walk through the rest of the text
+_MAX_BEGINNINGS = 1000  # of objects that aren't whole: each costs a walk through the rest of the text
 _WRAPPING = re.compile(r"\s*(?:```|~~~)?\s*(?:json)?[\s\[\]]*(?:```|~~~)?\s*", re.IGNORECASE)
 
 
-def parse_reply(text: str, wanted: ReplySpec | None = None, *, is_cut: bool = False) -> dict[str, Any]:
+def parse_reply(text: str, reply_spec: ReplySpec | None = None, *, is_cut: bool = False) -> dict[str, Any]:
     """Find the JSON object in what a model wrote: the last whole one behind the reasoning that fits.
 
     It may be in a code fence, among other words, in an array, under a key of another object, or JSON as a string.
 
     Args:
         text: of the model.
-        wanted: what must be in the object; None takes any.
+        reply_spec: what must be in the object; None takes any.
         is_cut: whether the text ended because no more tokens were allowed. Then an object that stands amid other
             words may be a draft, and isn't taken.
 
@@ -214,7 +216,7 @@ def parse_reply(text: str, wanted: ReplySpec | None = None, *, is_cut: bool = Fa
     partial = None
     for start, end, outer in reversed(whole):
         for plain in _unwrapped(outer):
-            if wanted is not None and shape_problems(plain, wanted):
+            if reply_spec is not None and shape_problems(plain, reply_spec):
                 partial = partial or (plain if _KEYS & plain.keys() else None)
             elif is_cut and not (_is_wrapping(answer[:start]) or _is_wrapping(answer[end:])):
                 raise Damaged("it is cut off behind an object that may be a draft")
@@ -239,7 +241,7 @@ def _whole_objects(text: str) -> tuple[list[tuple[int, int, dict[str, Any]]], st
     whole: list[tuple[int, int, dict[str, Any]]] = []
     problems: list[str] = []
     start = text.find("{")
-    while start >= 0 and len(problems) < _MOST_BEGINNINGS:
+    while start >= 0 and len(problems) < _MAX_BEGINNINGS:
         end = start + 1
         try:
             plain, end = json.JSONDecoder().raw_decode(text, start)
@@ -270,11 +272,11 @@ def _is_wrapping(text: str) -> bool:
     return _WRAPPING.fullmatch(text) is not None
 
 
-def shape_problems(plain: Mapping[str, Any], wanted: ReplySpec, *, at_most: bool = False) -> list[str]:
+def shape_problems(plain: Mapping[str, Any], reply_spec: ReplySpec, *, at_most: bool = False) -> list[str]:
     """Say what is missing from a reply, too much, or of the wrong kind; `at_most` takes fewer pairs and choices."""
     problems = [f"{key} is missing or no text" for key in (*FIXED_KEYS, "caption") if not _is_text(plain.get(key))]
-    problems += _list_problems(plain, "pairs", wanted.num_pairs, at_most)
-    problems += _list_problems(plain, "choices", wanted.num_choices, at_most)
+    problems += _list_problems(plain, "pairs", reply_spec.num_pairs, at_most)
+    problems += _list_problems(plain, "choices", reply_spec.num_choices, at_most)
     choices = plain.get("choices")
     for number, choice in enumerate(choices if isinstance(choices, list) else (), start=1):
         wrong = choice.get("distractors") if isinstance(choice, dict) else None

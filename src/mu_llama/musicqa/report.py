@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mu_llama.labels.track import Track
@@ -16,12 +19,12 @@ if TYPE_CHECKING:
     from mu_llama.musicqa.build import BuildOptions
 
 
-MOST_NAMED = 5
+_MAX_NAMED = 5
 """How many are named where only the first few are."""
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 _IN_BRACKETS = re.compile(r"\s*\([^()]*\)")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_LONGEST_REASON, _MOST_REASONS = 80, 20
+_LONGEST_REASON, _MAX_REASONS = 80, 20
 
 
 @dataclass
@@ -43,23 +46,23 @@ class LeftOut:
     first_values: list[str] = field(default_factory=list)
     """The first few of them, each with its track."""
 
-    def add(self, found: Track | BadTrack) -> None:
+    def add(self, row: Track | BadTrack) -> None:
         """Count what is left out of a track, or all of it."""
-        if isinstance(found, BadTrack):
-            self.add_bad(found.where, found.reason)
+        if isinstance(row, BadTrack):
+            self.add_bad(row.where, row.reason)
             return
-        self.num_tracks_with_values += bool(found.dropped)
-        for text in found.dropped:
+        self.num_tracks_with_values += bool(row.dropped)
+        for text in row.dropped:
             self.num_values += 1
             self.values[kind_of_reason(text)] += 1
-            if len(self.first_values) < MOST_NAMED:
-                self.first_values.append(f"{found.id}: {text}")
+            if len(self.first_values) < _MAX_NAMED:
+                self.first_values.append(f"{row.id}: {text}")
 
     def add_bad(self, where: str, reason: str) -> None:
         """Count a track or row that can't be used."""
         self.num_tracks += 1
         self.reasons[kind_of_reason(reason, where=where)] += 1
-        if len(self.first_tracks) < MOST_NAMED:
+        if len(self.first_tracks) < _MAX_NAMED:
             self.first_tracks.append(f"{where}: {reason}")
 
     def to_dict(self, *, tracks: str, values: str) -> dict[str, Any]:
@@ -80,7 +83,7 @@ class LeftOut:
 
 
 def _most_common(reasons: Counter[str]) -> dict[str, int]:
-    shown = dict(reasons.most_common(_MOST_REASONS))
+    shown = dict(reasons.most_common(_MAX_REASONS))
     num_others = reasons.total() - sum(shown.values())
     return shown | ({"other reasons": num_others} if num_others else {})
 
@@ -136,12 +139,13 @@ _KINDS = {
 }
 
 
-def build_report(folder: BuildFolder, options: BuildOptions) -> dict[str, Any]:
+def build_report(folder: BuildFolder, options: BuildOptions, *, num_same_audio: int) -> dict[str, Any]:
     """Count what a build made, rejected and left out.
 
     Args:
         folder: with items and rows written.
         options: of the build.
+        num_same_audio: tracks whose audio another track has, too.
     """
     splits: Counter[str] = Counter()
     groups: set[str] = set()
@@ -171,6 +175,7 @@ def build_report(folder: BuildFolder, options: BuildOptions) -> dict[str, Any]:
     if options.price_in is not None or options.price_out is not None:
         prices = (("prompt_tokens", options.price_in), ("completion_tokens", options.price_out))
         report["cost"] = round(sum(totals[name] * (price or 0) for name, price in prices) / 1e6, 4)
+    report["same_audio"] = num_same_audio
     return report
 
 
@@ -213,3 +218,37 @@ def empty_split_line(report: dict[str, Any], shares: dict[str, float]) -> str | 
         f"{'artist is' if num_artists == 1 else 'artists are'} too few for {drawn}; raise the shares, take another "
         "--seed, or add artists, with another --out"
     )
+
+
+def summary_lines(report: dict[str, Any], shares: dict[str, float], out: Path) -> list[str]:
+    """Say for people what a build made and left out, and the commands to train on it and to export it.
+
+    Args:
+        report: of the build.
+        shares: of the artists that go to `validation` and `test`.
+        out: folder of the build.
+    """
+    splits = ", ".join(f"{count} {name}" for name, count in report["splits"].items())
+    lines = [
+        f"{report['accepted']} of {report['tracks']} tracks written ({splits}), {report['questions']} questions",
+        f"{report['rejected']} rejected, {report['skipped_rows']} skipped, {report['damaged_replies']} replies damaged",
+    ]
+    if report["completion_tokens"]:
+        cost = f", cost {report['cost']}" if "cost" in report else ""
+        lines.append(f"{report['prompt_tokens']} tokens read, {report['completion_tokens']} written{cost}")
+    lines += [f"  {count} x rejected: {reason}" for reason, count in report["rejected_for"].items()]
+    names = {"skipped_for": "skipped.jsonl", "dropped_labels": "dropped.jsonl"}
+    where = " and ".join(str(out / file) for name, file in names.items() if report.get(name))
+    lines += left_out_lines(report, tracks="skipped", values="dropped_labels", where=f"all in {where}")
+    if report.get("same_audio"):
+        lines.append(f"{report['same_audio']} tracks have the same audio as another; each such group is in one split")
+    empty = empty_split_line(report, shares)
+    lines += [f"warning: {empty}"] if empty else []
+    beside = out.with_name(f"{out.name}-huggingface") if out.name not in ("", "..") else Path("huggingface")
+    data = shlex.quote(f"data.train=[{{path: {json.dumps(str(out / 'train.jsonl'))}}}]")
+    lines += [
+        f"train on it: mu-llama train --config {shlex.quote(str(out / 'train.yaml'))} --set {data}",
+        f"pass it on:  mu-llama musicqa export {shlex.quote(str(out))} --to huggingface --out "
+        + shlex.quote(str(beside)),
+    ]
+    return lines

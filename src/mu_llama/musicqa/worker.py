@@ -19,7 +19,7 @@ from mu_llama.musicqa.writers.protocol import NothingToSay, Unavailable, Writer
 class Rules:
     """What a reply must keep to."""
 
-    wanted: ReplySpec = field(default_factory=ReplySpec)
+    reply_spec: ReplySpec = field(default_factory=ReplySpec)
     """How much is written."""
     language: str | None = "en"
     """ISO 639-1 code; None takes any."""
@@ -93,7 +93,7 @@ async def write_track(writer: Writer, track: Track, rules: Rules) -> Outcome:
                 continue
             prompt_tokens += written.prompt_tokens
             completion_tokens += written.completion_tokens
-            reasons = check(written.reply, track, rules, labels=labels)
+            reasons = _problems(written.reply, track, rules, labels=labels)
             if not reasons:
                 counts = (attempt + 1, num_damaged, prompt_tokens, completion_tokens)
                 return Outcome(track.id, written.reply, (), None, *counts)
@@ -102,9 +102,9 @@ async def write_track(writer: Writer, track: Track, rules: Rules) -> Outcome:
     return Outcome(track.id, None, tuple(reasons), None, *counts)
 
 
-def check(reply: Mapping[str, Any], track: Track, rules: Rules, *, labels: Any = None) -> list[str]:
+def _problems(reply: Mapping[str, Any], track: Track, rules: Rules, *, labels: Any = None) -> list[str]:
     """Say why a reply may not be used; nothing if it may."""
-    problems = shape_problems(reply, rules.wanted, at_most=rules.at_most)
+    problems = shape_problems(reply, rules.reply_spec, at_most=rules.at_most)
     if problems:
         return problems
     return reply_problems(
@@ -116,7 +116,7 @@ def check(reply: Mapping[str, Any], track: Track, rules: Rules, *, labels: Any =
     )
 
 
-LEAST_WORDS, MOST_CHARACTERS = 2, 1500
+MIN_WORDS, MAX_CHARACTERS = 2, 1500
 _SHARED_WORDS = 9
 _WORD = re.compile(r"\w+")
 _LEAKS = re.compile(
@@ -146,9 +146,9 @@ def reply_problems(
     """
     problems = list(_text_problems(reply, prompt))
     if language is not None:
-        found = language_of(" ".join(text for _, text in reply.statements()))
-        if found != language:
-            problems.append(f"is in {found}; expected {language}")
+        detected = language_of(" ".join(text for _, text in reply.statements()))
+        if detected != language:
+            problems.append(f"is in {detected}; expected {language}")
     for where, text in reply.statements():
         problems += [f"{where} {problem}" for problem in contradictions(text, labels, strict=strict)]
     return problems + list(_choice_problems(reply, labels))
@@ -158,13 +158,13 @@ def _text_problems(reply: Reply, prompt: str) -> Iterator[str]:
     questions = [(f"question {number}", pair.question) for number, pair in enumerate(reply.pairs, start=1)]
     shared = _runs(prompt)
     for where, text in [*reply.statements(), *questions]:
-        if len(text) > MOST_CHARACTERS:
-            yield f"{where} is {len(text)} characters long; expected at most {MOST_CHARACTERS}"
+        if len(text) > MAX_CHARACTERS:
+            yield f"{where} is {len(text)} characters long; expected at most {MAX_CHARACTERS}"
         if prompt and (_LEAKS.search(text) or not shared.isdisjoint(_runs(text))):
             yield f"{where} speaks of its instructions: {text[:60]!r}"
     for where, text in [*list(reply.statements())[: len(FIXED_KEYS)], *questions]:
-        if len(text.split()) < LEAST_WORDS:
-            yield f"{where} has fewer than {LEAST_WORDS} words: {text!r}"
+        if len(text.split()) < MIN_WORDS:
+            yield f"{where} has fewer than {MIN_WORDS} words: {text!r}"
     asked = [pair.question.strip().casefold() for pair in reply.pairs]
     if len(set(asked)) < len(asked):
         yield "asks the same question twice"

@@ -1,4 +1,4 @@
-"""What a track's labels let one say, and how yes and no are kept even over a corpus."""
+"""Labels of a track as questions need them, and counts over a corpus that keep yes and no even."""
 
 from __future__ import annotations
 
@@ -46,7 +46,15 @@ ASKABLE: tuple[str, ...] = (
 
 @dataclass(frozen=True, eq=False)
 class TrackLabels:
-    """What is known of one track."""
+    """View of a track's labels: what questions and descriptions may say.
+
+    Categories of `Track.tags` that are read here, besides those of the vocabulary: `instrument` is ordered from the
+    loudest to the softest; `lead` plays the melody; `ensemble` is solo, duo, band, choir, orchestra or a quartet;
+    `sound` is speech or noise where there is no music; `production` is acoustic or electric; `era` and `use` are
+    copied into answers. `energy` (low, medium, high) and `valence` (dark, neutral, bright) stand among the guesses.
+    `clear` lists what an audio tagger is sure of ("piano", "solo", "no drums"); a track that has it is described by
+    that alone.
+    """
 
     track: Track
 
@@ -68,16 +76,16 @@ class TrackLabels:
 
     @property
     def instruments(self) -> tuple[str, ...]:
-        """True instruments, the most heard first."""
+        """True instruments, the loudest first."""
         return self.sure("instrument")
 
     def is_clear(self, word: str) -> bool:
-        """Whether a description may state a label: if it is heard beyond doubt, or nobody has listened."""
+        """Whether a description may state a label: it is clear, or the track has no clear labels listed."""
         return "clear" not in self.track.tags or word in self.track.tags["clear"]
 
     @property
     def clear_instruments(self) -> tuple[str, ...]:
-        """True instruments that a description may name, the most heard first."""
+        """True instruments that a description may name, the loudest first."""
         return tuple(name for name in self.instruments if self.is_clear(name))
 
     @property
@@ -122,7 +130,7 @@ class TrackLabels:
         return True if self.guessed("voice") else False if self.doubted("voice") else None
 
     @property
-    def drums_heard(self) -> bool | None:
+    def plays_drums(self) -> bool | None:
         """Whether drums play, by labels or else a tagger."""
         if self.has_drums is not None:
             return self.has_drums
@@ -132,12 +140,12 @@ class TrackLabels:
 
     @property
     def yes_or_no(self) -> Mapping[str, tuple[bool, bool]]:
-        """Answers that are evened over a corpus, each with whether it is a guess."""
-        found = {"drums": (self.drums_heard, self.has_drums), "voice": (self.sings, self.has_voice)}
+        """Answers that are balanced over a corpus, each with whether it is a guess."""
+        answers = {"drums": (self.plays_drums, self.has_drums), "voice": (self.sings, self.has_voice)}
         for kind, category, name in (("solo", "ensemble", "solo"), ("acoustic", "production", "acoustic")):
             label = None if self.one(category) is None else self.one(category) == name
-            found[kind] = (label, label)
-        return {kind: (answer, label is None) for kind, (answer, label) in found.items() if answer is not None}
+            answers[kind] = (label, label)
+        return {kind: (answer, label is None) for kind, (answer, label) in answers.items() if answer is not None}
 
     @cached_property
     def present(self) -> tuple[str, ...]:
@@ -150,10 +158,10 @@ class TrackLabels:
         """Askable instruments and families that are surely not there, and not like anything that is."""
         if not self.lists_all_instruments:
             return ()
-        there = set(self.instruments) | set(self.sure("faint"))
-        near = there.union(*(group for group in _NEAR if group & there))
+        present = set(self.instruments) | set(self.sure("faint"))
+        near = present.union(*(group for group in _NEAR if group & present))
         absent = [name for name in ASKABLE if name not in FAMILIES and name not in near]
-        families = [name for name, members in FAMILIES.items() if not members & there and name not in near]
+        families = [name for name, members in FAMILIES.items() if not members & present and name not in near]
         return tuple(dict.fromkeys(absent + families))
 
 
@@ -173,13 +181,13 @@ _ONE_SIDED = 0.01
 
 
 class AnswerBalancer:
-    """How often each name could be a yes or a no over a corpus, and how often each level or answer comes up.
+    """Counts of answers over a corpus, and draws that keep yes and no even.
 
-    Everything is evened within each source (`Track.source`), so that what kind of music it is doesn't tell the answer
-    either: bands that mostly have drums and solos that never do would teach that bands have drums.
+    All is balanced within each source (`Track.source`), so that the kind of music doesn't give the answer away:
+    bands that mostly have drums and solos that never do would teach that bands have drums.
 
     Args:
-        tracks: the corpus; where it is empty, nothing is evened out.
+        tracks: the corpus; where it is empty, nothing is balanced.
     """
 
     def __init__(self, tracks: Iterable[Track] = ()) -> None:
@@ -188,57 +196,60 @@ class AnswerBalancer:
         self._answers: Counter[tuple[str, str, str]] = Counter()
         self.genres: Counter[str] = Counter()
         """Genres of the corpus, labels and guesses, by how often each is a track's."""
-        known = [TrackLabels(track) for track in tracks]
-        for one in known:
-            self._count(one)
-        self._heaviest: dict[tuple[str, str], float] = {}
-        for one in known:
-            for kind, there, missing in _drawn_from(one):
-                key = one.track.source, kind
-                self._heaviest[key] = max(self._heaviest.get(key, 0.0), sum(self._weights(*key, there, missing)))
+        corpus = [TrackLabels(track) for track in tracks]
+        for labels in corpus:
+            self._count(labels)
+        self._max_weight: dict[tuple[str, str], float] = {}
+        for labels in corpus:
+            for kind, present, missing in _names_to_draw(labels):
+                key = labels.track.source, kind
+                self._max_weight[key] = max(self._max_weight.get(key, 0.0), sum(self._weights(*key, present, missing)))
 
-    def _count(self, known: TrackLabels) -> None:
-        source = known.track.source
-        for kind, there, missing in _drawn_from(known):
-            self._yes.update((source, kind, name) for name in there)
+    def _count(self, labels: TrackLabels) -> None:
+        source = labels.track.source
+        for kind, present, missing in _names_to_draw(labels):
+            self._yes.update((source, kind, name) for name in present)
             self._no.update((source, kind, name) for name in missing)
-        for name in known.genres:
-            self.genres[name] += 1 / len(known.genres)  # type: ignore[assignment]
-        for kind, (answer, _) in known.yes_or_no.items():
+        for name in labels.genres:
+            self.genres[name] += 1 / len(labels.genres)  # type: ignore[assignment]
+        for kind, (answer, _) in labels.yes_or_no.items():
             self._answers[source, kind, str(answer)] += 1
         for kind in ("energy", "valence"):
-            self._answers.update((source, kind, level) for level in known.guessed(kind))
+            self._answers.update((source, kind, level) for level in labels.guessed(kind))
 
     def affirmed(self, source: str, kind: str, name: str) -> int:
-        """How many tracks of a source have a name."""
+        """Count the tracks of a source that have a name."""
         return self._yes[source, kind, name]
 
     def draw(
-        self, source: str, kind: str, there: Sequence[str], missing: Sequence[str], rng: random.Random
+        self, source: str, kind: str, present: Sequence[str], missing: Sequence[str], rng: random.Random
     ) -> tuple[str, bool] | None:
         """Choose a name to ask about, so that over a source each is affirmed as often as it is denied.
 
-        None where there is nothing to ask, or now and then, the more often the less a track's own names weigh: else
-        the frequent ones, whose weights are small, would be asked about too often where nothing rare is beside them.
+        A track is passed over with a probability that grows as the sum of its names' weights falls: otherwise frequent
+        names, whose weights are small, would be asked about too often on tracks that have no rare one.
+
+        Returns:
+            The name and whether it is present; None where there is nothing to ask or the track is passed over.
         """
-        names = [(name, True) for name in there] + [(name, False) for name in missing]
-        weights = self._weights(source, kind, there, missing)
-        if not names or rng.random() * self._heaviest.get((source, kind), 0.0) > sum(weights):
+        names = [(name, True) for name in present] + [(name, False) for name in missing]
+        weights = self._weights(source, kind, present, missing)
+        if not names or rng.random() * self._max_weight.get((source, kind), 0.0) > sum(weights):
             return None
         return rng.choices(names, weights)[0]
 
-    def _weights(self, source: str, kind: str, there: Sequence[str], missing: Sequence[str]) -> list[float]:
+    def _weights(self, source: str, kind: str, present: Sequence[str], missing: Sequence[str]) -> list[float]:
         return [
-            self._weight(source, kind, name, is_there)
-            for names, is_there in ((there, True), (missing, False))
+            self._weight(source, kind, name, is_present)
+            for names, is_present in ((present, True), (missing, False))
             for name in names
         ]
 
-    def _weight(self, source: str, kind: str, name: str, is_there: bool) -> float:
-        """The rarer answer of a name always, the other as often; of a name with one answer now and then."""
+    def _weight(self, source: str, kind: str, name: str, is_present: bool) -> float:
+        """Weigh a name: 1 for its rarer answer, the ratio of counts for the other, little where one never occurs."""
         yes, no = self._yes[source, kind, name], self._no[source, kind, name]
-        own = yes if is_there else no
-        return max(min(yes, no) / own, _ONE_SIDED) if own else 1.0
+        count = yes if is_present else no
+        return max(min(yes, no) / count, _ONE_SIDED) if count else 1.0
 
     def draw_genre(self, names: Sequence[str], rng: random.Random) -> str | None:
         """Choose among genres by how often the corpus has them; None if it has none of them."""
@@ -246,14 +257,14 @@ class AnswerBalancer:
         return rng.choices(names, weights)[0] if sum(weights) else None
 
     def is_open(self, source: str, kind: str) -> bool:
-        """Whether listening is what decides in a source: its rarer answer is a fifth at least."""
+        """Whether both answers are frequent in a source: the rarer one is a fifth of all at least."""
         counts = [count for (where, of, _), count in self._answers.items() if (where, of) == (source, kind)]
         return len(counts) > 1 and min(counts) >= _CONTESTED * sum(counts)
 
     def keeps(self, source: str, kind: str, answer: object, rng: random.Random) -> bool:
-        """Whether a question with this answer is asked of a source: its rarest answer always, others as often.
+        """Decide whether a question with this answer is asked: the rarest answer of a source always, others as often.
 
-        A source that has only one answer is asked now and then: a tenth of the time.
+        In a source with only one answer it is asked a tenth of the time.
         """
         counts = [count for (where, of, _), count in self._answers.items() if (where, of) == (source, kind)]
         if not counts:
@@ -263,7 +274,7 @@ class AnswerBalancer:
         return rng.random() < min(counts) / max(min(counts), self._answers[source, kind, str(answer)])
 
 
-def _drawn_from(known: TrackLabels) -> tuple[tuple[str, Sequence[str], Sequence[str]], ...]:
-    """Kinds of names that are drawn for yes/no questions: what is there, what is missing."""
-    guessed = ("guessed", known.guessed("instrument"), known.doubted("instrument"))
-    return ("presence", known.present, known.missing), guessed
+def _names_to_draw(labels: TrackLabels) -> tuple[tuple[str, Sequence[str], Sequence[str]], ...]:
+    """Give the names that yes/no questions draw from, by kind: those present and those missing."""
+    guessed = ("guessed", labels.guessed("instrument"), labels.doubted("instrument"))
+    return ("presence", labels.present, labels.missing), guessed

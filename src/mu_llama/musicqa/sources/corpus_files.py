@@ -107,27 +107,27 @@ def read_table(path: Path, *, separator: str, columns: Sequence[str]) -> Iterato
         raise SourceError(f"{path}: can't be read as a table in UTF-8 ({error}); check the file") from error
 
 
-def named_columns(found: Sequence[str], needed: Sequence[str]) -> list[str]:
+def named_columns(columns: Sequence[str], needed: Sequence[str]) -> list[str]:
     """Spell a table's columns as they are asked for, where they differ in capital letters and spaces around alone.
 
     Example:
         >>> named_columns(["File", " BPM ", "Mood"], ["file", "bpm"])
         ['file', 'bpm', 'Mood']
     """
-    spelled = {name.casefold(): name for name in needed if name not in found}
-    return [spelled.pop(name.strip().casefold(), name) for name in found]
+    spelled = {name.casefold(): name for name in needed if name not in columns}
+    return [spelled.pop(name.strip().casefold(), name) for name in columns]
 
 
-def check_columns(path: Path, found: Sequence[str], needed: Sequence[str], *, separator: str) -> None:
+def check_columns(path: Path, columns: Sequence[str], needed: Sequence[str], *, separator: str) -> None:
     """Refuse a table that lacks columns, saying whether its separator is another one.
 
     Raises:
         SourceError: if it does.
     """
-    missing = [name for name in needed if name not in found]
+    missing = [name for name in needed if name not in columns]
     if not missing:
         return
-    header = separator.join(found)
+    header = separator.join(columns)
     others = [
         other
         for other in _SEPARATORS
@@ -137,7 +137,7 @@ def check_columns(path: Path, found: Sequence[str], needed: Sequence[str], *, se
         raise SourceError(
             f"{path}: is separated by {_SEPARATORS[others[0]]}; expected {_SEPARATORS[separator]}: save it again"
         )
-    shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
+    shown = ", ".join(columns[:8]) + (", ..." if len(columns) > 8 else "")
     raise SourceError(f"{path}: lacks the columns {', '.join(missing)}; it has: {shown or 'none'}")
 
 
@@ -186,7 +186,7 @@ def absent_of(tags: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
 def _category(tag: str) -> str:
     if negates(tag):
         return "other"
-    found = {term.category for term in terms_of_tag(tag)}
+    categories = {term.category for term in terms_of_tag(tag)}
     return next(
-        (category for category in ("voice", "instrument", "genre", "tempo", "mood") if category in found), "other"
+        (category for category in ("voice", "instrument", "genre", "tempo", "mood") if category in categories), "other"
     )

@@ -16,8 +16,8 @@ from mu_llama.audio.source import display_name
 from mu_llama.errors import AudioError
 from mu_llama.labels.grounding import terms_said
 from mu_llama.labels.stated_facts import (
-    LEAST_BPM,
-    MOST_BPM,
+    MAX_BPM,
+    MIN_BPM,
     parse_key,
     parse_label,
     parse_licence,
@@ -37,17 +37,17 @@ from mu_llama.musicqa.sources.corpus_files import (
     without_empty,
 )
 
-TABLES = ("labels.csv", "metadata.csv", "labels.tsv", "metadata.tsv", "labels.jsonl", "metadata.jsonl")
+_TABLES = ("labels.csv", "metadata.csv", "labels.tsv", "metadata.tsv", "labels.jsonl", "metadata.jsonl")
 """Sidecars for a whole folder, at its root; the first that is there is read."""
-FILE_COLUMNS = ("file", "file_name", "filename", "audio", "path")
+_FILE_COLUMNS = ("file", "file_name", "filename", "audio", "path")
 """Which of a sidecar's columns names the audio file, relative to the root."""
 
 
-def tracks(root: Path) -> Iterator[Track | BadTrack]:
+def folder_tracks(root: Path) -> Iterator[Track | BadTrack]:
     """Stream every audio file below a folder, in the order of their names.
 
     What is known comes from, later ones winning: the file's own tags (genre, bpm, key, artist, title, licence), a table
-    at the root (one of `TABLES`), and `<name>.json` or `<name>.txt` (a caption) beside the file. Columns and keys:
+    at the root (one of `_TABLES`), and `<name>.json` or `<name>.txt` (a caption) beside the file. Columns and keys:
     genre, instrument, mood, voice, tempo (lists separated by commas or semicolons), tags, caption, artist, title,
     licence, bpm, key, in small or capital letters. A key, tempo, licence or label that isn't one is left out and named
     in `Track.dropped`. Names match in whatever Unicode form they are written.
@@ -83,16 +83,16 @@ def _audio(root: Path) -> Iterator[Path]:
 
 def _table(root: Path) -> tuple[dict[str, dict[str, Any]], list[BadTrack]]:
     """Read the table of a folder: audio file to its row."""
-    found = next((root / name for name in TABLES if (root / name).is_file()), None)
+    table = next((root / name for name in _TABLES if (root / name).is_file()), None)
     rows: dict[str, dict[str, Any]] = {}
     bad: list[BadTrack] = []
-    for where, row in _rows(found) if found is not None else ():
+    for where, row in _rows(table) if table is not None else ():
         plain = {str(name).strip().lower(): value for name, value in row.items() if value not in (None, "", [])}
-        file = next((str(plain[column]).strip() for column in FILE_COLUMNS if column in plain), None)
+        file = next((str(plain[column]).strip() for column in _FILE_COLUMNS if column in plain), None)
         if None in row:
             bad.append(BadTrack(where, "has too many cells; expected as many as columns: check its quotes"))
         elif file is None:
-            bad.append(BadTrack(where, f"names no audio file; expected one under {', '.join(FILE_COLUMNS)}"))
+            bad.append(BadTrack(where, f"names no audio file; expected one under {', '.join(_FILE_COLUMNS)}"))
         elif Path(file).as_posix() in rows:
             bad.append(BadTrack(where, f"{file} came before; expected each once"))
         else:
@@ -105,7 +105,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         separator = "\t" if path.suffix == ".tsv" else ","
         with path.open(encoding="utf-8-sig", errors="replace") as file:
             header = {name.strip() for name in re.split(r"[,;|\t\"]+", file.readline().lower())}
-        column = next((name for name in FILE_COLUMNS if name in header), FILE_COLUMNS[0])
+        column = next((name for name in _FILE_COLUMNS if name in header), _FILE_COLUMNS[0])
         yield from read_table(path, separator=separator, columns=(column,))
         return
     try:
@@ -162,12 +162,12 @@ _ARTIST = ("artist", "album_artist", "author", "composer")
 _VOICES: Mapping[str | bool, str] = {True: "voice", False: "no voice"}
 _LIST = re.compile(r"\s*[;,|/]\s*")
 _NUMBER_FIRST = re.compile(r"\W*\d")
-_MOST_SHOWN = 60
-_EXPECTED_BPM = f"expected {LEAST_BPM:g} to {MOST_BPM:g} beats per minute"
+_MAX_SHOWN = 60
+_EXPECTED_BPM = f"expected {MIN_BPM:g} to {MAX_BPM:g} beats per minute"
 
-Known = Mapping[str, Any]
+_Known = Mapping[str, Any]
 """Names in small letters, and values."""
-Parsed = TypeVar("Parsed")
+_Parsed = TypeVar("_Parsed")
 
 
 def usable_tags(stated: Mapping[str, str]) -> dict[str, str]:
@@ -185,12 +185,12 @@ class _Read:
     dropped: list[str] = field(default_factory=list)
 
     def add(self, label: str, category: str) -> None:
-        """Take a label; one that denies something goes to `other`."""
+        """Add a label; one that denies something goes to `other`."""
         denied = terms_said(label, is_genre=category == "genre")[1]
         self.tags["other" if denied else category].append(label)
 
 
-def labels_from(layers: Sequence[Known]) -> dict[str, Any]:
+def labels_from(layers: Sequence[_Known]) -> dict[str, Any]:
     """Parse what is known of a file.
 
     Args:
@@ -224,7 +224,7 @@ def labels_from(layers: Sequence[Known]) -> dict[str, Any]:
     }
 
 
-def _read_tags(known: Known) -> _Read:
+def _read_tags(known: _Known) -> _Read:
     read = _Read()
     for column, category in _CATEGORY.items():
         for value in _values(known.get(column), is_tempo=category == "tempo"):
@@ -243,12 +243,12 @@ def _read_tags(known: Known) -> _Read:
 
 
 def _first_parsed(
-    layers: Sequence[Known],
+    layers: Sequence[_Known],
     names: Sequence[str],
-    parse: Callable[[object], Parsed | None],
+    parse: Callable[[object], _Parsed | None],
     reason: str,
     dropped: list[str],
-) -> Parsed | None:
+) -> _Parsed | None:
     """Give the first value that can be parsed; those before it, or all, are dropped."""
     for layer in layers:
         for name in names:
@@ -274,7 +274,7 @@ def _values(value: Any, *, is_tempo: bool = False) -> list[str]:
     return [" ".join(str(part).split()) for part in parts if str(part).strip()]
 
 
-def _first(known: Known, names: tuple[str, ...]) -> str | None:
+def _first(known: _Known, names: tuple[str, ...]) -> str | None:
     value = next((known[name] for name in names if known.get(name)), None)
     if isinstance(value, list | tuple):
         value = ", ".join(map(str, value))
@@ -283,4 +283,4 @@ def _first(known: Known, names: tuple[str, ...]) -> str | None:
 
 def _shown(value: object) -> str:
     shown = repr(value)
-    return shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}..."
+    return shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}..."

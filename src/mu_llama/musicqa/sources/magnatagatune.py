@@ -17,14 +17,14 @@ from mu_llama.musicqa.sources.corpus_files import (
     read_table,
 )
 
-LICENCE = "CC-BY-NC-SA-1.0 (Magnatune)"
-LEAST_TAGS = 5
+_LICENCE = "CC-BY-NC-SA-1.0 (Magnatune)"
+_MIN_TAGS = 5
 """Clips with fewer tags are left out, as in MusicQA."""
 _COLUMNS = ("clip_id", "mp3_path")
 _SPAN = re.compile(r"-(\d+)-(\d+)$")
 
 
-def tracks(root: Path) -> Iterator[Track | BadTrack]:
+def magnatagatune_tracks(root: Path) -> Iterator[Track | BadTrack]:
     """Stream MagnaTagATune from its annotations, or the folder that holds them and the mp3s.
 
     The artist is the first part of a file's name. Clips with fewer than five tags are passed over.
@@ -45,7 +45,7 @@ def tracks(root: Path) -> Iterator[Track | BadTrack]:
             yield BadTrack(where, reason)
             continue
         tags = [name for name, value in values.items() if value == "1"]
-        if len(tags) >= LEAST_TAGS:
+        if len(tags) >= _MIN_TAGS:
             yield _track(number, path, tags, audio)
 
 
@@ -60,6 +60,6 @@ def _track(number: str, path: str, tags: list[str], audio: AudioFiles) -> Track:
         absent=absent_of(by_name),
         facts={"duration_s": float(span[2]) - float(span[1])} if span else {},
         artist=stem.partition("-")[0].replace("_", " ") or None,
-        licence=LICENCE,
+        licence=_LICENCE,
         source="magnatagatune",
     )

@@ -103,8 +103,8 @@ _ABOUT_LENGTH = re.compile(
 class RequestParameters:
     """Parameters of chat requests beside model and messages; what a server refuses by name isn't sent again.
 
-    Many requests may be in flight when the first is refused: each tells what it had sent, so that none fails of what
-    another has already learned.
+    Many requests may be in flight when the first is refused: each passes what it had sent, so that none fails by a
+    parameter that is already learned.
 
     Args:
         temperature: of sampling.
@@ -151,12 +151,12 @@ class RequestParameters:
         """
         name = refused_parameter(body, text)
         if name in _LIMITS:
-            own = next((limit for limit in _LIMITS if limit in sent), None)
-            if own is not None and own == self._limit:
-                following = _LIMITS.index(own) + 1
+            limit_name = next((limit for limit in _LIMITS if limit in sent), None)
+            if limit_name is not None and limit_name == self._limit:
+                following = _LIMITS.index(limit_name) + 1
                 self._limit = _LIMITS[following] if following < len(_LIMITS) else None
-                _report(own, f"{self._limit} is sent instead" if self._limit else "replies may have any length")
-            return own is not None
+                _report(limit_name, f"{self._limit} is sent instead" if self._limit else "replies may have any length")
+            return limit_name is not None
         if name == "response_format" and name in sent:
             following_form = self.next_form(form)
             if following_form is not None and form == self.form:

@@ -85,12 +85,12 @@ class Prompts:
         """Of both texts, for run records."""
         return hashlib.sha256(f"{self.system}\0{self.user.template}".encode()).hexdigest()
 
-    def messages(self, track: Track, wanted: ReplySpec) -> list[dict[str, str]]:
+    def messages(self, track: Track, reply_spec: ReplySpec) -> list[dict[str, str]]:
         """Fill in a track: messages as chat models take them."""
         content = self.user.substitute(
             facts=facts_of(track),
-            num_pairs=wanted.num_pairs,
-            num_choices=wanted.num_choices,
+            num_pairs=reply_spec.num_pairs,
+            num_choices=reply_spec.num_choices,
             num_distractors=NUM_DISTRACTORS,
         )
         return [{"role": "system", "content": self.system}, {"role": "user", "content": content}]
@@ -184,7 +184,7 @@ class WriterSpec:
     """For a local model."""
     seed: int = 0
     """Of wordings and sampling."""
-    wanted: ReplySpec = field(default_factory=ReplySpec)
+    reply_spec: ReplySpec = field(default_factory=ReplySpec)
     """How much is written."""
 
     @property
@@ -210,7 +210,7 @@ def make_writer(spec: WriterSpec, *, home: Path) -> Writer:
     if spec.kind == "template":
         from mu_llama.musicqa.writers.template import TemplateWriter
 
-        return TemplateWriter(spec.wanted, seed=spec.seed)
+        return TemplateWriter(spec.reply_spec, seed=spec.seed)
     if spec.kind not in WRITERS:
         raise ConfigError(f"writer {spec.kind!r} is unknown; expected one of: {', '.join(WRITERS)}")
     check_installed()
@@ -222,6 +222,6 @@ def make_writer(spec: WriterSpec, *, home: Path) -> Writer:
     from mu_llama.musicqa.writers.local import LocalWriter
 
     return LocalWriter(
-        spec.model or LOCAL_MODEL, prompts, spec.wanted, home=home, seed=spec.seed, device=spec.device,
+        spec.model or LOCAL_MODEL, prompts, spec.reply_spec, home=home, seed=spec.seed, device=spec.device,
         temperature=spec.temperature, max_tokens=spec.max_tokens,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from mu_llama.musicqa.measuring import with_true_length
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.sources.corpus_files import AudioFiles, BadTrack, SourceError
 from mu_llama.musicqa.statistics import count_tracks
-from tests.musicqa import corpora
+from tests.unit.musicqa import corpora
 
 
 def read(name: str, root: Path) -> tuple[list[Track], list[BadTrack]]:

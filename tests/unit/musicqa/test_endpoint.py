@@ -16,7 +16,7 @@ from mu_llama.musicqa.worker import Rules, write_track
 from mu_llama.musicqa.writers.chat_servers import refused_parameter, without_secrets
 from mu_llama.musicqa.writers.endpoint import EndpointWriter
 from mu_llama.musicqa.writers.protocol import Refused, WriterSpec, Written, load_prompts
-from tests.musicqa.fake_endpoint import DRAFT, HABITS, UNFINISHED, Server
+from tests.unit.musicqa.fake_endpoint import DRAFT, HABITS, UNFINISHED, Server
 
 T = TypeVar("T")
 TRACK = Track("track", tags={"instrument": ("piano", "violin"), "genre": ("jazz",), "mood": ("calm",)})
