@@ -19,8 +19,8 @@ from mu_llama.labels.track import Track
 from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.writers.template import TemplateWriter
-from tests.musicqa.corpora import musiccaps
-from tests.musicqa.fake_endpoint import running
+from tests.unit.musicqa.corpora import musiccaps
+from tests.unit.musicqa.fake_endpoint import running
 
 NUM_TRACKS, IN_FLIGHT, LATENCY_S, MUSICCAPS_ROWS = 3000, 64, 1.0, 5521
 

@@ -36,7 +36,7 @@ DOORS = {
     "bitsandbytes": {"engine/torch/quantize.py"},
     "typer": {"cli/"},
     "peft": {"training/trainable.py"},
-    "matplotlib": {"training/export.py", "musicqa/plots.py"},
+    "matplotlib": {"training/export.py", "musicqa/statistics.py"},
     "yaml": {"training/config_file.py"},
     "pydantic": {"training/config"},
     "pydantic_core": {"training/config_checks.py"},

@@ -16,7 +16,7 @@ from benchmarks.mini.scoring import balanced, best_constant, read_features, says
 from benchmarks.mini.tasks import Ask, all_tasks
 from mu_llama.files import read_lines
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.dialogues.knowledge import TrackLabels
+from mu_llama.musicqa.dialogues.track_labels import TrackLabels
 
 FIGURES = (
     "solo instrument", "drums", "vocal or instrumental", "choir, orchestra or solo", "genre, rendered", "genre, real",

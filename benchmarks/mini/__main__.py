@@ -26,7 +26,7 @@ from mu_llama.encoders.pooling import TrackFeatures
 from mu_llama.files import read_lines, write_whole
 from mu_llama.inference.results import EncodedTrack
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.dialogues.knowledge import TrackLabels
+from mu_llama.musicqa.dialogues.track_labels import TrackLabels
 
 DATA = Path(__file__).parents[1] / "data"
 _KINDS = ("own_audio", "shuffled", "blind", "unseen_wording")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, TrackLabels, are_near
+from mu_llama.musicqa.dialogues.track_labels import ASKABLE, FAMILIES, TrackLabels, are_near
 
 INSTRUMENTS: tuple[str, ...] = (
     *ASKABLE, "drums", "hand percussion", "viola", "brass section", "French horn", "tuba", "recorder", "harmonica",

@@ -20,7 +20,7 @@ from mu_llama.inference.answering import answer_batch, make_row
 from mu_llama.inference.listener import Listener
 from mu_llama.inference.results import Answer, EncodedTrack
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.dialogues.knowledge import TrackLabels
+from mu_llama.musicqa.dialogues.track_labels import TrackLabels
 from mu_llama.text.fact_prompts import MeasuredFact
 from mu_llama.text.prompts import Turn
 

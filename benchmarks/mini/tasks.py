@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from benchmarks.mini.reading import denies_music, named, refuses, says_voice, yes_or_no
 from benchmarks.mini.tables import GENRES, UNSEEN
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.dialogues.knowledge import TrackLabels
-from mu_llama.musicqa.dialogues.wording import slots_of, wording
+from mu_llama.musicqa.dialogues.phrasebook import slots_of, wording
+from mu_llama.musicqa.dialogues.track_labels import TrackLabels
 
 _FAMILIES = ("guitar", "bass", "brass", "organ", "strings", "synthesizer", "piano")
 _MOST_OF_A_CLASS = 40

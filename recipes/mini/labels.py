@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from tag_words import BROADER, GENRES
 
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, TrackLabels, are_near
 from mu_llama.musicqa.dialogues.topics import is_other
+from mu_llama.musicqa.dialogues.track_labels import ASKABLE, FAMILIES, TrackLabels, are_near
 
 INSTRUMENTS = tuple(dict.fromkeys((
     *ASKABLE, *FAMILIES, *(name for members in FAMILIES.values() for name in sorted(members)),
@@ -75,7 +75,7 @@ def _ensemble(known: TrackLabels) -> dict[str, bool]:
 
 def _voice(known: TrackLabels) -> dict[str, bool]:
     """Drums and voices, by labels or else a tagger."""
-    heard = {"drums": known.drums_heard, "singing": known.sings}
+    heard = {"drums": known.plays_drums, "singing": known.sings}
     if known.has_voice is not None and known.one("voice") not in ("unknown", "choir"):
         heard["woman"] = known.one("voice") == "female"
     return {name: there for name, there in heard.items() if there is not None}

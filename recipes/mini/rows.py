@@ -19,8 +19,8 @@ from tracks import changed_track
 
 from mu_llama.files import read_lines, to_line, write_whole
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.dialogues.balance import AnswerBalancer
-from mu_llama.musicqa.dialogues.dialogue import rows_of
+from mu_llama.musicqa.dialogues.compose import conversation_rows
+from mu_llama.musicqa.dialogues.track_labels import AnswerBalancer
 
 MOST_TURNS = 12
 """Long conversations share the audio tokens in front of them, so that training spends its time on answers."""
@@ -44,12 +44,12 @@ def write_rows(work: Path, shares: Mapping[str, float]) -> None:
         for version in filter(None, (track, changed_track(work, track))):
             share = shares[track.source[-1]] * (UNHEARD_SHARE if track.id.endswith(PATCHED) else 1.0)
             count = int(share + rng.random())
-            rows += rows_of(version, count=count, rng=rng, balance=balance, most_turns=MOST_TURNS)
+            rows += conversation_rows(version, count=count, rng=rng, balancer=balance, max_turns=MOST_TURNS)
     rng.shuffle(rows)
     for number, row in enumerate(rows):
         row["id"] = f"{row['id']}:{number}"
     write_whole(work / "train.jsonl", map(to_line, rows))
-    asked = [row for track in held for row in rows_of(track, count=1, rng=rng, balance=balance, most_turns=4)]
+    asked = [row for track in held for row in conversation_rows(track, count=1, rng=rng, balancer=balance, max_turns=4)]
     write_whole(work / "val.jsonl", map(to_line, asked))
     turns = sum(len(row["turns"]) for row in rows)
     print(f"{len(rows)} conversations, {turns} answers; {len(asked)} for validation")

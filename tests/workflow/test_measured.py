@@ -15,7 +15,7 @@ from mu_llama.inference.answering import make_row
 from mu_llama.inference.listener import Listener
 from mu_llama.inference.measuring import in_words, measure_in_words
 from mu_llama.inference.results import EncodedTrack
-from mu_llama.musicqa.dialogues.wording import wording
+from mu_llama.musicqa.dialogues.phrasebook import wording
 from mu_llama.text.fact_prompts import MeasuredFact, topics_of, with_measured
 from mu_llama.text.prompts import Turn
 

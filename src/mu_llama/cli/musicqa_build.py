@@ -1,10 +1,11 @@
-"""`mu-llama musicqa build`: write about every track of a corpus."""
+"""`mu-llama musicqa build`: write about every track of a corpus, with its progress on standard error."""
 
 from __future__ import annotations
 
 import json
-import shlex
 import sys
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,13 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mu_llama.cli import options as opt
-from mu_llama.cli.musicqa_progress import BuildProgress
+from mu_llama.cli.progress import plain_console
 from mu_llama.errors import ConfigError, MuLlamaError
+from mu_llama.musicqa.sources import SOURCES
 
 if TYPE_CHECKING:
     from mu_llama.musicqa.build import BuildOptions, Runner
     from mu_llama.musicqa.build_folder import BuildFolder
-    from mu_llama.musicqa.writers.spec import WriterSpec
+    from mu_llama.musicqa.worker import Outcome
+    from mu_llama.musicqa.writers.protocol import WriterSpec
+
+_SHOWN_EVERY = 100
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,8 @@ class ContentOptions:
 
 
 @opt.records_expanded
-def build(
-    source: Annotated[str, typer.Option(help="musiccaps, magnatagatune, mtg-jamendo or folder.")],
+def build_command(
+    source: Annotated[str, typer.Option(help=f"{', '.join(SOURCES)}.")],
     root: Annotated[Path, typer.Option(help="Its label file, or the folder around labels and audio.")],
     out: Annotated[Path, typer.Option(help="Folder of the build.")],
     writer: WriterOptions,
@@ -104,15 +109,14 @@ def build(
     bar = BuildProgress()
     try:
         opt.quieten_libraries()
-        from mu_llama.musicqa.build import build as run
+        from mu_llama.musicqa.build import build_data_set, write_training_config
         from mu_llama.musicqa.build_folder import BuildFolder
-        from mu_llama.musicqa.left_out import printable
-        from mu_llama.musicqa.recipe import write_recipe
+        from mu_llama.musicqa.report import printable, summary_lines
 
         spec, options = _spec(writer, content), _options(writer, content)
         folder = BuildFolder(out)
         identity = _identity(spec, source, root, content)
-        report = run(
+        report = build_data_set(
             folder,
             lambda: _tracks(source, root, content, folder, bar),
             _runner(spec, ray, num_workers),
@@ -123,26 +127,29 @@ def build(
             refresh=refresh,
             on_changes=lambda changes: print(f"the corpus changed: {printable(str(changes))}", file=sys.stderr),
         )
-        write_recipe(out)
+        write_training_config(out)
     except (MuLlamaError, OSError) as error:
         raise opt.fail(error) from None
     finally:
         bar.close()
-    print(json.dumps(report) if as_json else _summary(report, content, out))
+    if as_json:
+        print(json.dumps(report))
+    else:
+        print("\n".join(summary_lines(report, {"validation": content.validation, "test": content.test}, out)))
     if report["rejected"] or report["skipped_rows"]:
         raise typer.Exit(opt.PARTLY_FAILED if report["accepted"] else opt.FAILED)
 
 
 def _spec(writer: WriterOptions, content: ContentOptions) -> WriterSpec:
     from mu_llama.musicqa.reply import ReplySpec
-    from mu_llama.musicqa.writers.spec import WriterSpec
+    from mu_llama.musicqa.writers.protocol import WriterSpec
 
     return WriterSpec(
         writer.writer, writer.model, writer.base_url, writer.key_variable, prompts=writer.prompts,
         num_at_once=writer.concurrency, num_retries=writer.retries, timeout_s=writer.timeout,
         temperature=writer.temperature, max_tokens=writer.max_tokens, one_by_one=writer.one_by_one,
         device=writer.device, seed=content.seed,
-        wanted=ReplySpec(content.num_pairs, content.num_choices),
+        reply_spec=ReplySpec(content.num_pairs, content.num_choices),
     )  # fmt: skip
 
 
@@ -168,9 +175,8 @@ def _options(writer: WriterOptions, content: ContentOptions) -> BuildOptions:
 
 def _identity(spec: WriterSpec, source: str, root: Path, content: ContentOptions) -> dict[str, Any]:
     """What decides the words, for run.json: no secrets, and nothing that only decides how fast it goes."""
-    from mu_llama.musicqa.prompting import load_prompts
     from mu_llama.musicqa.writers.endpoint import without_credentials
-    from mu_llama.musicqa.writers.spec import LOCAL_MODEL
+    from mu_llama.musicqa.writers.protocol import LOCAL_MODEL, load_prompts
 
     named = {
         "source": source,
@@ -193,14 +199,14 @@ def _identity(spec: WriterSpec, source: str, root: Path, content: ContentOptions
 def _tracks(source: str, root: Path, content: ContentOptions, folder: BuildFolder, bar: BuildProgress) -> Any:
     from mu_llama.musicqa.sources import source_by_name
 
-    found = bar.listing(source_by_name(source)(root))
+    corpus = bar.listing(source_by_name(source)(root))
     if not content.measure_facts:
-        return found
+        return corpus
     from mu_llama.labels.track import Track
     from mu_llama.musicqa.build_folder import FACTS_FILE
     from mu_llama.musicqa.measuring import FactsFile, with_facts
 
-    listed = list(found)
+    listed = list(corpus)
     num_audio = sum(isinstance(row, Track) and row.audio is not None for row in listed)
     facts = FactsFile(folder.path / FACTS_FILE)
     measured = with_facts(listed, facts_of=facts.of, on_measured=bar.measured)
@@ -210,7 +216,7 @@ def _tracks(source: str, root: Path, content: ContentOptions, folder: BuildFolde
 def _runner(spec: WriterSpec, ray: str | None, num_workers: int) -> Runner:
     from mu_llama.devices import home_folder
     from mu_llama.musicqa.build import in_this_process
-    from mu_llama.musicqa.writers.spec import make_writer
+    from mu_llama.musicqa.writers.protocol import make_writer
 
     if ray is None:
         return in_this_process(make_writer(spec, home=home_folder()))
@@ -219,31 +225,71 @@ def _runner(spec: WriterSpec, ray: str | None, num_workers: int) -> Runner:
     return on_ray(ray, spec, home=home_folder(), num_workers=num_workers)
 
 
-def _summary(report: dict[str, Any], content: ContentOptions, out: Path) -> str:
-    from mu_llama.musicqa.left_out import left_out_lines
-    from mu_llama.musicqa.report import empty_split_line
+class BuildProgress:
+    """Progress on standard error, with counts, rate and time left where the number of tracks is known."""
 
-    splits = ", ".join(f"{count} {name}" for name, count in report["splits"].items())
-    lines = [
-        f"{report['accepted']} of {report['tracks']} tracks written ({splits}), {report['questions']} questions",
-        f"{report['rejected']} rejected, {report['skipped_rows']} skipped, {report['damaged_replies']} replies damaged",
-    ]
-    if report["completion_tokens"]:
-        cost = f", cost {report['cost']}" if "cost" in report else ""
-        lines.append(f"{report['prompt_tokens']} tokens read, {report['completion_tokens']} written{cost}")
-    lines += [f"  {count} x rejected: {reason}" for reason, count in report["rejected_for"].items()]
-    names = {"skipped_for": "skipped.jsonl", "dropped_labels": "dropped.jsonl"}
-    where = " and ".join(str(out / file) for name, file in names.items() if report.get(name))
-    lines += left_out_lines(report, tracks="skipped", values="dropped_labels", where=f"all in {where}")
-    if report.get("same_audio"):
-        lines.append(f"{report['same_audio']} tracks have the same audio as another; each such group is in one split")
-    empty = empty_split_line(report, {"validation": content.validation, "test": content.test})
-    lines += [f"warning: {empty}"] if empty else []
-    beside = out.with_name(f"{out.name}-huggingface") if out.name not in ("", "..") else Path("huggingface")
-    data = shlex.quote(f"data.train=[{{path: {json.dumps(str(out / 'train.jsonl'))}}}]")
-    lines += [
-        f"train on it: mu-llama train --config {shlex.quote(str(out / 'train.yaml'))} --set {data}",
-        f"pass it on:  mu-llama musicqa export {shlex.quote(str(out))} --to huggingface --out "
-        + shlex.quote(str(beside)),
-    ]
-    return "\n".join(lines)
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        self._phase = ""
+        self._rejected = self._tokens = 0
+        self._begun = (0.0, 0)
+
+    def listing(self, corpus: Iterable[Any]) -> Iterator[Any]:
+        """Count tracks while they are listed, which takes long where audio is opened."""
+        begun = time.monotonic()
+        with plain_console().status("listing tracks") as status:
+            for number, track in enumerate(corpus, start=1):
+                if number % _SHOWN_EVERY == 0:
+                    rate = number / max(1e-3, time.monotonic() - begun)
+                    status.update(f"listing tracks: {number}  {rate:.0f} tracks/s")
+                yield track
+
+    def measuring(self, corpus: Iterable[Any], total: int) -> Iterator[Any]:
+        """Draw a bar while tracks are measured, until the iteration ends."""
+        self._start("measuring", total, 0)
+        try:
+            yield from corpus
+        finally:
+            self.close()
+
+    def measured(self, done: int) -> None:
+        """Count a measured track."""
+        if self._phase == "measuring":
+            self._advance(done, "measuring")
+
+    def written(self, outcome: Outcome, done: int, total: int) -> None:
+        """Count a track that was written about."""
+        if self._bar is None or self._phase != "writing":
+            self.close()
+            self._start("writing", total, max(0, done - 1))
+        self._rejected += bool(outcome.reasons)
+        self._tokens += outcome.completion_tokens
+        self._advance(
+            done, f"writing  {self._rejected} rejected" + (f"  {self._tokens} tokens" if self._tokens else "")
+        )
+
+    def _advance(self, done: int, description: str) -> None:
+        seconds = max(1e-3, time.monotonic() - self._begun[0])
+        rate = f"{(done - self._begun[1]) / seconds:.1f} tracks/s"
+        self._bar.update(self._task, completed=done, description=description, rate=rate)
+
+    def _start(self, phase: str, total: int, done: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}", markup=False),
+        )
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=plain_console())
+        self._bar.start()
+        self._task = self._bar.add_task(phase, total=total, completed=done, rate="")
+        self._phase, self._begun = phase, (time.monotonic(), done)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar, self._phase = None, ""

@@ -75,8 +75,8 @@ def labels_of(track: Track) -> Labels:
     absent: set[Term] = set()
     for category in CATEGORIES:
         for tag in track.tags.get(category, ()):
-            own, denied = terms_said(tag, is_genre=category == "genre")
-            named.update(own)
+            affirmed, denied = terms_said(tag, is_genre=category == "genre")
+            named.update(affirmed)
             absent.update(denied)
     absent.update(terms()[name] for names in track.absent.values() for name in names if name in terms())
     for mention, negated in _read(track.caption or ""):

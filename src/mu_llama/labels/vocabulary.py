@@ -50,10 +50,10 @@ def terms() -> dict[str, Term]:
     direct = {_plain(row["term"]): _split(row["broader"]) for row in rows}
 
     def closure(name: str) -> set[str]:
-        found: set[str] = set()
+        all_broader: set[str] = set()
         for broader in direct[name]:
-            found |= {broader} | closure(broader)
-        return found
+            all_broader |= {broader} | closure(broader)
+        return all_broader
 
     return {
         name: Term(name, row["category"], frozenset(closure(name))) for row in rows for name in [_plain(row["term"])]
@@ -77,7 +77,7 @@ def find_mentions(text: str) -> list[Mention]:
     if not begins:
         return []
     spans = [match.span() for match in _WORD.finditer(lowered)]
-    found, free = [], 0
+    mentions, free = [], 0
     for index in begins:
         if index < free:
             continue
@@ -85,17 +85,17 @@ def find_mentions(text: str) -> list[Mention]:
             term = in_sentences.get(" ".join(words[index : index + count]))
             start, end = spans[index][0], spans[index + count - 1][1]
             if term is not None and not _is_part(text, start, end):
-                found.append(Mention(term, start, end))
+                mentions.append(Mention(term, start, end))
                 free = index + count
                 break
-    return found
+    return mentions
 
 
-def _longest_run(text: str, spans: list[tuple[int, int]], index: int, most: int) -> int:
-    """How many words from here on, up to `most`, stand with nothing but spaces and hyphens between."""
+def _longest_run(text: str, spans: list[tuple[int, int]], index: int, max_words: int) -> int:
+    """How many words from here on, up to `max_words`, stand with nothing but spaces and hyphens between."""
     count = 1
     while (
-        count < most
+        count < max_words
         and index + count < len(spans)
         and not text[spans[index + count - 1][1] : spans[index + count][0]].strip(" -\n\t")
     ):
@@ -146,11 +146,11 @@ def _spellings() -> tuple[dict[str, Term], dict[str, Term]]:
 @cache
 def _first_words() -> dict[str, int]:
     """First word of a spelling to the number of words of the longest one that begins so."""
-    found: dict[str, int] = {}
+    max_words: dict[str, int] = {}
     for spelling in _spellings()[0]:
         words = spelling.split(" ")
-        found[words[0]] = max(found.get(words[0], 0), len(words))
-    return found
+        max_words[words[0]] = max(max_words.get(words[0], 0), len(words))
+    return max_words
 
 
 def _key(text: str) -> str:

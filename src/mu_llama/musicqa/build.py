@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib.metadata
+import importlib.resources
+import json
 import platform
+import string
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,24 +19,21 @@ from mu_llama import __version__
 from mu_llama.errors import ConfigError
 from mu_llama.files import to_line, write_whole
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.build_folder import ITEMS_FILE, BuildError, BuildFolder
-from mu_llama.musicqa.changes import Changes
-from mu_llama.musicqa.groups import content_groups
-from mu_llama.musicqa.items import SPLITS, Item, read_items, split_of, training_rows, write_items
-from mu_llama.musicqa.left_out import printable
+from mu_llama.musicqa.build_folder import ITEMS_FILE, BuildError, BuildFolder, Changes
+from mu_llama.musicqa.items import SPLITS, DataSetItem, content_groups, read_items, split_of, training_rows, write_items
+from mu_llama.musicqa.measuring import with_true_length
 from mu_llama.musicqa.reply import Reply
-from mu_llama.musicqa.report import build_report
+from mu_llama.musicqa.report import build_report, printable
 from mu_llama.musicqa.sources.corpus_files import BadTrack
-from mu_llama.musicqa.sources.whole_audio import with_true_length
 from mu_llama.musicqa.worker import Outcome, Rules, write_track
 from mu_llama.musicqa.writers.protocol import Writer
 
 _PASSES = 3
-_MOST_FAILURES_IN_A_ROW = 20
+_MAX_FAILURES_IN_A_ROW = 20
 _PACKAGES = ("openai", "transformers", "llguidance", "py3langid", "ray")
 
 OnOutcome = Callable[[Outcome, int, int], None]
-"""Told what became of a track, how many are done, and how many there are."""
+"""Called with the outcome of a track, the number of tracks done, and the number of all."""
 Runner = Callable[[Iterable[Track], Rules], Iterator[Outcome]]
 """Writes about tracks, somewhere."""
 
@@ -60,9 +60,9 @@ class BuildOptions:
     """Cost of a million tokens written."""
 
 
-def build(
+def build_data_set(
     folder: BuildFolder,
-    found: Callable[[], Iterable[Track | BadTrack]],
+    corpus: Callable[[], Iterable[Track | BadTrack]],
     runner: Runner,
     options: BuildOptions,
     *,
@@ -74,19 +74,19 @@ def build(
 ) -> dict[str, Any]:
     """Build, or go on with a build that was stopped; a finished one is left as it is.
 
-    The corpus is listed each time. What only moved is found again at its new place.
+    The corpus is listed each time; audio that only moved is found at its new path.
 
     Args:
         folder: where everything is written.
-        found: opens the source.
+        corpus: opens the stream of its tracks.
         runner: `in_this_process`, or on a cluster.
         options: what the data set is made of.
         identity: source and writer, for run.json; with other ones a build doesn't go on. `root` is where the corpus is.
-        on_outcome: told of every track.
+        on_outcome: called for every track.
         retry_rejects: take rejected tracks up again.
         refresh: if the corpus changed since it was listed, write about what is new or changed and drop what is gone;
             replies about all else stay.
-        on_changes: told what changed, before it is written about.
+        on_changes: called with what changed, before it is written about.
 
     Returns:
         The report: counts, tokens, reasons of rejections.
@@ -101,37 +101,37 @@ def build(
         folder.begin(_settings(identity, options), _versions())
         root = Path(identity["root"]) if "root" in identity else None
         if folder.has_tracks:
-            _check_corpus(folder, _chosen(found(), options), root=root, refresh=refresh, on_changes=on_changes)
+            _check_corpus(folder, _usable_tracks(corpus(), options), root=root, refresh=refresh, on_changes=on_changes)
         else:
-            folder.list_tracks(_chosen(found(), options), root=root)
+            folder.list_tracks(_usable_tracks(corpus(), options), root=root)
         if retry_rejects:
             folder.forget_rejects()
         finished: dict[str, Any] | None = folder.run().get("report")
         if finished is not None:
-            return finished if folder.is_whole else finish(folder, options)
+            return finished if folder.is_whole else finish_build(folder, options)
         unwritten = _write_all(folder, runner, options.rules, on_outcome)
         if unwritten:
             raise BuildError(
                 f"{unwritten[0]} tracks are not written yet ({unwritten[1]}); what is written stays: start the same "
                 "command again"
             )
-        return finish(folder, options)
+        return finish_build(folder, options)
 
 
 def _check_corpus(
     folder: BuildFolder,
-    found: Iterable[Track | BadTrack],
+    corpus: Iterable[Track | BadTrack],
     *,
     root: Path | None,
     refresh: bool,
     on_changes: Callable[[Changes], None],
 ) -> None:
-    """See whether the corpus is as it was listed; take what changed over, if that is wanted or costs no reply.
+    """Compare the corpus with the list of it; take changes over, if asked to or if they cost no reply.
 
     Raises:
         ConfigError: if it changed and `refresh` isn't set.
     """
-    changes = folder.changes(found)
+    changes = folder.changes(corpus)
     if changes is None:
         folder.note_root(root)
         return
@@ -185,37 +185,37 @@ def _write_all(folder: BuildFolder, runner: Runner, rules: Rules, on_outcome: On
     answered = bool(done)
     for _ in range(_PASSES):
         before, failures_in_a_row = len(done), 0
-        # Replies none of which can be read mean a wrong server, not bad luck: they are kept only after a good one.
-        held: list[Outcome] = []
+        # Unreadable replies before any readable one mean a wrong server: they are recorded only after a good one.
+        unreadable: list[Outcome] = []
         for outcome in runner((track for track in folder.tracks() if track.id not in done), rules):
             is_failure = outcome.failed is not None or (outcome.is_unreadable and not answered)
             failures_in_a_row = failures_in_a_row + 1 if is_failure else 0
             if is_failure:
                 reason = outcome.failed or f"no reply could be read: {outcome.reasons[0]}"
-                held += [] if outcome.failed else [outcome]
+                unreadable += [] if outcome.failed else [outcome]
             else:
                 answered = True
-                for kept in (*held, outcome):
-                    folder.keep(kept)
-                    done.add(kept.id)
-                held.clear()
+                for result in (*unreadable, outcome):
+                    folder.keep(result)
+                    done.add(result.id)
+                unreadable.clear()
             on_outcome(outcome, len(done), total)
-            if failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
+            if failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
                 break
         if len(done) == total or len(done) == before:
             break
     return (total - len(done), reason) if len(done) < total else None
 
 
-def finish(folder: BuildFolder, options: BuildOptions) -> dict[str, Any]:
+def finish_build(folder: BuildFolder, options: BuildOptions) -> dict[str, Any]:
     """Put replies in order, split them by artist and audio, write the rows for training and the report."""
     groups = content_groups(folder.tracks())
 
-    def items() -> Iterator[Item]:
+    def items() -> Iterator[DataSetItem]:
         for listed, row in folder.replies_in_order():
             track = groups.joined(listed)
             split = split_of(track.group, validation=options.validation, test=options.test, seed=options.seed)
-            yield Item(track, Reply.from_dict(row["reply"]), split)
+            yield DataSetItem(track, Reply.from_dict(row["reply"]), split)
 
     path = folder.path / ITEMS_FILE
     write_items(path, items())
@@ -225,15 +225,14 @@ def finish(folder: BuildFolder, options: BuildOptions) -> dict[str, Any]:
         )
         write_whole(folder.path / f"{split}.jsonl", map(to_line, rows))
     folder.write_dropped()
-    report = build_report(folder, options)
-    report["same_audio"] = groups.num_same_audio
+    report = build_report(folder, options, num_same_audio=groups.num_same_audio)
     folder.finish(report)
     return report
 
 
-def _chosen(found: Iterable[Track | BadTrack], options: BuildOptions) -> Iterator[Track | BadTrack]:
+def _usable_tracks(corpus: Iterable[Track | BadTrack], options: BuildOptions) -> Iterator[Track | BadTrack]:
     count = 0
-    for row in found:
+    for row in corpus:
         if isinstance(row, Track) and row.audio is None and not options.keep_missing:
             yield BadTrack(row.id, "its audio is missing; --missing-audio keep writes about it all the same")
             continue
@@ -248,16 +247,37 @@ def _chosen(found: Iterable[Track | BadTrack], options: BuildOptions) -> Iterato
 def _settings(identity: dict[str, Any], options: BuildOptions) -> dict[str, Any]:
     rules = dataclasses.asdict(options.rules)
     rules.pop("prompt")  # its hash is in the writer's identity
-    own = dataclasses.asdict(dataclasses.replace(options, rules=Rules()))
-    own = {name: value for name, value in own.items() if name not in ("rules", "price_in", "price_out")}
-    return {**identity, **rules, **own}
+    rules = {"wanted": rules.pop("reply_spec"), **rules}  # compat: its name in run.json
+    others = dataclasses.asdict(dataclasses.replace(options, rules=Rules()))
+    others = {name: value for name, value in others.items() if name not in ("rules", "price_in", "price_out")}
+    return {**identity, **rules, **others}
 
 
 def _versions() -> dict[str, str]:
-    found = {"mu-llama": __version__, "python": platform.python_version()}
+    versions = {"mu-llama": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
+
+
+_TRAINING_CONFIG_FILE = "train.yaml"
+
+
+def write_training_config(folder: Path) -> None:
+    """Write the settings of a laptop's training run into the folder of a build; one that is there stays.
+
+    Training takes paths in settings from the working directory on, so they are absolute here.
+
+    Raises:
+        OSError: if the disk is full or the folder can't be written.
+    """
+    if (folder / _TRAINING_CONFIG_FILE).exists():
+        return
+    text = importlib.resources.files("mu_llama.musicqa").joinpath("train.yaml").read_text(encoding="utf-8")
+    real = folder.resolve()
+    paths = {"train": real / "train.jsonl", "out": real.with_name(real.name + "-run")}
+    quoted = {name: json.dumps(str(path)) for name, path in paths.items()}
+    write_whole(folder / _TRAINING_CONFIG_FILE, [string.Template(text).substitute(quoted)])

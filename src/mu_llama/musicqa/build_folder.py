@@ -1,11 +1,13 @@
-"""The folder of a build: what is to be written, what is, and what was rejected; a kill loses what was in flight."""
+"""The folder of a build: tracks, replies and rejects, and what changed in the corpus since; safe against kills."""
 
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,66 @@ from mu_llama.errors import ConfigError, MuLlamaError
 from mu_llama.files import drop_cut_line, read_lines, read_lines_at, to_line, write_whole
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.audio_paths import PLACES_FILE, AudioPaths, write_places
-from mu_llama.musicqa.changes import Changes, changes_between
-from mu_llama.musicqa.items import SPLITS, Item, read_items
+from mu_llama.musicqa.items import SPLITS
 from mu_llama.musicqa.sources.corpus_files import BadTrack
 from mu_llama.musicqa.worker import Outcome
+
+_MAX_NAMED = 5
+# They decide nothing that is written about a track.
+_NO_LABELS = ("audio", "dropped")
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Ids of tracks, in the order of the lists that have them."""
+
+    added: tuple[str, ...] = ()
+    """New in the corpus."""
+    removed: tuple[str, ...] = ()
+    """No longer there, or no longer usable."""
+    changed: tuple[str, ...] = ()
+    """With other labels, caption or facts."""
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+    @property
+    def outdated(self) -> frozenset[str]:
+        """Ids whose replies no longer hold."""
+        return frozenset(self.removed + self.changed)
+
+    def __str__(self) -> str:
+        parts = (("added", self.added), ("removed", self.removed), ("changed", self.changed))
+        return ", ".join(f"{len(ids)} {what} ({_named(ids)})" for what, ids in parts if ids)
+
+
+def _named(ids: tuple[str, ...]) -> str:
+    return ", ".join(ids[:_MAX_NAMED]) + (", ..." if len(ids) > _MAX_NAMED else "")
+
+
+def changes_between(before: Path, now: Path) -> Changes:
+    """Compare two lists of tracks, holding a hash of each track.
+
+    Args:
+        before: tracks.jsonl of a build.
+        now: the same of the corpus as it is.
+    """
+    known = {row["id"]: _labels_hash(row) for row in read_lines(before)}
+    added, changed, remaining = [], [], set()
+    for row in read_lines(now):
+        name = row["id"]
+        remaining.add(name)
+        if name not in known:
+            added.append(name)
+        elif known[name] != _labels_hash(row):
+            changed.append(name)
+    return Changes(tuple(added), tuple(name for name in known if name not in remaining), tuple(changed))
+
+
+def _labels_hash(row: dict[str, Any]) -> bytes:
+    labels = {name: value for name, value in row.items() if name not in _NO_LABELS}
+    return hashlib.sha256(json.dumps(labels, sort_keys=True).encode()).digest()[:16]
+
 
 RUN_FILE, TRACKS_FILE, SKIPPED_FILE = "run.json", "tracks.jsonl", "skipped.jsonl"
 REPLIES_FILE, REJECTS_FILE, ITEMS_FILE = "replies.jsonl", "rejects.jsonl", "items.jsonl"
@@ -113,26 +171,26 @@ class BuildFolder:
         """Add the report to run.json."""
         self._write_run(self.run() | {"report": dict(report)})
 
-    def list_tracks(self, found: Iterable[Track | BadTrack], *, root: Path | None = None) -> None:
+    def list_tracks(self, corpus: Iterable[Track | BadTrack], *, root: Path | None = None) -> None:
         """Write down what is to be written about, in order; bad rows go to their own file.
 
         Args:
-            found: the corpus.
+            corpus: its tracks and bad rows.
             root: its folder or label file, for finding the audio again; None where it has none.
         """
-        self._write_new_list(found)
+        self._write_new_list(corpus)
         if root is not None:
             write_places(self.path, root)
         self._take_new_list()
 
-    def changes(self, found: Iterable[Track | BadTrack]) -> Changes | None:
+    def changes(self, corpus: Iterable[Track | BadTrack]) -> Changes | None:
         """List the corpus anew beside the list that is there, and compare the two.
 
         Returns:
             What changed in tracks, maybe nothing but where files are or which rows are bad; None if all is the same.
             `take_changes` or `forget_new_list` is to follow.
         """
-        self._write_new_list(found)
+        self._write_new_list(corpus)
         pairs = ((self.path / name, self._new(name)) for name in (TRACKS_FILE, SKIPPED_FILE))
         if all(before.is_file() and filecmp.cmp(before, now, shallow=False) for before, now in pairs):
             self.forget_new_list()
@@ -173,12 +231,12 @@ class BuildFolder:
     def _new(self, name: str) -> Path:
         return self.path / f".new.{name}"
 
-    def _write_new_list(self, found: Iterable[Track | BadTrack]) -> None:
+    def _write_new_list(self, corpus: Iterable[Track | BadTrack]) -> None:
         paths = AudioPaths.of(self.path)
         skipped: list[str] = []
 
         def lines() -> Iterator[str]:
-            for row in found:
+            for row in corpus:
                 if isinstance(row, Track):
                     yield to_line(paths.to_record(row).to_dict())
                 else:
@@ -265,21 +323,3 @@ class BuildFolder:
 
     def _write_run(self, content: Mapping[str, Any]) -> None:
         write_whole(self.path / RUN_FILE, [json.dumps(content, indent=2, ensure_ascii=False) + "\n"])
-
-
-def finished_items(path: Path, *, root: Path | None = None) -> Iterator[Item]:
-    """Stream the items of a finished build or an import.
-
-    Args:
-        path: folder of the build or import.
-        root: where its corpus is now, if it isn't where it was.
-
-    Raises:
-        ConfigError: if the folder holds none, or a build that isn't finished; or if `root` isn't there.
-    """
-    if not (path / ITEMS_FILE).is_file():
-        raise ConfigError(f"{path}: holds no {ITEMS_FILE}; expected a finished `mu-llama musicqa build` or `import`")
-    if (path / RUN_FILE).is_file() and "report" not in BuildFolder(path).run():
-        raise ConfigError(f"{path}: holds a build that isn't finished; start the same `musicqa build` again first")
-    AudioPaths.of(path, root=root)  # complains before anything is streamed
-    return read_items(path / ITEMS_FILE, root=root)

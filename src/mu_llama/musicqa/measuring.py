@@ -1,4 +1,4 @@
-"""Measured facts as labels: only those that are nearly sure, kept by content so that none is measured twice."""
+"""What is measured of a track's audio: its true length, and tempo and key where they are nearly sure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,66 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from mu_llama import __version__
+from mu_llama.audio.completeness import find_lost_end
 from mu_llama.audio.facts import measure_facts
+from mu_llama.audio.read import AudioStream, open_audio
 from mu_llama.errors import AudioError
 from mu_llama.files import read_lines, to_line
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.sources.corpus_files import BadTrack
 
-LEAST_CONFIDENCE = 0.8
+MIN_SHARE = 0.5
+"""Of its sound a track must have so much."""
+MIN_CUT_S = 10.0
+"""Seconds that a track must have which was cut off nobody knows where."""
+
+
+def true_length(stream: AudioStream) -> tuple[float | None, str | None]:
+    """Measure how long a track is, without decoding it unless it looks cut.
+
+    Args:
+        stream: of the whole file.
+
+    Returns:
+        Seconds, None where the file doesn't say; and a note for `Track.dropped` if some are missing.
+
+    Raises:
+        AudioError: if most of the sound is missing.
+    """
+    lost = find_lost_end(stream)
+    if lost is None:
+        return stream.declared_s, None
+    of = "" if lost.stated_s is None else f" of {lost.stated_s:.1f} s"
+    if lost.stated_s is None and lost.end_s < MIN_CUT_S:
+        raise AudioError(f"{stream.name}: is cut off after {lost.end_s:.1f} s; copy or download it again")
+    if lost.stated_s is not None and lost.end_s < MIN_SHARE * lost.stated_s:
+        raise AudioError(
+            f"{stream.name}: has only {lost.end_s:.1f} s{of}, most of its sound is missing; copy or download it again"
+        )
+    return lost.end_s, f"audio: ends early, after {lost.end_s:.1f} s{of}"
+
+
+def with_true_length(track: Track) -> Track | BadTrack:
+    """Open a track's audio: one that can't be read or lost most of its sound becomes a bad one, one that lost a little
+    gets its true length and a note.
+    """
+    if track.audio is None:
+        return track
+    try:
+        with open_audio(track.audio) as stream:
+            length_s, note = true_length(stream)
+    except AudioError as error:
+        return BadTrack(track.id, " ".join(str(error).split()))
+    if note is None or length_s is None:
+        return track
+    return dataclasses.replace(
+        track,
+        facts={**track.facts, "duration_s": round(length_s, 3)},
+        dropped=tuple(dict.fromkeys((*track.dropped, note))),
+    )
+
+
+MIN_CONFIDENCE = 0.8
 """Facts below it are left out."""
 
 LabelFacts = dict[str, float | str]
@@ -31,7 +84,7 @@ def measure_label_facts(audio: Path) -> LabelFacts:
     measured = measure_facts(audio)
     facts: LabelFacts = {"duration_s": round(measured.duration_s, 3)}
     for name, fact in (("tempo_bpm", measured.tempo_bpm), ("key", measured.key)):
-        if fact is not None and fact.confidence >= LEAST_CONFIDENCE:
+        if fact is not None and fact.confidence >= MIN_CONFIDENCE:
             facts[name] = fact.value
     return facts
 
@@ -48,7 +101,7 @@ class FactsFile:
 
     def __init__(self, path: Path, *, measure: Callable[[Path], LabelFacts] = measure_label_facts) -> None:
         self._path, self._measure = path, measure
-        self._version = {"version": __version__, "least_confidence": LEAST_CONFIDENCE}
+        self._version = {"version": __version__, "least_confidence": MIN_CONFIDENCE}
         self._known: dict[str, LabelFacts] = {}
         for row in read_lines(path):
             if all(row.get(name) == value for name, value in self._version.items()):
@@ -77,23 +130,23 @@ class FactsFile:
 
 
 def with_facts(
-    found: Iterable[Track | BadTrack],
+    corpus: Iterable[Track | BadTrack],
     *,
     facts_of: Callable[[Path], LabelFacts] = measure_label_facts,
     on_measured: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Track | BadTrack]:
-    """Add measured tempo and key to tracks whose labels state none; a track that can't be heard becomes a bad one.
+    """Add measured tempo and key to tracks whose labels state none; a track that can't be decoded becomes a bad one.
 
     Args:
-        found: a corpus.
+        corpus: its tracks and bad rows.
         facts_of: measures a file, or remembers what was measured.
-        on_measured: told after each track with audio how many are done.
+        on_measured: called after each track with audio, with the number done.
 
     Raises:
         ConfigError: if the libraries aren't installed.
     """
     num_done = 0
-    for track in found:
+    for track in corpus:
         if isinstance(track, BadTrack) or track.audio is None:
             yield track
             continue

@@ -13,8 +13,7 @@ from mu_llama.errors import ConfigError
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.build import Runner, in_this_process
 from mu_llama.musicqa.worker import Outcome, Rules
-from mu_llama.musicqa.writers.protocol import Refused
-from mu_llama.musicqa.writers.spec import WriterSpec, make_writer
+from mu_llama.musicqa.writers.protocol import Refused, WriterSpec, make_writer
 
 _KNOCK_S = 5.0
 _BATCH_TRACKS = 32

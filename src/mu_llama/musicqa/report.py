@@ -1,16 +1,131 @@
-"""The report of a finished build: counts, tokens, reasons of what was rejected or left out, and what to look at."""
+"""What a corpus or a build left out, by reason, and the report of a finished build."""
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mu_llama.labels.track import Track
 from mu_llama.musicqa.build_folder import ITEMS_FILE, BuildFolder
 from mu_llama.musicqa.items import SPLITS, read_items
-from mu_llama.musicqa.left_out import LeftOut
+from mu_llama.musicqa.sources.corpus_files import BadTrack
 
 if TYPE_CHECKING:
     from mu_llama.musicqa.build import BuildOptions
+
+
+_MAX_NAMED = 5
+"""How many are named where only the first few are."""
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+_IN_BRACKETS = re.compile(r"\s*\([^()]*\)")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_LONGEST_REASON, _MAX_REASONS = 80, 20
+
+
+@dataclass
+class LeftOut:
+    """Sums over what is left out, and the first few by name."""
+
+    num_tracks: int = 0
+    """Tracks and rows that can't be used."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Of them, by reason."""
+    first_tracks: list[str] = field(default_factory=list)
+    """The first few of them, with their reasons."""
+    num_values: int = 0
+    """Values left out of the labels of tracks that are used, and notes on their audio."""
+    num_tracks_with_values: int = 0
+    """Tracks that have such values."""
+    values: Counter[str] = field(default_factory=Counter)
+    """Such values by their field and reason."""
+    first_values: list[str] = field(default_factory=list)
+    """The first few of them, each with its track."""
+
+    def add(self, row: Track | BadTrack) -> None:
+        """Count what is left out of a track, or all of it."""
+        if isinstance(row, BadTrack):
+            self.add_bad(row.where, row.reason)
+            return
+        self.num_tracks_with_values += bool(row.dropped)
+        for text in row.dropped:
+            self.num_values += 1
+            self.values[kind_of_reason(text)] += 1
+            if len(self.first_values) < _MAX_NAMED:
+                self.first_values.append(f"{row.id}: {text}")
+
+    def add_bad(self, where: str, reason: str) -> None:
+        """Count a track or row that can't be used."""
+        self.num_tracks += 1
+        self.reasons[kind_of_reason(reason, where=where)] += 1
+        if len(self.first_tracks) < _MAX_NAMED:
+            self.first_tracks.append(f"{where}: {reason}")
+
+    def to_dict(self, *, tracks: str, values: str) -> dict[str, Any]:
+        """Give plain values for JSON.
+
+        Args:
+            tracks: how the keys about whole tracks begin.
+            values: how those about single values begin.
+        """
+        return {
+            f"{tracks}_for": _most_common(self.reasons),
+            f"{tracks}_first": self.first_tracks,
+            values: self.num_values,
+            f"{values}_tracks": self.num_tracks_with_values,
+            f"{values}_for": _most_common(self.values),
+            f"{values}_first": self.first_values,
+        }
+
+
+def _most_common(reasons: Counter[str]) -> dict[str, int]:
+    shown = dict(reasons.most_common(_MAX_REASONS))
+    num_others = reasons.total() - sum(shown.values())
+    return shown | ({"other reasons": num_others} if num_others else {})
+
+
+def kind_of_reason(reason: str, *, where: str = "") -> str:
+    """Give a reason without what differs from track to track: names, quoted values, numbers, details, advice.
+
+    Example:
+        >>> kind_of_reason("a/13.flac: holds 0.6 of 23.0 seconds (cut off); copy it again", where="folder/a/13.flac")
+        'holds N of N seconds'
+    """
+    text = reason.split(";")[0]
+    before, colon, after = text.partition(": ")
+    # A message about a file begins with its path, which may hold all signs but ends like the track's own name.
+    if colon and ("/" in before or "\\" in before or "." in before or before == where):
+        text = after
+    text = _NUMBER.sub("N", _QUOTED.sub("...", _IN_BRACKETS.sub("", text)))
+    return " ".join(text.split())[:_LONGEST_REASON]
+
+
+def left_out_lines(counts: dict[str, Any], *, tracks: str, values: str, where: str) -> list[str]:
+    """Say for people what `LeftOut.to_dict` holds.
+
+    Args:
+        counts: plain values.
+        tracks: as there.
+        values: as there.
+        where: says where all are named, such as `all in qa/skipped.jsonl`.
+    """
+    lines = [f"  {count} x left out: {reason}" for reason, count in counts.get(f"{tracks}_for", {}).items()]
+    lines += [f"    {text}" for text in counts.get(f"{tracks}_first", ())]
+    if counts.get(values):
+        lines.append(f"  {counts[values]} values left out of the labels of {counts[f'{values}_tracks']} tracks")
+        lines += [f"  {count} x {reason}" for reason, count in counts[f"{values}_for"].items()]
+        lines += [f"    {text}" for text in counts[f"{values}_first"]]
+    return [*map(printable, lines), f"  ({where})"] if lines else []
+
+
+def printable(text: str) -> str:
+    """Give a text that any terminal takes: file names may hold control characters and bytes that are no letters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
 
 _KINDS = {
     " names ": "names what labels don't",
@@ -24,12 +139,13 @@ _KINDS = {
 }
 
 
-def build_report(folder: BuildFolder, options: BuildOptions) -> dict[str, Any]:
+def build_report(folder: BuildFolder, options: BuildOptions, *, num_same_audio: int) -> dict[str, Any]:
     """Count what a build made, rejected and left out.
 
     Args:
         folder: with items and rows written.
         options: of the build.
+        num_same_audio: tracks whose audio another track has, too.
     """
     splits: Counter[str] = Counter()
     groups: set[str] = set()
@@ -59,6 +175,7 @@ def build_report(folder: BuildFolder, options: BuildOptions) -> dict[str, Any]:
     if options.price_in is not None or options.price_out is not None:
         prices = (("prompt_tokens", options.price_in), ("completion_tokens", options.price_out))
         report["cost"] = round(sum(totals[name] * (price or 0) for name, price in prices) / 1e6, 4)
+    report["same_audio"] = num_same_audio
     return report
 
 
@@ -101,3 +218,37 @@ def empty_split_line(report: dict[str, Any], shares: dict[str, float]) -> str | 
         f"{'artist is' if num_artists == 1 else 'artists are'} too few for {drawn}; raise the shares, take another "
         "--seed, or add artists, with another --out"
     )
+
+
+def summary_lines(report: dict[str, Any], shares: dict[str, float], out: Path) -> list[str]:
+    """Say for people what a build made and left out, and the commands to train on it and to export it.
+
+    Args:
+        report: of the build.
+        shares: of the artists that go to `validation` and `test`.
+        out: folder of the build.
+    """
+    splits = ", ".join(f"{count} {name}" for name, count in report["splits"].items())
+    lines = [
+        f"{report['accepted']} of {report['tracks']} tracks written ({splits}), {report['questions']} questions",
+        f"{report['rejected']} rejected, {report['skipped_rows']} skipped, {report['damaged_replies']} replies damaged",
+    ]
+    if report["completion_tokens"]:
+        cost = f", cost {report['cost']}" if "cost" in report else ""
+        lines.append(f"{report['prompt_tokens']} tokens read, {report['completion_tokens']} written{cost}")
+    lines += [f"  {count} x rejected: {reason}" for reason, count in report["rejected_for"].items()]
+    names = {"skipped_for": "skipped.jsonl", "dropped_labels": "dropped.jsonl"}
+    where = " and ".join(str(out / file) for name, file in names.items() if report.get(name))
+    lines += left_out_lines(report, tracks="skipped", values="dropped_labels", where=f"all in {where}")
+    if report.get("same_audio"):
+        lines.append(f"{report['same_audio']} tracks have the same audio as another; each such group is in one split")
+    empty = empty_split_line(report, shares)
+    lines += [f"warning: {empty}"] if empty else []
+    beside = out.with_name(f"{out.name}-huggingface") if out.name not in ("", "..") else Path("huggingface")
+    data = shlex.quote(f"data.train=[{{path: {json.dumps(str(out / 'train.jsonl'))}}}]")
+    lines += [
+        f"train on it: mu-llama train --config {shlex.quote(str(out / 'train.yaml'))} --set {data}",
+        f"pass it on:  mu-llama musicqa export {shlex.quote(str(out))} --to huggingface --out "
+        + shlex.quote(str(beside)),
+    ]
+    return lines

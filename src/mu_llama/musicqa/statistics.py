@@ -1,19 +1,24 @@
-"""What a corpus or a data set is made of, in numbers."""
+"""What a corpus or a data set is made of, in numbers and plots; the only door to matplotlib here."""
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+from mu_llama.errors import ConfigError
 from mu_llama.labels.grounding import terms_said
 from mu_llama.labels.track import Track
 from mu_llama.labels.vocabulary import CATEGORIES
-from mu_llama.musicqa.items import Item
-from mu_llama.musicqa.left_out import LeftOut
+from mu_llama.musicqa.items import DataSetItem
+from mu_llama.musicqa.report import LeftOut
 from mu_llama.musicqa.sources.corpus_files import BadTrack
 
-_MOST_BAD = 1000
+_MAX_BAD = 1000
 
 
 @dataclass
@@ -47,31 +52,31 @@ class TrackCounts:
     left_out: LeftOut = field(default_factory=LeftOut)
     """Reasons of the bad rows, and values left out of labels."""
 
-    def add(self, found: Track | BadTrack) -> None:
+    def add(self, row: Track | BadTrack) -> None:
         """Count one more row."""
-        self.left_out.add(found)
-        if isinstance(found, BadTrack):
+        self.left_out.add(row)
+        if isinstance(row, BadTrack):
             self.num_bad += 1
-            if len(self.bad) < _MOST_BAD:
-                self.bad.append(found)
+            if len(self.bad) < _MAX_BAD:
+                self.bad.append(row)
             return
         self.num_tracks += 1
-        self.num_without_audio += found.audio is None
-        self.num_captioned += found.caption is not None
-        duration = found.facts.get("duration_s")
+        self.num_without_audio += row.audio is None
+        self.num_captioned += row.caption is not None
+        duration = row.facts.get("duration_s")
         if isinstance(duration, int | float):
             self.seconds += duration
             self.num_timed += 1
-        self.groups.add(hash(found.group))
-        self.licences[found.licence or "unknown"] += 1
-        self.sources[found.source] += 1
-        for category, tags in found.tags.items():
-            own = self.tags[category]
+        self.groups.add(hash(row.group))
+        self.licences[row.licence or "unknown"] += 1
+        self.sources[row.source] += 1
+        for category, tags in row.tags.items():
+            category_counts = self.tags[category]
             for tag in tags:
                 named, denied = terms_said(tag, is_genre=category == "genre")
                 names = [term.name for term in named if term.category == category]
-                own.update(names or ([] if denied and category != "other" else [tag]))
-        self._add_absent(found)
+                category_counts.update(names or ([] if denied and category != "other" else [tag]))
+        self._add_absent(row)
 
     def _add_absent(self, track: Track) -> None:
         said = {name for names in track.absent.values() for name in names}
@@ -80,7 +85,7 @@ class TrackCounts:
                 said.update(term.name for term in terms_said(tag, is_genre=category == "genre")[1])
         self.absent.update(said)
 
-    def to_dict(self, *, most: int = 50) -> dict[str, object]:
+    def to_dict(self, *, max_tags: int = 50) -> dict[str, object]:
         """Give plain values for JSON."""
         return {
             "tracks": self.num_tracks,
@@ -92,15 +97,15 @@ class TrackCounts:
             "bad_rows": self.num_bad,
             **self.left_out.to_dict(tracks="bad", values="dropped_labels"),
             "licences": dict(self.licences.most_common()),
-            "absent": dict(self.absent.most_common(most)),
-            "tags": {category: dict(counts.most_common(most)) for category, counts in self.tags.items() if counts},
+            "absent": dict(self.absent.most_common(max_tags)),
+            "tags": {category: dict(counts.most_common(max_tags)) for category, counts in self.tags.items() if counts},
         }
 
 
-def count_tracks(found: Iterable[Track | BadTrack]) -> TrackCounts:
+def count_tracks(rows: Iterable[Track | BadTrack]) -> TrackCounts:
     """Count rows."""
     counts = TrackCounts()
-    for row in found:
+    for row in rows:
         counts.add(row)
     return counts
 
@@ -121,7 +126,7 @@ class ItemCounts:
     """Lengths of answers in words, by kind."""
 
 
-def count_items(items: Iterable[Item]) -> ItemCounts:
+def count_items(items: Iterable[DataSetItem]) -> ItemCounts:
     """Count items."""
     counts = ItemCounts()
     for item in items:
@@ -133,3 +138,79 @@ def count_items(items: Iterable[Item]) -> ItemCounts:
             if kind == "open":
                 counts.first_words[" ".join(question.split()[:2])] += 1
     return counts
+
+
+_PANEL_INCHES, _NAME_INCHES, _MAX_COLUMNS = 3.6, 1.5, 3
+
+
+def plot_bars(path: Path, panels: Mapping[str, Sequence[tuple[str, int]]], *, unit: str) -> None:
+    """Draw horizontal bars, a panel for each title.
+
+    Args:
+        path: PNG to write, in one step.
+        panels: title to names with counts, the largest first.
+        unit: of the counts.
+
+    Raises:
+        ConfigError: if matplotlib isn't installed.
+    """
+    shown = {title: list(bars)[::-1] for title, bars in panels.items() if bars}
+    num_columns = max(1, min(_MAX_COLUMNS, len(shown)))
+    num_rows = max(1, -(-len(shown) // num_columns))
+    panel_height = 0.9 + 0.2 * max((len(bars) for bars in shown.values()), default=1)
+    width, height = _PANEL_INCHES * num_columns, panel_height * num_rows
+    figure = _figure(width=width, height=height)
+    for number, (title, bars) in enumerate(shown.items()):
+        # Laid out here: matplotlib's own layout engines draw everything several times.
+        row, column = divmod(number, num_columns)
+        left, bottom = column * _PANEL_INCHES + _NAME_INCHES, height - (row + 1) * panel_height + 0.5
+        size = (_PANEL_INCHES - _NAME_INCHES - 0.25) / width, (panel_height - 0.85) / height
+        axes = figure.add_axes((left / width, bottom / height, *size))
+        axes.barh(range(len(bars)), [count for _, count in bars], color="#3b6ea5")
+        axes.set_ylim(-0.6, max(len(bars), 6) - 0.4)
+        axes.set_yticks(range(len(bars)), [name[:26] for name, _ in bars])
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel(unit, fontsize=8)
+        axes.tick_params(labelsize=7)
+    _save(figure, path)
+
+
+def plot_histograms(path: Path, values: Mapping[str, Sequence[int]], *, unit: str) -> None:
+    """Draw distributions over one another, a line for each name.
+
+    Raises:
+        ConfigError: if matplotlib isn't installed.
+    """
+    figure = _figure(width=6, height=3.2)
+    axes = figure.add_axes((0.12, 0.16, 0.85, 0.8))
+    longest = max((max(lengths, default=1) for lengths in values.values()), default=1)
+    bins = [round(longest * step / 40) for step in range(41)] if longest > 40 else list(range(longest + 2))
+    for name, lengths in values.items():
+        axes.hist(lengths, bins=sorted(set(bins)), histtype="step", linewidth=1.5, label=name)
+    axes.set_xlabel(unit, fontsize=8)
+    axes.set_ylabel("answers", fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.legend(fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def _figure(*, width: float, height: float) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError("plots need matplotlib; run: pip install 'mu-llama[musicqa]'") from error
+    figure = Figure(figsize=(width, height), dpi=100)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.png")
+    try:
+        figure.savefig(scratch)
+        scratch.replace(path)
+    finally:
+        with suppress(OSError):  # gone, when all went well
+            scratch.unlink()

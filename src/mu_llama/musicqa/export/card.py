@@ -8,42 +8,43 @@ from pathlib import Path
 from typing import Any
 
 from mu_llama.files import write_whole
-from mu_llama.musicqa.items import SPLITS, Item
-from mu_llama.musicqa.plots import plot_bars, plot_histograms
-from mu_llama.musicqa.statistics import ItemCounts, count_items
+from mu_llama.musicqa.items import SPLITS, DataSetItem
+from mu_llama.musicqa.statistics import ItemCounts, count_items, plot_bars, plot_histograms
 
-PLOTS_FOLDER = "plots"
-_MOST_SHOWN = 15
+_PLOTS_FOLDER = "plots"
+_MAX_SHOWN = 15
 
 
-def write_card(out: Path, items: Iterable[Item], run: Mapping[str, Any], *, parquet: bool = False) -> None:
+def write_data_card(
+    out: Path, items: Iterable[DataSetItem], run: Mapping[str, Any], *, split_files: str | None = None
+) -> None:
     """Write README.md and plots/.
 
     Args:
         out: folder of the data set.
         items: all of it.
         run: what run.json of the build holds; empty for imported data.
-        parquet: whether data/ holds the splits, to be named for the hub.
+        split_files: pattern of a split's files with the place `{split}`, to be named for the hub; None names none.
     """
     counts = count_items(items)
-    tags = {category: own.most_common(_MOST_SHOWN) for category, own in counts.tracks.tags.items() if own}
-    plot_bars(out / PLOTS_FOLDER / "tags.png", tags, unit="tracks")
-    plot_histograms(out / PLOTS_FOLDER / "answers.png", counts.answer_words, unit="words in an answer")
+    tags = {category: names.most_common(_MAX_SHOWN) for category, names in counts.tracks.tags.items() if names}
+    plot_bars(out / _PLOTS_FOLDER / "tags.png", tags, unit="tracks")
+    plot_histograms(out / _PLOTS_FOLDER / "answers.png", counts.answer_words, unit="words in an answer")
     plot_bars(
-        out / PLOTS_FOLDER / "questions.png",
+        out / _PLOTS_FOLDER / "questions.png",
         {"questions by kind": counts.kinds.most_common(), "open questions begin": counts.first_words.most_common(12)},
         unit="questions",
     )
-    write_whole(out / "README.md", [_head(counts, parquet), _body(counts, run)])
+    write_whole(out / "README.md", [_head(counts, split_files), _body(counts, run)])
 
 
-def _head(counts: ItemCounts, parquet: bool) -> str:
+def _head(counts: ItemCounts, split_files: str | None) -> str:
     lines = ["---", "task_categories: [audio-text-to-text]", "language: [en]", "tags: [music, question-answering]"]
-    if parquet:
+    if split_files is not None:
         lines += ["configs:", "- config_name: default", "  data_files:"]
         for split in SPLITS:
             if counts.splits[split]:
-                lines += [f"  - split: {split}", f"    path: data/{split}-*.parquet"]
+                lines += [f"  - split: {split}", f"    path: {split_files.format(split=split)}"]
     return "\n".join([*lines, "---", "", ""])
 
 
@@ -65,8 +66,8 @@ def _body(counts: ItemCounts, run: Mapping[str, Any]) -> str:
         _table(("licence", "tracks"), tracks.licences.most_common(20)),
         "## Questions\n",
         _table(("kind", "questions"), counts.kinds.most_common()),
-        f"![questions]({PLOTS_FOLDER}/questions.png)\n\n![lengths of answers]({PLOTS_FOLDER}/answers.png)\n",
-        f"## Labels\n\n![labels]({PLOTS_FOLDER}/tags.png)\n",
+        f"![questions]({_PLOTS_FOLDER}/questions.png)\n\n![lengths of answers]({_PLOTS_FOLDER}/answers.png)\n",
+        f"## Labels\n\n![labels]({_PLOTS_FOLDER}/tags.png)\n",
         "## How it was made\n",
     ]  # fmt: skip
     if settings:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mu_llama.errors import ConfigError
-from mu_llama.musicqa.export.missing import missing_audio, missing_audio_error
-from mu_llama.musicqa.export.staging import staged
-from mu_llama.musicqa.items import SPLITS, Item
+from mu_llama.musicqa.export.staging import ExportFormat, Items
+from mu_llama.musicqa.items import SPLITS, DataSetItem
 
-SHARD_BYTES = 400 * 2**20
+_SHARD_BYTES = 400 * 2**20
 _ROW_GROUP_TRACKS = 32
 _FEATURES = {
     "id": {"dtype": "string", "_type": "Value"},
@@ -33,39 +31,11 @@ _FEATURES = {
 }
 
 
-def export_hugging_face(
-    items: Callable[[], Iterable[Item]],
-    out: Path,
-    *,
-    advance: Callable[[int], None] = lambda _: None,
-    allow_missing_audio: bool = False,
-) -> dict[str, int]:
-    """Write data/<split>-NNNNN.parquet; audio files go in as they are.
-
-    Args:
-        items: opens the stream of items, in order.
-        out: folder; its README.md (see `card`) names the files for the hub.
-        advance: told of each track.
-        allow_missing_audio: write rows without audio where a file isn't there.
+def write_parquet_files(items: Items, folder: Path, *, out: Path, allow_missing_audio: bool) -> dict[str, int]:
+    """Write data/<split>-NNNNN.parquet; audio files go in as they are, missing ones are null. See `WriteExport`.
 
     Returns:
         Tracks of each split.
-
-    Raises:
-        ConfigError: if pyarrow isn't installed; see also `staged`.
-        ExportError: if audio is missing, or the folder can't be written; an export that was there stays.
-    """
-    missing = missing_audio(items())
-    if missing and not allow_missing_audio:
-        raise missing_audio_error(missing)
-    with staged(out, to="huggingface") as scratch:
-        return write_parquet_files(items, scratch, advance=advance)
-
-
-def write_parquet_files(
-    items: Callable[[], Iterable[Item]], folder: Path, *, advance: Callable[[int], None] = lambda _: None
-) -> dict[str, int]:
-    """Write the files of `export_hugging_face` into a folder aside; rows whose audio isn't there have none.
 
     Raises:
         ConfigError: if pyarrow isn't installed.
@@ -78,11 +48,10 @@ def write_parquet_files(
                 if item.split == split:
                     shards.add(_row(item))
                     counts[split] += 1
-                    advance(1)
     return counts
 
 
-def _row(item: Item) -> dict[str, Any]:
+def _row(item: DataSetItem) -> dict[str, Any]:
     track = item.track
     audio = None
     if track.audio is not None and track.audio.is_file():
@@ -124,7 +93,7 @@ class _Shards:
         self._size_bytes += len(row["audio"]["bytes"]) if row["audio"] else 0
         if len(self._rows) == _ROW_GROUP_TRACKS:
             self._flush()
-            if self._size_bytes > SHARD_BYTES:
+            if self._size_bytes > _SHARD_BYTES:
                 self._close()
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -167,3 +136,10 @@ class _Shards:
         }
         metadata = {"huggingface": json.dumps({"info": {"features": _FEATURES}})}
         return arrow.schema(list(fields.items()), metadata=metadata)
+
+
+def _earlier_parquets(out: Path) -> list[str]:
+    return [path.relative_to(out).as_posix() for path in sorted((out / "data").glob("*-[0-9]*.parquet"))]
+
+
+HUGGING_FACE = ExportFormat(write_parquet_files, more_files=_earlier_parquets, split_files="data/{split}-*.parquet")

@@ -1,10 +1,13 @@
-"""The published layout: numbered wavs in audios/, and one JSON of questions for each part."""
+"""The published layout (numbered wavs in audios/, one JSON of questions for each part) and its intermediate CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,21 +17,17 @@ from mu_llama.audio.wav_writing import write_wav
 from mu_llama.errors import AudioError
 from mu_llama.files import drop_cut_line, read_lines, to_line, write_whole
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.export.missing import missing_audio_error
-from mu_llama.musicqa.export.staging import MADE_FROM_FILE, ExportError, staged
-from mu_llama.musicqa.items import Item
+from mu_llama.musicqa.export.staging import ExportError, ExportFormat, Items, missing_audio_error
+from mu_llama.musicqa.items import DataSetItem
 from mu_llama.musicqa.reply import FIXED_QUESTIONS, Pair, Reply
-from mu_llama.musicqa.sources.corpus_files import SourceError
+from mu_llama.musicqa.sources.corpus_files import SourceError, read_table
 
-PARTS = ("Pretrain", "Finetune", "Eval")
+_PARTS = ("Pretrain", "Finetune", "Eval")
 """`PretrainMusicQA.json` (captioned tracks), `FinetuneMusicQA.json` (tagged ones), `EvalMusicQA.json` (held out)."""
 
-AUDIOS_FOLDER = "audios"
-RESUMABLE = (AUDIOS_FOLDER, MADE_FROM_FILE)
-"""What of a killed export the next one goes on with."""
-
-IMPORTED = "musicqa"
-"""Source of tracks that were read from published files."""
+_AUDIOS_FOLDER = "audios"
+_MADE_FROM_FILE = ".made_from.jsonl"
+_IMPORTED = "musicqa"  # source of tracks that were read from published files
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class PublishedRow:
     """From the model, exactly as stored."""
 
 
-def read_published(path: Path) -> Iterator[PublishedRow]:
+def read_published_rows(path: Path) -> Iterator[PublishedRow]:
     """Stream the rows of a published JSON.
 
     Raises:
@@ -65,7 +64,7 @@ def read_published(path: Path) -> Iterator[PublishedRow]:
             ) from error
 
 
-def write_published(path: Path, rows: Iterable[PublishedRow]) -> None:
+def write_published_rows(path: Path, rows: Iterable[PublishedRow]) -> None:
     """Write rows as the published files have them, byte for byte, in one step."""
 
     def text() -> Iterator[str]:
@@ -85,14 +84,14 @@ def _as_published(row: PublishedRow) -> dict[str, Any]:
     return {"audio_name": row.audio_name, "conversation": conversation}
 
 
-def rows_of(item: Item, audio_name: str) -> Iterator[PublishedRow]:
+def published_rows(item: DataSetItem, audio_name: str) -> Iterator[PublishedRow]:
     """The rows of an item as published: the four fixed questions, then the open ones."""
     for kind, question, answer in item.pairs:
         if kind in ("fixed", "open"):
             yield PublishedRow(audio_name, question, answer)
 
 
-def items_of(rows: Iterable[PublishedRow], *, audio_folder: Path | None = None) -> Iterator[Item]:
+def items_of_rows(rows: Iterable[PublishedRow], *, audio_folder: Path | None = None) -> Iterator[DataSetItem]:
     """Put the rows of each track together, in the order of their first ones.
 
     Raises:
@@ -102,97 +101,57 @@ def items_of(rows: Iterable[PublishedRow], *, audio_folder: Path | None = None) 
     for row in rows:
         by_name.setdefault(row.audio_name, []).append(row)
     listings: dict[Path, dict[str, str]] = {}
-    for name, own in by_name.items():
-        answers = {row.question: row.answer for row in reversed(own)}
+    for name, track_rows in by_name.items():
+        answers = {row.question: row.answer for row in reversed(track_rows)}
         missing = [question for question in FIXED_QUESTIONS if question not in answers]
         if missing:
             raise SourceError(f"{name}: has no answer to {missing[0]!r}; expected all four fixed questions")
-        fixed, open_rows = [], list(own)
+        fixed, open_rows = [], list(track_rows)
         for question in FIXED_QUESTIONS:
             row = next(row for row in open_rows if row.question == question)
             fixed.append(row.answer)
             open_rows.remove(row)
         track = Track(
-            id=f"{IMPORTED}/{name}",
+            id=f"{_IMPORTED}/{name}",
             audio=None if audio_folder is None else path_on_disk(audio_folder / name, listings),
-            source=IMPORTED,
+            source=_IMPORTED,
             licence="MIT (as tagged by its publishers)",
         )
-        yield Item(track, Reply(tuple(fixed), tuple(Pair(row.question, row.answer) for row in open_rows)))
+        yield DataSetItem(track, Reply(tuple(fixed), tuple(Pair(row.question, row.answer) for row in open_rows)))
 
 
-def export_published(
-    items: Callable[[], Iterable[Item]],
-    out: Path,
-    *,
-    advance: Callable[[int], None] = lambda _: None,
-    allow_missing_audio: bool = False,
-) -> dict[str, int]:
-    """Write audios/ and the three JSONs; wavs that were made from the same files before are kept.
+def write_published_folder(items: Items, folder: Path, *, out: Path, allow_missing_audio: bool) -> dict[str, int]:
+    """Write audios/ and the three JSONs; wavs that an earlier export made from the same files are taken over.
 
     Captioned tracks of the training split go to Pretrain, tagged ones to Finetune, the others to Eval. Tracks that
-    have no audio get their number and rows, but no wav.
-
-    Args:
-        items: opens the stream of items, in order.
-        out: folder.
-        advance: told of each track.
-        allow_missing_audio: go on without the wavs of files that aren't there or can't be decoded.
+    have no audio get their number and rows, but no wav. See `WriteExport`.
 
     Returns:
         Rows of each part, and `unheard`: tracks whose audio couldn't be converted.
 
     Raises:
-        ConfigError: see `staged`.
-        ExportError: if audio is missing, or the folder can't be written; an export that was there stays.
-    """
-    with staged(out, to="published", resumable=RESUMABLE) as scratch:
-        return write_published_folder(
-            items, scratch, earlier=out, advance=advance, allow_missing_audio=allow_missing_audio
-        )
-
-
-def write_published_folder(
-    items: Callable[[], Iterable[Item]],
-    folder: Path,
-    *,
-    earlier: Path,
-    advance: Callable[[int], None] = lambda _: None,
-    allow_missing_audio: bool = False,
-) -> dict[str, int]:
-    """Write the files of `export_published` into a folder aside.
-
-    Args:
-        items: see there.
-        folder: to be written.
-        earlier: export to take wavs from that were made from the same files.
-        advance: see there.
-        allow_missing_audio: see there.
-
-    Raises:
         ExportError: if audio is missing, or a wav can't be written.
     """
-    counts = dict.fromkeys((*PARTS, "unheard"), 0)
-    wavs = _Wavs(folder / AUDIOS_FOLDER, earlier / AUDIOS_FOLDER)
+    counts = dict.fromkeys((*_PARTS, "unheard"), 0)
+    wavs = _Wavs(folder / _AUDIOS_FOLDER, out / _AUDIOS_FOLDER)
     missing: list[str] = []
     for number, item in enumerate(items()):
-        problem = wavs.keep_or_write(audio_name(item, number), item.track)
+        problem = wavs.write(wav_name(item, number), item.track)
         missing += [problem] if problem else []
-        advance(1)
     wavs.finish()
     if missing and not allow_missing_audio:
         raise missing_audio_error(missing)
     counts["unheard"] = len(missing)
-    for part in PARTS:
+    for part in _PARTS:
 
         def rows(part: str = part) -> Iterator[PublishedRow]:
             for number, item in enumerate(items()):
                 if _part(item) == part:
-                    for row in rows_of(item, audio_name(item, number)):
+                    for row in published_rows(item, wav_name(item, number)):
                         counts[part] += 1
                         yield row
 
-        write_published(folder / f"{part}MusicQA.json", rows())
+        write_published_rows(folder / f"{part}MusicQA.json", rows())
     return counts
 
 
@@ -201,14 +160,14 @@ class _Wavs:
 
     def __init__(self, folder: Path, earlier: Path) -> None:
         self._folder, self._earlier = folder, earlier
-        self._list = folder.with_name(MADE_FROM_FILE)
+        self._list = folder.with_name(_MADE_FROM_FILE)
         drop_cut_line(self._list)
-        self._begun = {row["wav"]: row for row in read_lines(self._list)}
-        self._known = {row["wav"]: row for row in read_lines(earlier.with_name(MADE_FROM_FILE))}
+        self._resumed = {row["wav"]: row for row in read_lines(self._list)}
+        self._earlier_rows = {row["wav"]: row for row in read_lines(earlier.with_name(_MADE_FROM_FILE))}
         self._rows: dict[str, dict[str, Any]] = {}
 
-    def keep_or_write(self, name: str, track: Track) -> str | None:
-        """See that a wav is there, unless there is nothing to make it from; says what is wrong."""
+    def write(self, name: str, track: Track) -> str | None:
+        """Write a track's wav unless it is there from before; gives what is wrong with its audio, or None."""
         if track.audio is None:
             return None
         target = self._folder / name
@@ -217,9 +176,9 @@ class _Wavs:
         try:
             stat = track.audio.stat()
             row = {"wav": name, "track": track.id, "size_bytes": stat.st_size, "time_ns": stat.st_mtime_ns}
-            if self._begun.get(name) == row and target.is_file():
+            if self._resumed.get(name) == row and target.is_file():
                 pass
-            elif self._known.get(name) == row and (self._earlier / name).is_file():
+            elif self._earlier_rows.get(name) == row and (self._earlier / name).is_file():
                 self._take_over(name)
             else:
                 write_wav(track.audio, target)
@@ -244,19 +203,105 @@ class _Wavs:
 
     def finish(self) -> None:
         """Remove wavs that a killed export left and this one doesn't have, and list those that it has."""
-        for name in self._begun.keys() - self._rows.keys():
+        for name in self._resumed.keys() - self._rows.keys():
             (self._folder / name).unlink(missing_ok=True)
         if self._rows or self._list.is_file():
             write_whole(self._list, map(to_line, self._rows.values()))
 
 
-def audio_name(item: Item, number: int) -> str:
+def wav_name(item: DataSetItem, number: int) -> str:
     """Name of an item's wav: its number in the data set, or the one it was imported with."""
     source, _, name = item.track.id.partition("/")
-    return name if source == IMPORTED else f"{number:06}.wav"
+    return name if source == _IMPORTED else f"{number:06}.wav"
 
 
-def _part(item: Item) -> str:
+def _part(item: DataSetItem) -> str:
     if item.split != "train":
         return "Eval"
     return "Pretrain" if item.track.caption else "Finetune"
+
+
+_CSV_FILE = "musicqa.csv"
+_OPEN = "OpenQA"
+_OPEN_COLUMN = re.compile(rf"{_OPEN}\d+")
+
+
+def write_csv(path: Path, items: Iterable[tuple[str, DataSetItem]], *, num_pairs: int) -> None:
+    """Write named items as a table, in one step.
+
+    Args:
+        path: the file.
+        items: audio names with their items.
+        num_pairs: columns for open pairs; items with more lose the rest.
+    """
+    header = ["audio_name", *FIXED_QUESTIONS, *(f"{_OPEN}{number}" for number in range(1, num_pairs + 1))]
+
+    def lines() -> Iterator[str]:
+        yield _line(header)
+        for name, item in items:
+            pairs = [f"Q:{pair.question}\tA:{pair.answer}" for pair in item.reply.pairs[:num_pairs]]
+            yield _line([name, *item.reply.fixed, *pairs, *[""] * (num_pairs - len(pairs))])
+
+    write_whole(path, lines())
+
+
+def read_csv(path: Path, *, audio_folder: Path | None = None) -> Iterator[tuple[str, DataSetItem]]:
+    """Stream a table back: audio names with their items.
+
+    Raises:
+        SourceError: if it can't be read, lacks columns, or a pair isn't `Q:...<tab>A:...`.
+    """
+    seen: set[str] = set()
+    listings: dict[Path, dict[str, str]] = {}
+    for where, row in read_table(path, separator=";", columns=("audio_name", *FIXED_QUESTIONS)):
+        pairs = []
+        for column in sorted(
+            filter(_OPEN_COLUMN.fullmatch, filter(None, row)), key=lambda name: int(name[len(_OPEN) :])
+        ):
+            cell = row[column]
+            if cell:
+                question, tab, answer = cell.partition("\t")
+                if not tab or not question.startswith("Q:") or not answer.startswith("A:"):
+                    raise SourceError(f"{where}: {column} is {cell[:40]!r}; expected Q:...<tab>A:...")
+                pairs.append(Pair(question[2:], answer[2:]))
+        name = row["audio_name"]
+        empty = next((column for column in ("audio_name", *FIXED_QUESTIONS) if not row[column].strip()), None)
+        if empty is not None or name in seen or None in row:
+            reason = f"has nothing under {empty!r}" if empty else f"has {name} again, or too many cells"
+            raise SourceError(f"{where}: {reason}; expected a track a line")
+        seen.add(name)
+        track = Track(
+            id=f"{_IMPORTED}/{name}",
+            audio=None if audio_folder is None else path_on_disk(audio_folder / name, listings),
+            source=_IMPORTED,
+        )
+        yield name, DataSetItem(track, Reply(tuple(row[question] for question in FIXED_QUESTIONS), tuple(pairs)))
+
+
+def _line(cells: list[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, delimiter=";", lineterminator="\n").writerow(cells)
+    return buffer.getvalue()
+
+
+def _write_table(items: Items, folder: Path, *, out: Path, allow_missing_audio: bool) -> dict[str, int]:
+    """Write the intermediate CSV, which names wavs by number and has none; see `WriteExport`."""
+    num_pairs = max((len(item.reply.pairs) for item in items()), default=0)
+    named = ((wav_name(item, number), item) for number, item in enumerate(items()))
+    write_csv(folder / _CSV_FILE, named, num_pairs=num_pairs)
+    return {"tracks": sum(1 for _ in items())}
+
+
+def _earlier_wavs(out: Path) -> list[str]:
+    wavs = [f"{_AUDIOS_FOLDER}/{row.get('wav')}" for row in read_lines(out / _MADE_FROM_FILE)]
+    return [*wavs, _MADE_FROM_FILE] if wavs else []
+
+
+PUBLISHED = ExportFormat(
+    write_published_folder,
+    files=tuple(f"{part}MusicQA.json" for part in _PARTS),
+    more_files=_earlier_wavs,
+    resumable=(_AUDIOS_FOLDER, _MADE_FROM_FILE),
+    counts_missing_audio=True,
+)
+INTERMEDIATE_CSV = ExportFormat(_write_table, files=(_CSV_FILE,), has_audio=False)

@@ -5,27 +5,71 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from filelock import FileLock, Timeout
 
 from mu_llama.errors import ConfigError, MuLlamaError
-from mu_llama.files import read_lines, write_whole
+from mu_llama.files import write_whole
+from mu_llama.musicqa.export import EXPORT_FORMATS
+from mu_llama.musicqa.items import DataSetItem
+from mu_llama.musicqa.report import printable
 
 SCRATCH_FOLDER = ".export.partial"
 MANIFEST_FILE = ".export.json"
-MADE_FROM_FILE = ".made_from.jsonl"
 _LOCK_FILE = ".lock"
 _CARD_FILE, _CARD_TITLE = "README.md", "# Questions and answers about music"
 _CARD = "card"
-_NAMES = {
-    "published": ("PretrainMusicQA.json", "FinetuneMusicQA.json", "EvalMusicQA.json"),
-    "huggingface": (),
-    "jsonl": ("train.jsonl", "validation.jsonl", "test.jsonl"),
-    "csv": ("musicqa.csv",),
-}
+_MAX_NAMED = 3
+
+Items = Callable[[], Iterable[DataSetItem]]
+"""Opens the stream of a data set's items, in order."""
+
+
+class WriteExport(Protocol):
+    """Writes the files of a format."""
+
+    def __call__(self, items: Items, folder: Path, *, out: Path, allow_missing_audio: bool) -> dict[str, int]:
+        """Write items into a scratch folder, whose files go to `out` when all are written.
+
+        Args:
+            items: the data set.
+            folder: the scratch folder.
+            out: folder of the export, with the files of an earlier one.
+            allow_missing_audio: go on where an audio file isn't there or can't be decoded.
+
+        Returns:
+            What was written, by name.
+
+        Raises:
+            ExportError: if audio is missing.
+            OSError: if the disk is full or the folder can't be written.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """A format that data sets are exported to."""
+
+    write: WriteExport
+    """Writes its files."""
+    files: tuple[str, ...] = ()
+    """Files that it always has; one that is there and no export's own stops an export before it begins."""
+    more_files: Callable[[Path], list[str]] = lambda _: []
+    """Finds its other files in an export of an earlier version, which kept no list of them."""
+    resumable: tuple[str, ...] = ()
+    """What of a killed export the next one goes on with, by name; all else of it is removed."""
+    has_audio: bool = True
+    """Whether missing audio is an error."""
+    counts_missing_audio: bool = False
+    """Whether `write` itself counts tracks without audio."""
+    split_files: str | None = None
+    """Pattern of a split's files for the hub, with the place `{split}`; named in the card."""
 
 
 class ExportError(MuLlamaError, RuntimeError):
@@ -33,7 +77,7 @@ class ExportError(MuLlamaError, RuntimeError):
 
 
 @contextmanager
-def staged(out: Path, *, to: str, resumable: Iterable[str] = ()) -> Iterator[Path]:
+def staged(out: Path, *, to: str) -> Iterator[Path]:
     """Give a folder to write an export into; when the block ends well, its files go to `out`.
 
     Files of an earlier export to the same format are replaced or, where the new one has none of that name, removed.
@@ -41,8 +85,7 @@ def staged(out: Path, *, to: str, resumable: Iterable[str] = ()) -> Iterator[Pat
 
     Args:
         out: folder of the export.
-        to: name of the format.
-        resumable: what a killed export left in the folder that this one may go on with, by name; all else is removed.
+        to: name of the format, a key of EXPORT_FORMATS.
 
     Raises:
         ConfigError: if `out` is a file, another export is at work there, or files that are no export's are in the way.
@@ -50,13 +93,14 @@ def staged(out: Path, *, to: str, resumable: Iterable[str] = ()) -> Iterator[Pat
     """
     if os.path.lexists(out) and not out.is_dir():
         raise ConfigError(f"{out}: is a file; give a folder as --out")
-    _check_free(out, (_CARD_FILE, *_NAMES.get(to, ())), to)
+    export_format = EXPORT_FORMATS[to]()
+    _check_free(out, (_CARD_FILE, *export_format.files), to)
     scratch = out / SCRATCH_FOLDER
     is_new = not out.exists()
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         with FileLock(scratch / _LOCK_FILE, timeout=0):
-            _clear(scratch, {_LOCK_FILE, *resumable})
+            _clear(scratch, {_LOCK_FILE, *export_format.resumable})
             try:
                 yield scratch
                 _put_in_place(scratch, out, to)
@@ -79,9 +123,9 @@ def staged(out: Path, *, to: str, resumable: Iterable[str] = ()) -> Iterator[Pat
                 out.rmdir()
 
 
-def _clear(scratch: Path, kept: set[str]) -> None:
+def _clear(scratch: Path, resumable: set[str]) -> None:
     for path in scratch.iterdir():
-        if path.name not in kept:
+        if path.name not in resumable:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
@@ -104,13 +148,13 @@ def _put_in_place(scratch: Path, out: Path, to: str) -> None:
 
 
 def _check_free(out: Path, names: Iterable[str], to: str) -> None:
-    """See that no file of anybody else is in the way.
+    """Check that no file of anybody else is in the way.
 
     Raises:
         ConfigError: if one is.
     """
-    own = {name for listed in _manifest(out).values() for name in listed}
-    foreign = [name for name in names if name not in own and os.path.lexists(out / name)]
+    exported = {name for listed in _manifest(out).values() for name in listed}
+    foreign = [name for name in names if name not in exported and os.path.lexists(out / name)]
     if foreign:
         raise ConfigError(
             f"{out}: holds {foreign[0]}, which no export to {to} wrote; choose another --out, or move it away"
@@ -120,25 +164,25 @@ def _check_free(out: Path, names: Iterable[str], to: str) -> None:
 def _manifest(out: Path) -> dict[str, list[str]]:
     """The files of earlier exports by format, with their card; earlier versions kept no list, but wrote the card."""
     path, card = out / MANIFEST_FILE, out / _CARD_FILE
-    is_own_card = False
+    is_our_card = False
     with suppress(OSError, UnicodeDecodeError):
-        is_own_card = card.is_file() and _CARD_TITLE in card.read_text(encoding="utf-8")
+        is_our_card = card.is_file() and _CARD_TITLE in card.read_text(encoding="utf-8")
     plots = [plot.relative_to(out).as_posix() for plot in sorted((out / "plots").glob("*.png"))]
-    own_card = {_CARD: [_CARD_FILE, *plots]} if is_own_card else {}
+    our_card = {_CARD: [_CARD_FILE, *plots]} if is_our_card else {}
     if path.is_file():
         try:
             plain = json.loads(path.read_text(encoding="utf-8"))["files"]
-            return {str(to): [*filter(_is_inside, names)] for to, names in plain.items()} | own_card
+            return {str(to): [*filter(_is_inside, names)] for to, names in plain.items()} | our_card
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path}: is damaged ({error}); choose another --out, or remove the export") from error
-    if not is_own_card:
+    if not is_our_card:
         return {}
-    found = {to: [name for name in names if (out / name).is_file()] for to, names in _NAMES.items()}
-    wavs = [*filter(_is_inside, (f"audios/{row.get('wav')}" for row in read_lines(out / MADE_FROM_FILE)))]
-    found["published"] += [*wavs, MADE_FROM_FILE] if wavs else []
-    parquets = sorted((out / "data").glob("*-[0-9]*.parquet"))
-    found["huggingface"] += [parquet.relative_to(out).as_posix() for parquet in parquets]
-    return found | own_card
+    earlier: dict[str, list[str]] = {}
+    for to, get_format in EXPORT_FORMATS.items():
+        export_format = get_format()
+        listed = [name for name in export_format.files if (out / name).is_file()] + export_format.more_files(out)
+        earlier[to] = [*filter(_is_inside, listed)]
+    return earlier | our_card
 
 
 def _is_inside(name: object) -> bool:
@@ -148,3 +192,22 @@ def _is_inside(name: object) -> bool:
 
 def _write_manifest(out: Path, manifest: dict[str, list[str]]) -> None:
     write_whole(out / MANIFEST_FILE, [json.dumps({"files": manifest}, indent=2) + "\n"])
+
+
+def missing_audio(items: Iterable[DataSetItem]) -> list[str]:
+    """Name the tracks whose audio file isn't there, each with the path; tracks that never had one are fine."""
+    return [
+        f"{item.track.id}: {item.track.audio}: there is no such file"
+        for item in items
+        if item.track.audio is not None and not item.track.audio.is_file()
+    ]
+
+
+def missing_audio_error(missing: Sequence[str]) -> ExportError:
+    """Say which tracks can't be exported with their audio, and what to do."""
+    named = "; ".join(map(printable, missing[:_MAX_NAMED])) + ("; ..." if len(missing) > _MAX_NAMED else "")
+    count = "1 track has" if len(missing) == 1 else f"{len(missing)} tracks have"
+    return ExportError(
+        f"{count} no audio that can be read ({named}); say with --root where the corpus is now, or take "
+        "--allow-missing-audio to go on without it"
+    )

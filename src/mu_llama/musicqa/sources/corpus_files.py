@@ -1,15 +1,18 @@
-"""What sources share: finding label files and audio, and reading tables."""
+"""What sources share: finding label files and audio, reading tables, sorting tags into categories."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from mu_llama.audio.file_names import composed
 from mu_llama.errors import MuLlamaError
+from mu_llama.labels.grounding import negates, terms_said
+from mu_llama.labels.vocabulary import CATEGORIES, Term, terms_of_tag
 
 AUDIO_SUFFIXES = frozenset(
     (".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".aiff", ".aif", ".wma", ".webm", ".mka",
@@ -104,27 +107,27 @@ def read_table(path: Path, *, separator: str, columns: Sequence[str]) -> Iterato
         raise SourceError(f"{path}: can't be read as a table in UTF-8 ({error}); check the file") from error
 
 
-def named_columns(found: Sequence[str], needed: Sequence[str]) -> list[str]:
+def named_columns(columns: Sequence[str], needed: Sequence[str]) -> list[str]:
     """Spell a table's columns as they are asked for, where they differ in capital letters and spaces around alone.
 
     Example:
         >>> named_columns(["File", " BPM ", "Mood"], ["file", "bpm"])
         ['file', 'bpm', 'Mood']
     """
-    spelled = {name.casefold(): name for name in needed if name not in found}
-    return [spelled.pop(name.strip().casefold(), name) for name in found]
+    spelled = {name.casefold(): name for name in needed if name not in columns}
+    return [spelled.pop(name.strip().casefold(), name) for name in columns]
 
 
-def check_columns(path: Path, found: Sequence[str], needed: Sequence[str], *, separator: str) -> None:
+def check_columns(path: Path, columns: Sequence[str], needed: Sequence[str], *, separator: str) -> None:
     """Refuse a table that lacks columns, saying whether its separator is another one.
 
     Raises:
         SourceError: if it does.
     """
-    missing = [name for name in needed if name not in found]
+    missing = [name for name in needed if name not in columns]
     if not missing:
         return
-    header = separator.join(found)
+    header = separator.join(columns)
     others = [
         other
         for other in _SEPARATORS
@@ -134,10 +137,56 @@ def check_columns(path: Path, found: Sequence[str], needed: Sequence[str], *, se
         raise SourceError(
             f"{path}: is separated by {_SEPARATORS[others[0]]}; expected {_SEPARATORS[separator]}: save it again"
         )
-    shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
+    shown = ", ".join(columns[:8]) + (", ..." if len(columns) > 8 else "")
     raise SourceError(f"{path}: lacks the columns {', '.join(missing)}; it has: {shown or 'none'}")
 
 
 def without_empty(tags: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """Tags by category, each once, without empty categories."""
     return {category: tuple(dict.fromkeys(values)) for category, values in tags.items() if values}
+
+
+def by_category(tags: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Sort tags into categories; a phrase goes with the first category it names, a denial to `other`.
+
+    Example:
+        >>> by_category(["violin", "slow tempo", "no drums", "weird"])
+        {'instrument': ('violin',), 'tempo': ('slow tempo',), 'other': ('no drums', 'weird')}
+    """
+    sorted_tags: dict[str, list[str]] = {category: [] for category in CATEGORIES}
+    for tag in tags:
+        clean = " ".join(tag.split())
+        if clean:
+            sorted_tags[_category(clean)].append(clean)
+    return without_empty(sorted_tags)
+
+
+def absent_of(tags: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Give what tags deny, by category, in the vocabulary's words; what another tag names isn't among it.
+
+    Example:
+        >>> absent_of({"instrument": ["piano"], "other": ["no drums", "no vocals", "no piano"]})
+        {'instrument': ('drums',), 'voice': ('voice',)}
+    """
+    named: set[str] = set()
+    denied: list[Term] = []
+    for category, values in tags.items():
+        for tag in values:
+            present, absent = terms_said(tag, is_genre=category == "genre")
+            named.update(name for term in present for name in (term.name, *term.broader))
+            denied += absent
+    by_name: dict[str, list[str]] = {category: [] for category in CATEGORIES}
+    for term in denied:
+        if term.name not in named:
+            by_name[term.category].append(term.name)
+    return without_empty(by_name)
+
+
+@lru_cache(maxsize=65536)
+def _category(tag: str) -> str:
+    if negates(tag):
+        return "other"
+    categories = {term.category for term in terms_of_tag(tag)}
+    return next(
+        (category for category in ("voice", "instrument", "genre", "tempo", "mood") if category in categories), "other"
+    )

@@ -7,17 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.sources.categories import absent_of, by_category
-from mu_llama.musicqa.sources.corpus_files import AudioFiles, BadTrack, audio_root, find_table, read_table
+from mu_llama.musicqa.sources.corpus_files import (
+    AudioFiles,
+    BadTrack,
+    absent_of,
+    audio_root,
+    by_category,
+    find_table,
+    read_table,
+)
 
-LICENCE = "CC-BY-NC-SA-1.0 (Magnatune)"
-LEAST_TAGS = 5
+_LICENCE = "CC-BY-NC-SA-1.0 (Magnatune)"
+_MIN_TAGS = 5
 """Clips with fewer tags are left out, as in MusicQA."""
 _COLUMNS = ("clip_id", "mp3_path")
 _SPAN = re.compile(r"-(\d+)-(\d+)$")
 
 
-def tracks(root: Path) -> Iterator[Track | BadTrack]:
+def magnatagatune_tracks(root: Path) -> Iterator[Track | BadTrack]:
     """Stream MagnaTagATune from its annotations, or the folder that holds them and the mp3s.
 
     The artist is the first part of a file's name. Clips with fewer than five tags are passed over.
@@ -38,7 +45,7 @@ def tracks(root: Path) -> Iterator[Track | BadTrack]:
             yield BadTrack(where, reason)
             continue
         tags = [name for name, value in values.items() if value == "1"]
-        if len(tags) >= LEAST_TAGS:
+        if len(tags) >= _MIN_TAGS:
             yield _track(number, path, tags, audio)
 
 
@@ -53,6 +60,6 @@ def _track(number: str, path: str, tags: list[str], audio: AudioFiles) -> Track:
         absent=absent_of(by_name),
         facts={"duration_s": float(span[2]) - float(span[1])} if span else {},
         artist=stem.partition("-")[0].replace("_", " ") or None,
-        licence=LICENCE,
+        licence=_LICENCE,
         source="magnatagatune",
     )

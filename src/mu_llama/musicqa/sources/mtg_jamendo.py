@@ -18,10 +18,10 @@ from mu_llama.musicqa.sources.corpus_files import (
     without_empty,
 )
 
-LICENCE = "Creative Commons, by track (Jamendo)"
-LEAST_TAGS = 5
+_LICENCE = "Creative Commons, by track (Jamendo)"
+_MIN_TAGS = 5
 """Tracks with fewer tags are left out, as in MusicQA."""
-_MOST_SECONDS = 1e6
+_MAX_SECONDS = 1e6
 _COLUMNS = ("TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION")
 _CATEGORY = {"genre": "genre", "instrument": "instrument", "mood/theme": "mood"}
 # Tags are written without spaces.
@@ -32,7 +32,7 @@ _SPELLED = {
 }  # fmt: skip
 
 
-def tracks(root: Path) -> Iterator[Track | BadTrack]:
+def mtg_jamendo_tracks(root: Path) -> Iterator[Track | BadTrack]:
     """Stream MTG-Jamendo from a tsv of it, or the folder that holds one and the folders of audio.
 
     Tracks with fewer than five tags are passed over.
@@ -49,9 +49,9 @@ def tracks(root: Path) -> Iterator[Track | BadTrack]:
             check_columns(table, header, _COLUMNS, separator="\t")
             for number, line in enumerate(file, start=2):
                 if line.strip():
-                    found = _track(line.rstrip("\r\n").split("\t"), audio, where=f"{table.name}, line {number}")
-                    if found is not None:
-                        yield found
+                    row = _track(line.rstrip("\r\n").split("\t"), audio, where=f"{table.name}, line {number}")
+                    if row is not None:
+                        yield row
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{table}: can't be read as a table in UTF-8 ({error}); check the file") from error
 
@@ -68,13 +68,13 @@ def _track(cells: list[str], audio: AudioFiles, *, where: str) -> Track | BadTra
         spelled = _SPELLED.get(tag, tag)
         category = "voice" if spelled in ("voice", "choir") else _CATEGORY.get(prefix, "other")
         tags[category].append(spelled)
-    if sum(map(len, tags.values())) < LEAST_TAGS:
+    if sum(map(len, tags.values())) < _MIN_TAGS:
         return None
     try:
         duration_s = float(duration)
     except ValueError:
         duration_s = 0.0
-    if not 0 < duration_s < _MOST_SECONDS:
+    if not 0 < duration_s < _MAX_SECONDS:
         return BadTrack(where, f"has the duration {duration!r}; expected seconds")
     stem = Path(path).stem
     return Track(
@@ -83,6 +83,6 @@ def _track(cells: list[str], audio: AudioFiles, *, where: str) -> Track | BadTra
         tags=without_empty(tags),
         facts={"duration_s": duration_s},
         artist=artist or None,
-        licence=LICENCE,
+        licence=_LICENCE,
         source="mtg-jamendo",
     )

@@ -7,15 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.sources.categories import absent_of, by_category
-from mu_llama.musicqa.sources.corpus_files import AudioFiles, BadTrack, audio_root, find_table, read_table
+from mu_llama.musicqa.sources.corpus_files import (
+    AudioFiles,
+    BadTrack,
+    absent_of,
+    audio_root,
+    by_category,
+    find_table,
+    read_table,
+)
 
-LICENCE = "CC-BY-SA-4.0 (captions); the audio is its uploader's"
-_MOST_SECONDS = 1e6
+_LICENCE = "CC-BY-SA-4.0 (captions); the audio is its uploader's"
+_MAX_SECONDS = 1e6
 _COLUMNS = ("ytid", "start_s", "end_s", "aspect_list", "caption")
 
 
-def tracks(root: Path) -> Iterator[Track | BadTrack]:
+def musiccaps_tracks(root: Path) -> Iterator[Track | BadTrack]:
     """Stream MusicCaps from its csv, or the folder that holds it and the clips.
 
     A clip is found under `[ytid]-[start-end]`, with or without the brackets, with any audio suffix.
@@ -40,7 +47,7 @@ def _track(row: dict[str, str], audio: AudioFiles) -> Track:
     caption = row["caption"].strip()
     if not name or not isinstance(aspects, list) or not all(isinstance(aspect, str) for aspect in aspects):
         raise ValueError("expected a ytid and a list of texts as aspect_list")
-    if not caption or not start < end < _MOST_SECONDS:
+    if not caption or not start < end < _MAX_SECONDS:
         raise ValueError("expected a caption and an end after the start")
     span, tags = f"{start:g}-{end:g}", by_category(aspects)
     return Track(
@@ -51,6 +58,6 @@ def _track(row: dict[str, str], audio: AudioFiles) -> Track:
         caption=caption,
         facts={"duration_s": end - start},
         artist=name,  # clips of one video stay together
-        licence=LICENCE,
+        licence=_LICENCE,
         source="musiccaps",
     )

@@ -11,16 +11,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 from mu_llama.errors import ConfigError
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.checks import parse_reply
-from mu_llama.musicqa.prompting import Prompts
-from mu_llama.musicqa.reply import ReplySpec
-from mu_llama.musicqa.thinking import without_thinking
-from mu_llama.musicqa.writers.completion import Completion, read_completion
-from mu_llama.musicqa.writers.paraphrase import write_in_pieces
-from mu_llama.musicqa.writers.protocol import Damaged, Refused, Unavailable, Written
-from mu_llama.musicqa.writers.redaction import without_secrets
-from mu_llama.musicqa.writers.request_parameters import RequestParameters, is_about_length
-from mu_llama.musicqa.writers.spec import WriterSpec
+from mu_llama.musicqa.reply import Damaged, ReplySpec, parse_reply, without_thinking
+from mu_llama.musicqa.writers.chat_servers import (
+    Completion,
+    RequestParameters,
+    is_about_length,
+    read_completion,
+    without_secrets,
+)
+from mu_llama.musicqa.writers.protocol import Prompts, Refused, Unavailable, WriterSpec, Written
+from mu_llama.musicqa.writers.template import write_in_pieces
 
 _UNKNOWN_FIELD = (400, 404, 413, 415, 422, 501)
 _NAMES_PARAMETERS = (400, 422)
@@ -50,7 +50,7 @@ class EndpointWriter:
             import openai
         except ImportError as error:
             raise ConfigError("this writer needs the OpenAI client; run: pip install 'mu-llama[musicqa]'") from error
-        self._openai, self._spec, self._prompts, self._wanted = openai, spec, prompts, spec.wanted
+        self._openai, self._spec, self._prompts, self._reply_spec = openai, spec, prompts, spec.reply_spec
         self.num_at_once = spec.num_at_once
         self._base_url, self._key = spec.base_url, _key(spec.base_url, spec.key_variable)
         self._shown_url = without_credentials(spec.base_url)
@@ -58,7 +58,7 @@ class EndpointWriter:
         self._parameters = RequestParameters(
             temperature=spec.temperature,
             max_tokens=spec.max_tokens,
-            formats=[None] if spec.one_by_one else _response_formats(spec.wanted),
+            formats=[None] if spec.one_by_one else _response_formats(spec.reply_spec),
         )
         self._has_answered = False
 
@@ -76,10 +76,10 @@ class EndpointWriter:
                     raise completion.damaged(str(error)) from error
                 return text, completion.prompt_tokens, completion.completion_tokens
 
-            return await write_in_pieces(chat, track, self._wanted, attempt=attempt, seed=self._spec.seed)
-        completion = await self._completion(self._prompts.messages(track, self._wanted), seed)
+            return await write_in_pieces(chat, track, self._reply_spec, attempt=attempt, seed=self._spec.seed)
+        completion = await self._completion(self._prompts.messages(track, self._reply_spec), seed)
         try:
-            reply = parse_reply(completion.text, self._wanted, is_cut=completion.is_cut)
+            reply = parse_reply(completion.text, self._reply_spec, is_cut=completion.is_cut)
         except Damaged as error:
             raise completion.damaged(str(error)) from error
         return Written(reply, completion.prompt_tokens, completion.completion_tokens)
@@ -128,11 +128,11 @@ class EndpointWriter:
             Damaged: if the server refuses this track alone.
         """
         said = _words_of(error)
-        told = f"{self._shown_url} says {error.status_code} ({self._plain(said)})"
+        refusal = f"{self._shown_url} says {error.status_code} ({self._plain(said)})"
         if error.status_code in _NO_USE_TRYING:
-            raise Refused(f"{told}; check the key in {self._spec.key_variable}") from None
+            raise Refused(f"{refusal}; check the key in {self._spec.key_variable}") from None
         if error.status_code not in _UNKNOWN_FIELD:
-            raise Unavailable(told) from None
+            raise Unavailable(refusal) from None
         parameters = self._parameters
         if error.status_code in _NAMES_PARAMETERS and parameters.learn(error.body, said, sent, form):
             latest = max(form, parameters.form)
@@ -142,8 +142,8 @@ class EndpointWriter:
         if following is not None and not (self._has_answered and form == parameters.form):
             return max(following, parameters.form)
         if self._has_answered or is_about_length(said):
-            raise Damaged(told) from None
-        raise Refused(f"{told}; check the address and the model {self._spec.model!r}") from None
+            raise Damaged(refusal) from None
+        raise Refused(f"{refusal}; check the address and the model {self._spec.model!r}") from None
 
     def _plain(self, error: BaseException | str) -> str:
         """An error in one line, without the key or anything like one."""
@@ -216,7 +216,7 @@ def _client_without_proxy(openai: Any) -> Any:
     return openai.DefaultAsyncHttpxClient(trust_env=False, verify=verify)
 
 
-def _response_formats(wanted: ReplySpec) -> list[dict[str, Any] | None]:
+def _response_formats(reply_spec: ReplySpec) -> list[dict[str, Any] | None]:
     """Ways of asking for JSON; a server that knows nothing of one is asked for the next."""
-    schema = {"name": "reply", "strict": True, "schema": wanted.schema()}
+    schema = {"name": "reply", "strict": True, "schema": reply_spec.schema()}
     return [{"type": "json_schema", "json_schema": schema}, {"type": "json_object"}, None]

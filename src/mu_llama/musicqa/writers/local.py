@@ -15,10 +15,8 @@ from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
 from mu_llama.devices import choose_device, choose_dtype
 from mu_llama.errors import ConfigError, ModelNotFoundError
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.checks import parse_reply
-from mu_llama.musicqa.prompting import Prompts
-from mu_llama.musicqa.reply import ReplySpec
-from mu_llama.musicqa.writers.protocol import Damaged, Written
+from mu_llama.musicqa.reply import Damaged, ReplySpec, parse_reply
+from mu_llama.musicqa.writers.protocol import Prompts, Written
 
 # For models whose folder names no template of their own.
 _CHATML = (
@@ -33,7 +31,7 @@ class LocalWriter:
     Args:
         model: `smollm2-135m-instruct` (embedded), a folder, or a hub id.
         prompts: instructions.
-        wanted: how much is written.
+        reply_spec: how much is written.
         home: cache folder, for the embedded model.
         seed: with a track's id and the attempt it seeds sampling.
         device: auto, cpu, cuda, mps.
@@ -52,7 +50,7 @@ class LocalWriter:
         self,
         model: str,
         prompts: Prompts,
-        wanted: ReplySpec,
+        reply_spec: ReplySpec,
         *,
         home: Path,
         seed: int = 0,
@@ -67,7 +65,7 @@ class LocalWriter:
         except ImportError as error:
             raise ConfigError("this writer needs llguidance; run: pip install 'mu-llama[musicqa]'") from error
         self._guidance = llguidance
-        self._prompts, self._wanted, self._seed = prompts, wanted, seed
+        self._prompts, self._reply_spec, self._seed = prompts, reply_spec, seed
         self._temperature, self._max_tokens = temperature, max_tokens
         place = choose_device(device)
         folder = str(provide_llama(PACKAGED[model], home)) if model in PACKAGED else model
@@ -84,7 +82,7 @@ class LocalWriter:
         if self._tokenizer.chat_template is None:
             self._tokenizer.chat_template = _CHATML
         self._grammar = llguidance.LLMatcher.grammar_from_json_schema(
-            wanted.schema(), defaults={"whitespace_flexible": False}
+            reply_spec.schema(), defaults={"whitespace_flexible": False}
         )
         width = int(self._model.get_output_embeddings().weight.shape[0])
         self._vocabulary = llguidance.hf.from_tokenizer(self._tokenizer, n_vocab=width)
@@ -96,7 +94,7 @@ class LocalWriter:
 
     def _generate(self, track: Track, attempt: int) -> Written:
         ids = self._tokenizer.apply_chat_template(
-            self._prompts.messages(track, self._wanted),
+            self._prompts.messages(track, self._reply_spec),
             add_generation_prompt=True,
             return_tensors="pt",
             return_dict=True,

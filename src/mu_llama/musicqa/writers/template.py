@@ -1,11 +1,12 @@
-"""Writes from labels alone, without a language model: the same track always gives the same, true text."""
+"""Write from labels alone, without a language model, or with one that rephrases each sentence."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, TypeVar
@@ -13,12 +14,11 @@ from typing import Any, TypeVar
 from mu_llama.labels.grounding import Labels, labels_of
 from mu_llama.labels.track import Track
 from mu_llama.labels.vocabulary import terms
-from mu_llama.musicqa.english import a, capital, listed
-from mu_llama.musicqa.reply import NUM_DISTRACTORS, Choice, Pair, Reply, ReplySpec
-from mu_llama.musicqa.writers.facts_in_words import Words, words_of
+from mu_llama.musicqa.language import Words, a, capital, listed, words_of
+from mu_llama.musicqa.reply import NUM_DISTRACTORS, Choice, Damaged, Pair, Reply, ReplySpec
 from mu_llama.musicqa.writers.protocol import NothingToSay, Written
 
-_MOST_ASKED = 2
+_MAX_ASKED = 2
 _Thing = TypeVar("_Thing")
 _Topic = tuple[tuple[tuple[str, str], ...], Mapping[str, str]]
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -29,7 +29,7 @@ class TemplateWriter:
     """A `Writer` that fills sentences with labels.
 
     Args:
-        wanted: how much is written.
+        reply_spec: how much is written.
         seed: with a track's id it chooses among wordings.
 
     Example:
@@ -42,8 +42,8 @@ class TemplateWriter:
     name = "template"
     num_at_once = 1
 
-    def __init__(self, wanted: ReplySpec, *, seed: int = 0) -> None:
-        self._wanted, self._seed = wanted, seed
+    def __init__(self, reply_spec: ReplySpec, *, seed: int = 0) -> None:
+        self._reply_spec, self._seed = reply_spec, seed
 
     async def write(self, track: Track, *, attempt: int) -> Written:
         """Compose; see `Writer`. Another attempt chooses other wordings."""
@@ -55,15 +55,15 @@ class TemplateWriter:
         Raises:
             NothingToSay: if it has neither labels nor a caption.
         """
-        rng = random.Random(f"{self._seed} {attempt} {track.id}")
+        rng = random.Random(f"{self._seed} {attempt} {track.id}".encode("utf-8", "surrogatepass"))
         labels = labels_of(track)
         words = words_of(track, labels, _wording()["uses"], rng)
-        say = _Sentences(words, rng)
+        sentences = _Sentences(words, rng)
         return Reply(
-            fixed=_fixed(track, words, say),
-            pairs=_pairs(words, say, self._wanted.num_pairs),
-            caption=track.caption or _caption(words, say),
-            choices=_choices(words, labels, rng, self._wanted.num_choices),
+            fixed=_fixed(track, words, sentences),
+            pairs=_pairs(words, sentences, self._reply_spec.num_pairs),
+            caption=track.caption or _caption(words, sentences),
+            choices=_choices(words, labels, rng, self._reply_spec.num_choices),
         )
 
 
@@ -95,72 +95,73 @@ class _Sentences:
         return " ".join(filter(None, map(self.one, kinds)))
 
 
-def _fixed(track: Track, words: Words, say: _Sentences) -> tuple[str, ...]:
+def _fixed(track: Track, words: Words, sentences: _Sentences) -> tuple[str, ...]:
     voice = {True: "voice", False: "no_voice", None: None}[words.has_voice]
     about_voice = (voice,) if voice else ()
-    short = say.one("voiced" if words.has_voice and "a_piece" in words.slots else "short") or say.one("short")
-    short = short or say.text("piece") or say.text("instruments") or say.text(*about_voice) or say.text("mood", "pace")
-    short = short or say.text("tags") or _first_sentence(track)
+    first = "voiced" if words.has_voice and "a_piece" in words.slots else "short"
+    short = sentences.one(first) or sentences.one("short") or sentences.text("piece") or sentences.text("instruments")
+    short = short or sentences.text(*about_voice) or sentences.text("mood", "pace") or sentences.text("tags")
+    short = short or _first_sentence(track)
     if not short:
         raise NothingToSay("it has no labels and no caption to write from")
-    detailed = say.text("piece", "instruments", *about_voice, "mood", "pace", "bpm", "key", "tags")
-    heard = say.text("instruments", *about_voice, "pace") or say.text("piece", "mood", "tags")
-    inferred = say.text("inferred", "style", "uses") or say.text("pace", "tags")
-    return short, track.caption or detailed or short, heard or short, inferred or short
+    detailed = sentences.text("piece", "instruments", *about_voice, "mood", "pace", "bpm", "key", "tags")
+    sound = sentences.text("instruments", *about_voice, "pace") or sentences.text("piece", "mood", "tags")
+    inferred = sentences.text("inferred", "style", "uses") or sentences.text("pace", "tags")
+    return short, track.caption or detailed or short, sound or short, inferred or short
 
 
 def _first_sentence(track: Track) -> str:
     return _SENTENCE_END.split(track.caption)[0] if track.caption else ""
 
 
-def _caption(words: Words, say: _Sentences) -> str:
+def _caption(words: Words, sentences: _Sentences) -> str:
     slots = words.slots
-    heard = [a(name) for name in words.instruments] + ([slots["voice"]] if "voice" in slots else [])
+    sounds = [a(name) for name in words.instruments] + ([slots["voice"]] if "voice" in slots else [])
     parts = [slots.get("A_piece") or slots.get("Moods") or ""]
-    if heard:
-        parts[0] = f"{parts[0]} with {listed(heard)}" if parts[0] else capital(listed(heard))
+    if sounds:
+        parts[0] = f"{parts[0]} with {listed(sounds)}" if parts[0] else capital(listed(sounds))
     if words.has_voice is False:
         parts.append("instrumental")
     if "pace" in slots:
         parts.append(f"{slots['bpm']} BPM" if "bpm" in slots else f"{slots['pace']} tempo")
     if "key" in slots:
         parts.append(slots["key"])
-    return capital(", ".join(filter(None, parts))) + "." if any(parts) else say.text("tags")
+    return capital(", ".join(filter(None, parts))) + "." if any(parts) else sentences.text("tags")
 
 
-def _pairs(words: Words, say: _Sentences, count: int) -> tuple[Pair, ...]:
+def _pairs(words: Words, sentences: _Sentences, count: int) -> tuple[Pair, ...]:
     """Pairs of topics that can be asked, from a random one on, one of each topic before the second of any."""
-    topics = [say.topic(name) for name in ("instruments", "genre", "mood", "pace", "bpm", "key", "uses", "tags")]
+    topics = [sentences.topic(name) for name in ("instruments", "genre", "mood", "pace", "bpm", "key", "uses", "tags")]
     if words.has_voice is not None:
-        topics.append(say.topic("voice" if words.has_voice else "no_voice"))
-    topics += [say.topic("has_instrument", a_one=a(name)) for name in words.instruments[:_MOST_ASKED]]
-    topics += [say.topic("lacks", missing=name, a_missing=a(name)) for name in words.absent[:_MOST_ASKED]]
-    turned = say.rotated(topics)
-    found: dict[str, Pair] = {}
+        topics.append(sentences.topic("voice" if words.has_voice else "no_voice"))
+    topics += [sentences.topic("has_instrument", a_one=a(name)) for name in words.instruments[:_MAX_ASKED]]
+    topics += [sentences.topic("lacks", missing=name, a_missing=a(name)) for name in words.absent[:_MAX_ASKED]]
+    turned = sentences.rotated(topics)
+    pairs: dict[str, Pair] = {}
     for number in range(max(len(wordings) for wordings, _ in topics)):
         for wordings, slots in turned:
-            if len(found) == count:
-                return tuple(found.values())
+            if len(pairs) == count:
+                return tuple(pairs.values())
             if number < len(wordings):
                 question, answer = wordings[number]
                 filled = question.format_map(slots)
-                found.setdefault(filled, Pair(filled, capital(answer.format_map(slots))))
-    return tuple(found.values())
+                pairs.setdefault(filled, Pair(filled, capital(answer.format_map(slots))))
+    return tuple(pairs.values())
 
 
 def _choices(words: Words, labels: Labels, rng: random.Random, count: int) -> tuple[Choice, ...]:
-    wording = _wording()["choices"]
-    categories = [category for category in wording if words.names.get(category)]
+    questions = _wording()["choices"]
+    categories = [category for category in questions if words.names.get(category)]
     rng.shuffle(categories)
-    found = []
+    choices = []
     for category in categories:
         right = words.names[category][0]
         distractors = _distractors(right, category, labels, rng)
         if len(distractors) == NUM_DISTRACTORS:
-            found.append(Choice(rng.choice(wording[category]), right, distractors))
-        if len(found) == count:
+            choices.append(Choice(rng.choice(questions[category]), right, distractors))
+        if len(choices) == count:
             break
-    return tuple(found)
+    return tuple(choices)
 
 
 @cache
@@ -208,3 +209,44 @@ def _fitting_questions(topic: str, known: frozenset[str]) -> tuple[tuple[str, st
 
 def _needs(text: str) -> frozenset[str]:
     return frozenset(_SLOT.findall(text))
+
+
+Chat = Callable[[list[dict[str, str]]], Awaitable[tuple[str, int, int]]]
+"""Messages to a text, tokens read and tokens written."""
+
+_SYSTEM = (
+    "You say sentences about music in other words. Keep every fact, add none, and answer with the new sentence only."
+)
+
+
+async def write_in_pieces(chat: Chat, track: Track, reply_spec: ReplySpec, *, attempt: int, seed: int) -> Written:
+    """Ask for the template writer's fixed answers, caption and pairs in other words, one by one.
+
+    Questions and choices are the template writer's own, so the model never has to choose facts or a structure.
+
+    Raises:
+        NothingToSay: if the track has no labels.
+        Damaged: if a text is empty.
+    """
+    template = TemplateWriter(reply_spec, seed=seed).compose(track, attempt=attempt)
+    plain = [*template.fixed, template.caption, *(pair.answer for pair in template.pairs)]
+    answers = await asyncio.gather(*(chat(_messages(text)) for text in plain))
+    read, written = (sum(counts) for counts in zip(*((a[1], a[2]) for a in answers), strict=True))
+    texts = [_tidy(text) for text, _, _ in answers]
+    if not all(texts):
+        raise Damaged("the model gave an empty text", prompt_tokens=read, completion_tokens=written)
+    num_fixed = len(template.fixed)
+    pairs = tuple(Pair(pair.question, text) for pair, text in zip(template.pairs, texts[num_fixed + 1 :], strict=True))
+    reply = Reply(tuple(texts[:num_fixed]), pairs, texts[num_fixed], template.choices)
+    return Written(reply.to_dict(), prompt_tokens=read, completion_tokens=written)
+
+
+def _messages(text: str) -> list[dict[str, str]]:
+    return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": f"Say in other words: {text}"}]
+
+
+def _tidy(text: str) -> str:
+    """The first paragraph, without quotes around it and without a last sentence that was cut off."""
+    first = " ".join(text.strip().split("\n\n")[0].split()).strip('"')
+    end = max(first.rfind(mark) for mark in ".!?")
+    return first[: end + 1] if end > 0 else first

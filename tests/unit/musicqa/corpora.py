@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from mu_llama.musicqa.english import a
+from mu_llama.musicqa.language import a
 
 INSTRUMENTS = ("piano", "violin", "acoustic guitar", "flute", "drums", "cello", "trumpet", "harp")
 GENRES, MOODS = ("jazz", "rock", "techno", "classical music", "folk music"), ("sad", "happy", "calm", "energetic")

@@ -16,27 +16,27 @@ import pytest
 
 from mu_llama.audio.read import read_audio
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.export.card import write_card
-from mu_llama.musicqa.export.hugging_face import export_hugging_face
-from mu_llama.musicqa.export.intermediate_csv import read_csv, write_csv
+from mu_llama.musicqa.export.card import write_data_card
+from mu_llama.musicqa.export.data_set import export_items
 from mu_llama.musicqa.export.published import (
     PublishedRow,
-    audio_name,
-    export_published,
-    items_of,
-    read_published,
-    rows_of,
-    write_published,
+    items_of_rows,
+    published_rows,
+    read_csv,
+    read_published_rows,
+    wav_name,
+    write_csv,
+    write_published_rows,
 )
-from mu_llama.musicqa.items import Item, training_rows
+from mu_llama.musicqa.items import DataSetItem, training_rows
 from mu_llama.musicqa.reply import FIXED_QUESTIONS, Choice, Pair, Reply
 from mu_llama.musicqa.sources.corpus_files import SourceError
 from mu_llama.training.config_sources import DatasetEntry
 from mu_llama.training.examples import read_datasets
-from tests.musicqa import corpora
+from tests.unit.musicqa import corpora
 
 # Public data that is not ours to keep here: a folder beside the checkout, or wherever the variable says.
-REAL = Path(os.environ.get("MU_LLAMA_PUBLIC_DATA", Path(__file__).parents[3] / "shared" / "data"))
+REAL = Path(os.environ.get("MU_LLAMA_PUBLIC_DATA", Path(__file__).parents[4] / "shared" / "data"))
 COMMAND = [sys.executable, "-c", "from mu_llama.cli.main import app; app()", "musicqa"]
 
 
@@ -48,7 +48,7 @@ def real(name: str) -> Path:
     return path
 
 
-def items(folder: Path) -> list[Item]:
+def items(folder: Path) -> list[DataSetItem]:
     reply = Reply(
         ("A tone.", "A long; tone", 'Some "tone"', "Nothing\u2026"),
         (Pair("Is it a tone?", "Yes \u2014 it is. "), Pair("Q: or A:?", "Q:A:")),
@@ -62,13 +62,13 @@ def items(folder: Path) -> list[Item]:
             f"folder/{number}", path, {"genre": ("noise music",)}, caption="A tone." if number == 0 else None,
             artist=f"artist {number}", licence="CC0-1.0", source="folder", facts={"duration_s": 0.5},
         )  # fmt: skip
-        made.append(Item(track, reply, split))  # type: ignore[arg-type]
+        made.append(DataSetItem(track, reply, split))  # type: ignore[arg-type]
     return made
 
 
 def test_the_published_layout(tmp_path: Path) -> None:
     made = items(tmp_path / "audio")
-    counts = export_published(lambda: made, tmp_path / "out")
+    counts = export_items(lambda: made, tmp_path / "out", to="published", run={})
     assert counts == {"Pretrain": 6, "Finetune": 6, "Eval": 12, "unheard": 0}
     assert sorted(path.name for path in (tmp_path / "out" / "audios").iterdir()) == [f"00000{n}.wav" for n in range(4)]
     for number, item in enumerate(made):
@@ -82,14 +82,14 @@ def test_the_published_layout(tmp_path: Path) -> None:
     (dataset,) = read_datasets([DatasetEntry(path=tmp_path / "out" / "FinetuneMusicQA.json")])
     assert len(dataset.examples) == 6
     stamp = (tmp_path / "out" / "audios" / "000000.wav").stat().st_mtime_ns
-    export_published(lambda: made, tmp_path / "out")
+    export_items(lambda: made, tmp_path / "out", to="published", run={})
     assert (tmp_path / "out" / "audios" / "000000.wav").stat().st_mtime_ns == stamp
 
 
 def test_an_export_over_another_takes_no_wav_for_another_tracks(tmp_path: Path) -> None:
     made = items(tmp_path / "audio")
-    export_published(lambda: made, tmp_path / "out")
-    export_published(lambda: made[1:], tmp_path / "out")
+    export_items(lambda: made, tmp_path / "out", to="published", run={})
+    export_items(lambda: made[1:], tmp_path / "out", to="published", run={})
     assert sorted(path.name for path in (tmp_path / "out" / "audios").iterdir()) == [f"00000{n}.wav" for n in range(3)]
     for number, item in enumerate(made[1:]):
         assert item.track.audio is not None
@@ -99,33 +99,33 @@ def test_an_export_over_another_takes_no_wav_for_another_tracks(tmp_path: Path) 
 
 def test_names_with_folders_and_other_suffixes_come_back(tmp_path: Path) -> None:
     rows = [PublishedRow(name, question, "x") for name in ("x/1.wav", "y/1.mp3") for question in FIXED_QUESTIONS]
-    write_published(tmp_path / "a.json", rows)
-    made = list(items_of(read_published(tmp_path / "a.json")))
-    named = [(audio_name(item, number), item) for number, item in enumerate(made)]
-    write_published(tmp_path / "b.json", (row for name, item in named for row in rows_of(item, name)))
+    write_published_rows(tmp_path / "a.json", rows)
+    made = list(items_of_rows(read_published_rows(tmp_path / "a.json")))
+    named = [(wav_name(item, number), item) for number, item in enumerate(made)]
+    write_published_rows(tmp_path / "b.json", (row for name, item in named for row in published_rows(item, name)))
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     assert len({item.track.id for item in made}) == 2
 
 
 def test_an_empty_part_is_an_empty_list(tmp_path: Path) -> None:
-    write_published(tmp_path / "x.json", [])
+    write_published_rows(tmp_path / "x.json", [])
     assert json.loads((tmp_path / "x.json").read_text()) == []
 
 
 def test_the_real_file_comes_back_byte_for_byte(tmp_path: Path) -> None:
     path = real("EvalMusicQA.json")
-    rows = list(read_published(path))
+    rows = list(read_published_rows(path))
     assert len(rows) == 5040
-    write_published(tmp_path / "rows.json", rows)
+    write_published_rows(tmp_path / "rows.json", rows)
     assert (tmp_path / "rows.json").read_bytes() == path.read_bytes()
-    made = list(items_of(rows))
+    made = list(items_of_rows(rows))
     assert len(made) == 560
-    named = [(audio_name(item, number), item) for number, item in enumerate(made)]
-    write_published(tmp_path / "items.json", (row for name, item in named for row in rows_of(item, name)))
+    named = [(wav_name(item, number), item) for number, item in enumerate(made)]
+    write_published_rows(tmp_path / "items.json", (row for name, item in named for row in published_rows(item, name)))
     assert (tmp_path / "items.json").read_bytes() == path.read_bytes()
     write_csv(tmp_path / "table.csv", named, num_pairs=5)
     back = list(read_csv(tmp_path / "table.csv"))
-    write_published(tmp_path / "table.json", (row for name, item in back for row in rows_of(item, name)))
+    write_published_rows(tmp_path / "table.json", (row for name, item in back for row in published_rows(item, name)))
     assert (tmp_path / "table.json").read_bytes() == path.read_bytes()
 
 
@@ -140,7 +140,7 @@ def test_the_real_file_through_the_command(tmp_path: Path) -> None:
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-_LEAST_WORK = """
+_MIN_WORK = """
 import csv, sys
 from matplotlib.figure import Figure
 
@@ -163,7 +163,7 @@ def _cpu_seconds(line: list[str]) -> tuple[float, str]:
 def test_the_real_musiccaps_scans_in_a_few_times_what_reading_and_plotting_must_take(tmp_path: Path) -> None:
     """Two seconds of CPU on a laptop, as a ratio (2.7 when written), so that a slow machine doesn't decide."""
     path, plot = real("musiccaps-public.csv"), tmp_path / "tags.png"
-    least = [sys.executable, "-c", _LEAST_WORK, str(path), str(tmp_path / "empty.png")]
+    least = [sys.executable, "-c", _MIN_WORK, str(path), str(tmp_path / "empty.png")]
     scans = [_cpu_seconds([*COMMAND, "scan", "musiccaps", str(path), "--json", "--plot", str(plot)]) for _ in range(2)]
     counts = json.loads(scans[0][1])
     assert (counts["tracks"], counts["bad_rows"], counts["captioned"]) == (5521, 0, 5521)
@@ -196,12 +196,12 @@ def test_the_intermediate_table(tmp_path: Path) -> None:
 def test_what_is_not_published_data(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(SourceError, match=message):
-        list(read_published(tmp_path / "x.json"))
+        list(read_published_rows(tmp_path / "x.json"))
 
 
 def test_a_track_without_a_fixed_question_is_named() -> None:
     with pytest.raises(SourceError, match=r"a\.wav: has no answer to 'Describe the audio'"):
-        list(items_of([PublishedRow("a.wav", "Why?", "Because.")]))
+        list(items_of_rows([PublishedRow("a.wav", "Why?", "Because.")]))
 
 
 def test_wrong_tables_say_what_is_wrong(tmp_path: Path) -> None:
@@ -216,9 +216,8 @@ def test_wrong_tables_say_what_is_wrong(tmp_path: Path) -> None:
 
 def test_datasets_opens_the_parquet(tmp_path: Path) -> None:
     made = items(tmp_path / "audio")
-    counts = export_hugging_face(lambda: made, tmp_path / "out")
+    counts = export_items(lambda: made, tmp_path / "out", to="huggingface", run={})
     assert counts == {"train": 2, "validation": 1, "test": 1}
-    write_card(tmp_path / "out", made, {}, parquet=True)
     opened = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     assert {split: len(rows) for split, rows in opened.items()} == counts
     assert isinstance(opened["train"].features["audio"], datasets.Audio)
@@ -231,7 +230,7 @@ def test_datasets_opens_the_parquet(tmp_path: Path) -> None:
 
 def test_the_card_counts_and_names_licences(tmp_path: Path) -> None:
     made = items(tmp_path / "audio")
-    write_card(tmp_path / "out", made, {"settings": {"writer": "template"}, "report": {}})
+    write_data_card(tmp_path / "out", made, {"settings": {"writer": "template"}, "report": {}})
     text = (tmp_path / "out" / "README.md").read_text()
     assert "| CC0-1.0 | 4 |" in text
     assert "| validation | 1 |" in text
@@ -261,7 +260,7 @@ def test_what_is_not_a_build_is_refused(tmp_path: Path) -> None:
 def test_imported_audio_is_found_in_another_unicode_form(written: str, on_disk: str, tmp_path: Path) -> None:
     (tmp_path / f"{on_disk}.wav").touch()
     rows = [PublishedRow(f"{written}.wav", question, "An answer.") for question in FIXED_QUESTIONS]
-    (item,) = items_of(rows, audio_folder=tmp_path)
+    (item,) = items_of_rows(rows, audio_folder=tmp_path)
     assert item.track.audio == tmp_path / f"{on_disk}.wav"
     write_csv(tmp_path / "a.csv", [(f"{written}.wav", item)], num_pairs=0)
     ((_, again),) = read_csv(tmp_path / "a.csv", audio_folder=tmp_path)

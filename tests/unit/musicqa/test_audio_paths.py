@@ -12,14 +12,15 @@ from mu_llama.errors import ConfigError
 from mu_llama.files import read_lines, to_line
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.audio_paths import AudioPaths, relative_to_folder, write_places
-from mu_llama.musicqa.build import BuildOptions, build, in_this_process
-from mu_llama.musicqa.build_folder import BuildFolder, finished_items
+from mu_llama.musicqa.build import BuildOptions, build_data_set, in_this_process
+from mu_llama.musicqa.build_folder import BuildFolder
+from mu_llama.musicqa.export.data_set import finished_items
 from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.writers.template import TemplateWriter
 from mu_llama.training.config_sources import DatasetEntry
 from mu_llama.training.examples import read_datasets
-from tests.musicqa import corpora
+from tests.unit.musicqa import corpora
 
 
 def make(root: Path, out: Path) -> None:
@@ -27,7 +28,7 @@ def make(root: Path, out: Path) -> None:
     found = source_by_name("folder")
     writer = in_this_process(TemplateWriter(ReplySpec()))
     identity = {"source": "folder", "root": str(root.absolute())}
-    build(BuildFolder(out), lambda: found(root), writer, BuildOptions(validation=0, test=0), identity=identity)
+    build_data_set(BuildFolder(out), lambda: found(root), writer, BuildOptions(validation=0, test=0), identity=identity)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Picks wordings and fills them."""
+"""Wordings of questions and answers, drawn at random and filled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from mu_llama.musicqa.english import a, capital
+from mu_llama.musicqa.language import a, capital
 from mu_llama.text.prompts import Turn
 
 _PLURAL = frozenset(
@@ -35,7 +35,7 @@ def is_plural(noun: str) -> bool:
 
 
 def slots_of(thing: str) -> dict[str, str]:
-    """What wordings about one thing are filled with."""
+    """Give the slots of wordings about one thing."""
     verb = "are" if is_plural(thing) else "is"
     return {"thing": thing, "a_thing": a(thing), "A_thing": capital(a(thing)), "is": verb, "Is": capital(verb)}
 
@@ -51,11 +51,11 @@ class Phrasebook:
         self.rng = rng
 
     def pick(self, topic: str, kind: str, **slots: str) -> str:
-        """One wording of a kind, filled and with a capital letter in front unless it is a question as typed."""
+        """Draw a wording of a kind and fill it; all but questions begin with a capital letter."""
         options: Sequence[str] = wording()[topic][kind]
         text = self.rng.choice(options).format_map(slots)
         return text if kind.endswith("questions") or kind == "questions" else capital(text)
 
     def turn(self, topic: str, answer: str, *, question: str = "questions", **slots: str) -> Turn:
-        """A question of a topic with its answer of a kind."""
+        """Draw a question of a topic and its answer of a kind."""
         return Turn(self.pick(topic, question, **slots), self.pick(topic, answer, **slots))

@@ -12,15 +12,14 @@ from typer.testing import CliRunner
 from mu_llama.cli.main import typer_app
 from mu_llama.files import read_lines
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.build import BuildOptions, build, in_this_process
+from mu_llama.musicqa.build import BuildOptions, build_data_set, in_this_process
 from mu_llama.musicqa.build_folder import BuildFolder
-from mu_llama.musicqa.left_out import LeftOut, kind_of_reason, left_out_lines
 from mu_llama.musicqa.reply import ReplySpec
-from mu_llama.musicqa.report import empty_split_line
+from mu_llama.musicqa.report import LeftOut, empty_split_line, kind_of_reason, left_out_lines
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.sources.corpus_files import BadTrack
 from mu_llama.musicqa.writers.template import TemplateWriter
-from tests.musicqa import corpora
+from tests.unit.musicqa import corpora
 
 
 @pytest.mark.parametrize(
@@ -71,7 +70,7 @@ def test_a_build_reports_and_lists_what_it_left_out(tmp_path: Path) -> None:
         tracks.append(dataclasses.replace(track, dropped=("key: 'o' is no key",)))
     out = tmp_path / "out"
     writer = in_this_process(TemplateWriter(ReplySpec()))
-    report = build(BuildFolder(out), lambda: tracks, writer, BuildOptions(test=0.0), identity={})
+    report = build_data_set(BuildFolder(out), lambda: tracks, writer, BuildOptions(test=0.0), identity={})
     assert (report["skipped_rows"], report["skipped_for"]) == (1, {"has no name": 1})
     assert (report["dropped_labels"], report["dropped_labels_for"]) == (3, {"key: ... is no key": 3})
     assert json.loads((out / "run.json").read_text())["report"] == report
@@ -82,7 +81,7 @@ def test_empty_splits_are_named_with_what_to_do(tmp_path: Path) -> None:
     root = corpora.musiccaps(tmp_path / "corpus", 2, audio=False)
     found, writer = source_by_name("musiccaps"), in_this_process(TemplateWriter(ReplySpec()))
     options = BuildOptions(validation=0.0, test=1e-9, keep_missing=True)
-    report = build(BuildFolder(tmp_path / "out"), lambda: found(root), writer, options, identity={})
+    report = build_data_set(BuildFolder(tmp_path / "out"), lambda: found(root), writer, options, identity={})
     assert report["empty_splits"] == ["test"], "none was wanted for validation"
     line = empty_split_line(report, {"validation": 0.0, "test": 1e-9})
     assert line is not None

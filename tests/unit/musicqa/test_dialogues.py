@@ -12,12 +12,10 @@ import pytest
 from benchmarks.mini.reading import named, refuses, says_voice, yes_or_no
 from benchmarks.mini.tables import UNSEEN
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.dialogues.balance import AnswerBalancer
-from mu_llama.musicqa.dialogues.describing import long, short
-from mu_llama.musicqa.dialogues.dialogue import compose, rows_of
-from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, TrackLabels
-from mu_llama.musicqa.dialogues.wording import Phrasebook, wording
-from mu_llama.musicqa.writers.facts_in_words import pace_of
+from mu_llama.musicqa.dialogues.compose import compose, conversation_rows, describe_at_length, describe_briefly
+from mu_llama.musicqa.dialogues.phrasebook import Phrasebook, wording
+from mu_llama.musicqa.dialogues.track_labels import ASKABLE, FAMILIES, AnswerBalancer, TrackLabels
+from mu_llama.musicqa.language import pace_of
 from mu_llama.text.prompts import Turn
 
 RICH = Track(
@@ -95,8 +93,8 @@ def test_yes_and_no_follow_the_labels(name: str) -> None:
         if asked and not longer and said is not None and "louder" not in turn.question:
             assert said is there, turn
             checked += 1
-    known = TrackLabels(RICH)
-    assert bool(checked) is (name in (*known.present, *known.missing))
+    labels = TrackLabels(RICH)
+    assert bool(checked) is (name in (*labels.present, *labels.missing))
 
 
 def test_descriptions_say_of_drums_what_labels_say() -> None:
@@ -107,14 +105,16 @@ def test_descriptions_say_of_drums_what_labels_say() -> None:
         absent={**RICH.absent, "instrument": ("others", "drums")},
     )
     for track, told in ((RICH, r"There are drums|drum kit plays"), (drumless, r"no drums|No drums")):
-        turns = [long(TrackLabels(track), Phrasebook(random.Random(seed))) for seed in range(20)]
+        turns = [describe_at_length(TrackLabels(track), Phrasebook(random.Random(seed))) for seed in range(20)]
         assert all(turn is not None and re.search(told, turn.answer or "") for turn in turns)
 
 
 def test_descriptions_name_only_what_is_clear() -> None:
     track = replace(RICH, tags={**RICH.tags, "clear": ("flute", "no singing")})
     texts = [
-        turn.answer or "" for seed in range(40) if (turn := long(TrackLabels(track), Phrasebook(random.Random(seed))))
+        turn.answer or ""
+        for seed in range(40)
+        if (turn := describe_at_length(TrackLabels(track), Phrasebook(random.Random(seed))))
     ]
     assert any("flute" in text for text in texts)
     assert not any(re.search("piano|bass|drum", text) for text in texts)
@@ -126,7 +126,9 @@ def test_a_choir_is_named_once() -> None:
     tags = {"instrument": ("choir",), "ensemble": ("choir",), "voice": ("choir",)}
     for track in (Track("choir", tags=tags), Track("heard", tags={**tags, "clear": ("choir", "singing")})):
         texts = [
-            turn.answer for seed in range(50) if (turn := short(TrackLabels(track), Phrasebook(random.Random(seed))))
+            turn.answer
+            for seed in range(50)
+            if (turn := describe_briefly(TrackLabels(track), Phrasebook(random.Random(seed))))
         ]
         assert "A choir." in texts
         assert all(str(text).count("choir") == 1 for text in texts)
@@ -141,7 +143,9 @@ def test_genres_are_said_as_nouns() -> None:
 
 def test_guessed_drums_are_hedged_in_descriptions() -> None:
     texts = [
-        turn.answer or "" for seed in range(40) if (turn := long(TrackLabels(GUESSED), Phrasebook(random.Random(seed))))
+        turn.answer or ""
+        for seed in range(40)
+        if (turn := describe_at_length(TrackLabels(GUESSED), Phrasebook(random.Random(seed))))
     ]
     assert any("don't think there are drums" in text for text in texts)
     assert not any(re.search(r"There are (no )?drums", text) for text in texts)
@@ -170,13 +174,13 @@ def test_guesses_are_hedged() -> None:
         re.IGNORECASE,
     )
     plain = ("facts", "cannot", "pace", "no_music", "caption")
-    known = {
+    wordings = {
         question for topic in plain for kind in wording()[topic].values() if isinstance(kind, list) for question in kind
     }
     for turn in many(GUESSED):
         question = turn.question.split("\n")[0]
         if (
-            any(text.lower().rstrip("?.") in question.lower() for text in known)
+            any(text.lower().rstrip("?.") in question.lower() for text in wordings)
             or "Measured" in turn.question
             or "BPM" in turn.question
             or "tempo" in turn.question.lower()
@@ -200,12 +204,12 @@ def test_measured_values_are_read_from_the_prompt() -> None:
         line = turn.question.split("Measured: ")[1]
         value = re.search(r"(tempo|key|loudness|duration) ([^;(]+)", line)
         assert value
-        wanted = value[2].strip().removesuffix(" BPM").removesuffix(" LUFS")
+        expected = value[2].strip().removesuffix(" BPM").removesuffix(" LUFS")
         if turn.question.split("\n")[0] in PACE_QUESTIONS:
-            bpm = re.sub(r"\D", "", wanted)
+            bpm = re.sub(r"\D", "", expected)
             assert pace_of(float(bpm)) in (turn.answer or "").lower() or bpm in (turn.answer or ""), turn
         else:
-            assert wanted in (turn.answer or ""), turn
+            assert expected in (turn.answer or ""), turn
         assert ("(unsure)" in line) == bool(re.search(r"probably|perhaps", turn.answer or "", re.IGNORECASE)), turn
 
 
@@ -220,10 +224,10 @@ def test_unseen_wordings_are_unseen() -> None:
 
 
 def test_same_seed_same_rows_and_rows_are_what_training_reads() -> None:
-    balance = AnswerBalancer(TRACKS)
+    balancer = AnswerBalancer(TRACKS)
 
     def rows() -> list[dict[str, object]]:
-        return list(rows_of(RICH, count=3, rng=random.Random(5), balance=balance, most_turns=4))
+        return list(conversation_rows(RICH, count=3, rng=random.Random(5), balancer=balancer, max_turns=4))
 
     assert rows() == rows()
     assert all(row["audio"] == "a.flac" and row["turns"] for row in rows())
@@ -236,10 +240,10 @@ def test_balance_evens_a_lopsided_corpus() -> None:
         replace(RICH, id=f"n{number}", tags={"instrument": ("piano",)}, absent={"instrument": ("drums",)})
         for number in range(10)
     ]
-    balance, rng = AnswerBalancer([*with_drums, *without]), random.Random(0)
-    kept = sum(balance.keeps("", "drums", True, rng) for _ in range(9000)) / 9000
+    balancer, rng = AnswerBalancer([*with_drums, *without]), random.Random(0)
+    kept = sum(balancer.keeps("", "drums", True, rng) for _ in range(9000)) / 9000
     assert kept == pytest.approx(10 / 90, abs=0.02)
-    assert balance.keeps("", "drums", False, rng)
+    assert balancer.keeps("", "drums", False, rng)
 
 
 def test_each_instrument_is_affirmed_as_often_as_denied() -> None:
@@ -248,11 +252,11 @@ def test_each_instrument_is_affirmed_as_often_as_denied() -> None:
 
     frequent = [band(number, "electric bass", "piano") for number in range(80)]
     rare = [band(100 + number, "trumpet", "piano") for number in range(20)]
-    balance, rng = AnswerBalancer([*frequent, *rare]), random.Random(0)
+    balancer, rng = AnswerBalancer([*frequent, *rare]), random.Random(0)
     counts = {(name, there): 0 for name in ("electric bass", "trumpet") for there in (True, False)}
     for track in [*frequent, *rare] * 40:
-        known = TrackLabels(track)
-        drawn = balance.draw("bands", "presence", known.present, known.missing, rng)
+        labels = TrackLabels(track)
+        drawn = balancer.draw("bands", "presence", labels.present, labels.missing, rng)
         if drawn in counts:
             counts[drawn] += 1
     for name in ("electric bass", "trumpet"):
@@ -267,20 +271,20 @@ def test_balance_evens_within_each_source() -> None:
         replace(RICH, id=f"s{number}", source="solos", tags={}, absent={"instrument": ("drums",)})
         for number in range(50)
     ]
-    balance, rng = AnswerBalancer(drum), random.Random(0)
-    kept = sum(balance.keeps("bands", "drums", True, rng) for _ in range(9000)) / 9000
+    balancer, rng = AnswerBalancer(drum), random.Random(0)
+    kept = sum(balancer.keeps("bands", "drums", True, rng) for _ in range(9000)) / 9000
     assert kept == pytest.approx(1 / 50, abs=0.01)
-    alone = sum(balance.keeps("solos", "drums", False, rng) for _ in range(9000)) / 9000
+    alone = sum(balancer.keeps("solos", "drums", False, rng) for _ in range(9000)) / 9000
     assert alone == pytest.approx(0.1, abs=0.02)
 
 
 def test_missing_leaves_out_what_is_alike() -> None:
-    known = TrackLabels(
+    labels = TrackLabels(
         Track("a", tags={"instrument": ("acoustic guitar", "violin")}, absent={"instrument": ("others",)})
     )
-    assert not {"electric guitar", "banjo", "strings", "cello"} & set(known.missing)
-    assert {"trumpet", "brass", "piano"} <= set(known.missing)
-    assert {"guitar", "strings", "acoustic guitar", "violin"} == set(known.present)
+    assert not {"electric guitar", "banjo", "strings", "cello"} & set(labels.missing)
+    assert {"trumpet", "brass", "piano"} <= set(labels.missing)
+    assert {"guitar", "strings", "acoustic guitar", "violin"} == set(labels.present)
 
 
 def test_a_track_with_guesses_goes_through_json() -> None:

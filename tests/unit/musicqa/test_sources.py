@@ -12,11 +12,11 @@ import pytest
 from mu_llama.errors import ConfigError
 from mu_llama.files import to_line
 from mu_llama.labels.track import Track
+from mu_llama.musicqa.measuring import with_true_length
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.sources.corpus_files import AudioFiles, BadTrack, SourceError
-from mu_llama.musicqa.sources.whole_audio import with_true_length
 from mu_llama.musicqa.statistics import count_tracks
-from tests.musicqa import corpora
+from tests.unit.musicqa import corpora
 
 
 def read(name: str, root: Path) -> tuple[list[Track], list[BadTrack]]:

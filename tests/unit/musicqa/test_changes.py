@@ -12,14 +12,13 @@ import pytest
 from mu_llama.errors import ConfigError
 from mu_llama.files import read_lines
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.build import BuildOptions, build, in_this_process
-from mu_llama.musicqa.build_folder import BuildFolder
-from mu_llama.musicqa.changes import Changes
+from mu_llama.musicqa.build import BuildOptions, build_data_set, in_this_process
+from mu_llama.musicqa.build_folder import BuildFolder, Changes
 from mu_llama.musicqa.items import read_items
 from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.writers.template import TemplateWriter
-from tests.musicqa import corpora
+from tests.unit.musicqa import corpora
 
 RESULTS = ("tracks.jsonl", "items.jsonl", "train.jsonl", "validation.jsonl", "test.jsonl", "skipped.jsonl")
 
@@ -50,7 +49,7 @@ def corpus(tmp_path: Path) -> Path:
 def make(root: Path, out: Path, **options: Any) -> tuple[dict[str, Any], list[str], list[Changes]]:
     """Build; gives the report, the tracks that were written about, and what was told of changes."""
     writer, told, found = Counted(), [], source_by_name("folder")
-    report = build(
+    report = build_data_set(
         BuildFolder(out), lambda: found(root), in_this_process(writer), BuildOptions(validation=0.3, test=0.3),
         identity={"root": str(root.absolute())}, on_changes=told.append, **options,
     )  # fmt: skip
@@ -117,7 +116,7 @@ def test_a_refresh_that_is_stopped_goes_on(corpus: Path, tmp_path: Path) -> None
     writer, found = in_this_process(Counted()), source_by_name("folder")
     for _ in range(2):  # in the middle of writing; and again
         with pytest.raises(Stopped):
-            build(
+            build_data_set(
                 BuildFolder(out), lambda: found(corpus), writer, BuildOptions(validation=0.3, test=0.3),
                 identity={"root": str(corpus)}, on_outcome=stop, refresh=True,
             )  # fmt: skip
@@ -168,7 +167,7 @@ def test_no_track_is_looked_at_behind_the_limit(corpus: Path, tmp_path: Path) ->
             seen.append(row)
             yield row
 
-    build(
+    build_data_set(
         BuildFolder(tmp_path / "out"),
         found,
         in_this_process(TemplateWriter(ReplySpec())),

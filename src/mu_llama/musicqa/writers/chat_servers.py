@@ -1,11 +1,84 @@
-"""Which optional parameters a chat server takes, learned from what it refuses."""
+"""What chat servers take, give and say: optional parameters, completions, and secrets in their messages."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from mu_llama.musicqa.reply import Damaged
+
+_TEXT_PARTS = ("text", "output_text")
+_REASONING_FIELDS = ("reasoning_content", "reasoning")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The text that a server gave."""
+
+    text: str
+    """The message's content; its reasoning may still be in it, see `thinking`."""
+    is_cut: bool
+    """Whether it ended because no more tokens were allowed."""
+    prompt_tokens: int
+    """Tokens read, as the server counts them."""
+    completion_tokens: int
+    """Tokens written, reasoning included."""
+
+    def damaged(self, problem: str) -> Damaged:
+        """Make an error of this completion, with what it cost, and what to do where it was cut off."""
+        if self.is_cut:
+            problem += f"; cut off after {self.completion_tokens or 'all'} tokens: raise --max-tokens"
+        return Damaged(problem, prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
+
+
+def read_completion(completion: Any) -> Completion:
+    """Read a completion of the OpenAI client.
+
+    Content may be text, a list of parts of which only those of text count, or missing beside reasoning.
+
+    Raises:
+        Damaged: if there is no text in it.
+    """
+    try:
+        choice = completion.choices[0]
+        message = choice.message
+        content = message.content
+    except (AttributeError, LookupError, TypeError):
+        raise Damaged("the server's reply has no text") from None
+    usage = getattr(completion, "usage", None)
+    read = Completion(
+        "\n".join(_texts(content)),
+        getattr(choice, "finish_reason", None) == "length",
+        _count(usage, "prompt_tokens"),
+        _count(usage, "completion_tokens"),
+    )
+    if read.text.strip():
+        return read
+    if any(getattr(message, name, None) for name in _REASONING_FIELDS) or isinstance(content, list):
+        raise read.damaged("the server's reply is all reasoning and has no answer")
+    raise read.damaged("the server's reply has no text")
+
+
+def _texts(content: Any) -> Iterator[str]:
+    """The texts of a message's content, without reasoning, pictures and the like."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, list):
+        for part in content:
+            if isinstance(part, str):
+                yield part
+            elif isinstance(part, Mapping) and part.get("type", "text") in _TEXT_PARTS:
+                text = part.get("text")
+                yield from _texts(text.get("value") if isinstance(text, Mapping) else text)
+
+
+def _count(usage: Any, name: str) -> int:
+    count = getattr(usage, name, None)
+    return count if isinstance(count, int) else 0
+
 
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _NAMED = re.compile(rf"\b({'|'.join(_LIMITS)}|temperature|seed|response_format|json_schema|json_object)\b")
@@ -30,8 +103,8 @@ _ABOUT_LENGTH = re.compile(
 class RequestParameters:
     """Parameters of chat requests beside model and messages; what a server refuses by name isn't sent again.
 
-    Many requests may be in flight when the first is refused: each tells what it had sent, so that none fails of what
-    another has already learned.
+    Many requests may be in flight when the first is refused: each passes what it had sent, so that none fails by a
+    parameter that is already learned.
 
     Args:
         temperature: of sampling.
@@ -78,12 +151,12 @@ class RequestParameters:
         """
         name = refused_parameter(body, text)
         if name in _LIMITS:
-            own = next((limit for limit in _LIMITS if limit in sent), None)
-            if own is not None and own == self._limit:
-                following = _LIMITS.index(own) + 1
+            limit_name = next((limit for limit in _LIMITS if limit in sent), None)
+            if limit_name is not None and limit_name == self._limit:
+                following = _LIMITS.index(limit_name) + 1
                 self._limit = _LIMITS[following] if following < len(_LIMITS) else None
-                _report(own, f"{self._limit} is sent instead" if self._limit else "replies may have any length")
-            return own is not None
+                _report(limit_name, f"{self._limit} is sent instead" if self._limit else "replies may have any length")
+            return limit_name is not None
         if name == "response_format" and name in sent:
             following_form = self.next_form(form)
             if following_form is not None and form == self.form:
@@ -141,3 +214,49 @@ def _fields(body: object) -> Iterator[str]:
 
 def _report(what: str, then: str) -> None:
     warnings.warn(f"the server refuses {what}; {then} from now on", stacklevel=3)
+
+
+_MASK = "[key]"
+_SECRETS = re.compile(
+    r"""
+    (?:authorization|api[-_ ]?key|(?:access|auth)[-_ ]?token|secret|password)["']?\s*(?:provided)?\s*[:=]\s*
+        ["']?(?:(?:bearer|basic)\s+)?(?P<value>[^\s"',;}]+)
+    | \bbearer\s+(?P<bearer>[^\s"',;}]{6,})
+    | (?P<known>\b(?:(?:sk|pk|rk|gsk|hf|xai|nvapi|key)[-_]|AIza)[\w*.…-]{6,})
+    | (?P<masked>[\w-]*\*{3,}[\w*-]* | [\w-]*\d[\w-]*(?:\.{3}|…)[\w-]+)
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_WORD = re.compile(r"[^\s\"'`,;()]+")
+_ELLIPSIS = re.compile(r"\*+|\.{3,}|…")
+_SHOWN_PART = 6  # so many characters of a key in a row give it away
+
+
+def without_secrets(text: str, key: str | None) -> str:
+    """Replace keys by `[key]`: this one, also in part, and whatever looks like one; and drop passwords of addresses.
+
+    Args:
+        text: to be shown.
+        key: the key in use; None where there is none.
+
+    Example:
+        >>> without_secrets("Incorrect API key provided: sk-abcd...wxyz.", None)
+        'Incorrect API key provided: [key]'
+    """
+    text = re.sub(r"//[^/@\s]+@", "//", text)
+    if key:
+        text = _WORD.sub(lambda word: _MASK if _gives_away(word[0], key) else word[0], text.replace(key, _MASK))
+    return _SECRETS.sub(_masked, text)
+
+
+def _gives_away(word: str, key: str) -> bool:
+    """Whether a word shows a part of a key: some characters in a row, or its ends around an ellipsis."""
+    if any(key[at : at + _SHOWN_PART] in word for at in range(len(key) - _SHOWN_PART + 1)):
+        return True
+    first, *_, last = _ELLIPSIS.split(word.rstrip(".")) if _ELLIPSIS.search(word.rstrip(".")) else ("", "")
+    return (len(first) > 1 and key.startswith(first)) or (len(last) > 1 and key.endswith(last))
+
+
+def _masked(match: re.Match[str]) -> str:
+    value = next(part for part in match.groups() if part is not None)
+    return match[0].replace(value, _MASK)

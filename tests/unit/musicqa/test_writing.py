@@ -18,14 +18,13 @@ from mu_llama.devices import home_folder
 from mu_llama.errors import ConfigError, ModelNotFoundError
 from mu_llama.labels.grounding import labels_of
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.checks import parse_reply, reply_problems, shape_problems
-from mu_llama.musicqa.prompting import load_prompts
-from mu_llama.musicqa.reply import Reply, ReplySpec
+from mu_llama.musicqa.reply import Damaged, Reply, ReplySpec, parse_reply, shape_problems
 from mu_llama.musicqa.sources import source_by_name
+from mu_llama.musicqa.worker import reply_problems
 from mu_llama.musicqa.writers.local import LocalWriter
-from mu_llama.musicqa.writers.protocol import Damaged, NothingToSay
+from mu_llama.musicqa.writers.protocol import NothingToSay, load_prompts
 from mu_llama.musicqa.writers.template import TemplateWriter
-from tests.musicqa import corpora
+from tests.unit.musicqa import corpora
 
 RICH = Track(
     "rich",
@@ -176,19 +175,21 @@ def babbling_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_even_a_random_model_writes_valid_json(babbling_model: Path) -> None:
-    wanted = ReplySpec(num_pairs=1, num_choices=1)
-    writer = LocalWriter(str(babbling_model), load_prompts(), wanted, home=home_folder(), max_tokens=4000)
+    reply_spec = ReplySpec(num_pairs=1, num_choices=1)
+    writer = LocalWriter(str(babbling_model), load_prompts(), reply_spec, home=home_folder(), max_tokens=4000)
     written = asyncio.run(writer.write(RICH, attempt=0))
-    assert shape_problems(written.reply, wanted) == [] or "no text" in str(shape_problems(written.reply, wanted))
-    assert set(written.reply) == set(json.loads(json.dumps(wanted.schema()))["required"])
+    assert shape_problems(written.reply, reply_spec) == [] or "no text" in str(
+        shape_problems(written.reply, reply_spec)
+    )
+    assert set(written.reply) == set(json.loads(json.dumps(reply_spec.schema()))["required"])
     assert len(written.reply["pairs"]) == 1
     assert len(written.reply["choices"][0]["distractors"]) == 3
 
 
 @pytest.mark.slow
 def test_an_attempt_repeats_itself_and_another_differs(babbling_model: Path) -> None:
-    wanted = ReplySpec(num_pairs=1, num_choices=1)
-    writer = LocalWriter(str(babbling_model), load_prompts(), wanted, home=home_folder(), max_tokens=4000)
+    reply_spec = ReplySpec(num_pairs=1, num_choices=1)
+    writer = LocalWriter(str(babbling_model), load_prompts(), reply_spec, home=home_folder(), max_tokens=4000)
     first, again, other = (asyncio.run(writer.write(RICH, attempt=number)).reply for number in (0, 0, 1))
     assert again == first
     assert other != first

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mu_llama.audio import facts
-from mu_llama.musicqa import stated_facts
-from mu_llama.musicqa.stated_facts import parse_key, parse_label, parse_licence, parse_tempo, parse_voice
+from mu_llama.labels import stated_facts
+from mu_llama.labels.stated_facts import parse_key, parse_label, parse_licence, parse_tempo, parse_voice
 
 # The wheel of fifths as Camelot prints it, from 1 on: minor at A, major at B. Open Key has A minor at 1m.
 _CAMELOT_MINOR = (

@@ -9,14 +9,13 @@ import pytest
 
 from mu_llama.audio.equal_files import equal_files
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.build import BuildOptions, build, in_this_process
+from mu_llama.musicqa.build import BuildOptions, build_data_set, in_this_process
 from mu_llama.musicqa.build_folder import BuildFolder
-from mu_llama.musicqa.groups import content_groups
-from mu_llama.musicqa.items import read_items
+from mu_llama.musicqa.items import content_groups, read_items
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.worker import Rules
-from mu_llama.musicqa.writers.spec import WriterSpec, make_writer
-from tests.musicqa import corpora
+from mu_llama.musicqa.writers.protocol import WriterSpec, make_writer
+from tests.unit.musicqa import corpora
 
 
 def track(path: Path, data: bytes, *, name: str, artist: str | None = None) -> Track:
@@ -67,7 +66,7 @@ def test_a_build_keeps_the_same_audio_in_one_split(tmp_path: Path) -> None:
     for number in range(12):
         corpora.tone(tmp_path / "in" / f"{number}.wav", frequency_hz=220 + 220 * (number == 11))
         (tmp_path / "in" / f"{number}.json").write_text(json.dumps({"genre": "jazz", "artist": f"artist {number}"}))
-    report = build(
+    report = build_data_set(
         BuildFolder(tmp_path / "out"),
         lambda: source_by_name("folder")(tmp_path / "in"),
         in_this_process(make_writer(WriterSpec("template"), home=tmp_path)),

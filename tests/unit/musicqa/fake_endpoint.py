@@ -1,7 +1,7 @@
 """An OpenAI-compatible server on loopback that answers from the prompt's facts, slowly and badly if told so.
 
-`python -m tests.musicqa.fake_endpoint --port 0` prints its port; `--faults` mixes in hangs, 429, 500, cut connections,
-and wrong or cut JSON. A prompt always gets the same text, whatever went wrong before.
+`python -m tests.unit.musicqa.fake_endpoint --port 0` prints its port; `--faults` mixes in hangs, 429, 500, cut
+connections, and wrong or cut JSON. A prompt always gets the same text, whatever went wrong before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.writers.template import TemplateWriter
 
 FORMATS = ["json_schema", "json_object", "text"]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CATEGORY = {
     "Genre": "genre",
     "Instruments": "instrument",
@@ -111,7 +111,7 @@ UNFINISHED: dict[str, Callable[[str], tuple[dict[str, object], str]]] = {
 FAULTS = ("hang", "429", "500", "cut connection", "wrong JSON", "cut JSON", "no JSON body")
 
 
-def reply_to(prompt: str, wanted: ReplySpec) -> str:
+def reply_to(prompt: str, reply_spec: ReplySpec) -> str:
     """What a truthful model would write; a sentence to be said in other words stays as it is."""
     if prompt.startswith(ONE_SENTENCE):
         return prompt.removeprefix(ONE_SENTENCE)
@@ -125,7 +125,7 @@ def reply_to(prompt: str, wanted: ReplySpec) -> str:
             caption = values
     name = hashlib.sha256(prompt.encode()).hexdigest()
     track = Track(name, tags=tags, caption=caption)
-    return json.dumps(TemplateWriter(wanted).compose(track).to_dict())
+    return json.dumps(TemplateWriter(reply_spec).compose(track).to_dict())
 
 
 class Server:
@@ -221,7 +221,7 @@ async def main() -> None:
 @contextlib.contextmanager
 def running(*options: str) -> Iterator[str]:
     """Run a server in a process of its own; gives its address up to /v1."""
-    line = [sys.executable, "-m", "tests.musicqa.fake_endpoint", *options]
+    line = [sys.executable, "-m", "tests.unit.musicqa.fake_endpoint", *options]
     process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

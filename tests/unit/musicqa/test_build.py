@@ -22,18 +22,17 @@ from mu_llama.errors import ConfigError
 from mu_llama.files import read_lines
 from mu_llama.labels.grounding import labels_of
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.build import BuildOptions, build, in_this_process
+from mu_llama.musicqa.build import BuildOptions, build_data_set, in_this_process
 from mu_llama.musicqa.build_folder import BuildError, BuildFolder
-from mu_llama.musicqa.checks import reply_problems
 from mu_llama.musicqa.items import read_items, split_of
 from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.sources import source_by_name
-from mu_llama.musicqa.worker import Rules
+from mu_llama.musicqa.worker import Rules, reply_problems
 from mu_llama.musicqa.writers.template import TemplateWriter
 from mu_llama.training.config_sources import DatasetEntry
 from mu_llama.training.examples import read_datasets
-from tests.musicqa import corpora
-from tests.musicqa.fake_endpoint import ODD, running
+from tests.unit.musicqa import corpora
+from tests.unit.musicqa.fake_endpoint import ODD, running
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -245,7 +244,7 @@ def test_replies_that_contradict_their_labels_are_rejected_with_the_reason(corpu
 
     folder = BuildFolder(tmp_path)
     found = source_by_name("musiccaps")
-    report = build(
+    report = build_data_set(
         folder,
         lambda: found(corpus),
         in_this_process(Liar(ReplySpec())),
@@ -259,7 +258,7 @@ def test_replies_that_contradict_their_labels_are_rejected_with_the_reason(corpu
     assert all("heard names didgeridoo" in row["reasons"][0] for row in rejects)
     folder.forget_rejects()
     truthful = in_this_process(TemplateWriter(ReplySpec()))
-    report = build(folder, lambda: found(corpus), truthful, BuildOptions(Rules(num_attempts=3)), identity={})
+    report = build_data_set(folder, lambda: found(corpus), truthful, BuildOptions(Rules(num_attempts=3)), identity={})
     assert report["accepted"] == 40
 
 
@@ -316,9 +315,9 @@ def test_a_full_disk_names_itself_and_the_build_goes_on(
     with monkeypatch.context() as patched:
         patched.setattr(BuildFolder, "keep", open_full)
         with pytest.raises(BuildError, match=r"No space left.*start the same command again"):
-            build(BuildFolder(tmp_path / "out"), *arguments, identity={})
-    assert build(BuildFolder(tmp_path / "out"), *arguments, identity={})["accepted"] == 40
-    build(BuildFolder(tmp_path / "whole"), *arguments, identity={})
+            build_data_set(BuildFolder(tmp_path / "out"), *arguments, identity={})
+    assert build_data_set(BuildFolder(tmp_path / "out"), *arguments, identity={})["accepted"] == 40
+    build_data_set(BuildFolder(tmp_path / "whole"), *arguments, identity={})
     assert results(tmp_path / "out") == results(tmp_path / "whole")
 
 

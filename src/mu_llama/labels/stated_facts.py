@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-LEAST_BPM, MOST_BPM = 20.0, 300.0
+MIN_BPM, MAX_BPM = 20.0, 300.0
 """Tempi outside are mistakes: beats that are counted in a record's index, hundredths, placeholders such as 999."""
-MOST_LABEL_WORDS, MOST_LABEL_CHARACTERS = 8, 80
+MAX_LABEL_WORDS, MAX_LABEL_CHARACTERS = 8, 80
 """A longer label is a sentence."""
 
 # Spelled as measured keys are, see audio/facts.py.
@@ -52,7 +52,7 @@ _YES, _NO = frozenset(("yes", "true", "y", "1")), frozenset(("no", "none", "fals
 def parse_key(text: object) -> str | None:
     """Read a musical key in Camelot, Open Key or ID3 notation, or in English or German words.
 
-    A German B is told from an English one by `Dur` or `Moll` behind it. Several notations of one key may stand together
+    A `Dur` or `Moll` behind it marks a German B. Several notations of one key may stand together
     (`8A / Am`). ID3's `o` (off key), two different keys, small letters without a mode and bare numbers are no key.
 
     Returns:
@@ -65,9 +65,9 @@ def parse_key(text: object) -> str | None:
     if not isinstance(text, str):
         return None
     plain = " ".join(text.replace("_", " ").split())
-    one = _one_key(plain)
-    if one is not None:
-        return one
+    key = _one_key(plain)
+    if key is not None:
+        return key
     parts = [part for part in _BETWEEN_NOTATIONS.split(plain) if part]
     keys = {_one_key(part) for part in parts}
     return keys.pop() if len(parts) > 1 and len(keys) == 1 else None
@@ -111,7 +111,7 @@ def parse_tempo(value: object) -> float | None:
     """Read beats per minute, with a decimal point or comma and with or without the unit; a range is none.
 
     Returns:
-        From `LEAST_BPM` to `MOST_BPM`; None for anything else.
+        From `MIN_BPM` to `MAX_BPM`; None for anything else.
 
     Example:
         >>> parse_tempo("127,99"), parse_tempo("128 BPM"), parse_tempo(0), parse_tempo("120-125")
@@ -121,7 +121,7 @@ def parse_tempo(value: object) -> float | None:
         return None
     match = _TEMPO.fullmatch(" ".join(str(value).split()))
     bpm = float(match[1].replace(",", ".")) if match else 0.0
-    return bpm if LEAST_BPM <= bpm <= MOST_BPM else None
+    return bpm if MIN_BPM <= bpm <= MAX_BPM else None
 
 
 def parse_licence(value: object) -> str | None:
@@ -146,7 +146,7 @@ def parse_label(value: str) -> str | None:
         ('Deep House', None, None)
     """
     label = " ".join(value.split())
-    is_short = len(label) <= MOST_LABEL_CHARACTERS and len(label.split()) <= MOST_LABEL_WORDS
+    is_short = len(label) <= MAX_LABEL_CHARACTERS and len(label.split()) <= MAX_LABEL_WORDS
     says_something = any(letter.isalpha() for letter in label) and label.casefold() not in _NOTHING
     return label if is_short and says_something and "://" not in label else None
 

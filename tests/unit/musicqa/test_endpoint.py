@@ -11,17 +11,12 @@ from typing import Any, TypeVar
 import pytest
 
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.checks import parse_reply, shape_problems
-from mu_llama.musicqa.prompting import load_prompts
-from mu_llama.musicqa.reply import ReplySpec
-from mu_llama.musicqa.thinking import without_thinking
+from mu_llama.musicqa.reply import Damaged, ReplySpec, parse_reply, shape_problems, without_thinking
 from mu_llama.musicqa.worker import Rules, write_track
+from mu_llama.musicqa.writers.chat_servers import refused_parameter, without_secrets
 from mu_llama.musicqa.writers.endpoint import EndpointWriter
-from mu_llama.musicqa.writers.protocol import Damaged, Refused, Written
-from mu_llama.musicqa.writers.redaction import without_secrets
-from mu_llama.musicqa.writers.request_parameters import refused_parameter
-from mu_llama.musicqa.writers.spec import WriterSpec
-from tests.musicqa.fake_endpoint import DRAFT, HABITS, UNFINISHED, Server
+from mu_llama.musicqa.writers.protocol import Refused, WriterSpec, Written, load_prompts
+from tests.unit.musicqa.fake_endpoint import DRAFT, HABITS, UNFINISHED, Server
 
 T = TypeVar("T")
 TRACK = Track("track", tags={"instrument": ("piano", "violin"), "genre": ("jazz",), "mood": ("calm",)})

@@ -14,17 +14,15 @@ from typer.testing import CliRunner
 from mu_llama.cli.main import typer_app
 from mu_llama.errors import ConfigError
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.export import data_set, hugging_face
-from mu_llama.musicqa.export.data_set import FORMATS, export_data_set
-from mu_llama.musicqa.export.published import export_published
+from mu_llama.musicqa.export import EXPORT_FORMATS, data_set, hugging_face
+from mu_llama.musicqa.export.data_set import export_data_set, export_items, import_items
 from mu_llama.musicqa.export.staging import ExportError, staged
-from mu_llama.musicqa.importing import import_items
-from mu_llama.musicqa.items import Item, read_items
+from mu_llama.musicqa.items import DataSetItem, read_items
 from mu_llama.musicqa.reply import FIXED_QUESTIONS, Reply
 from mu_llama.training.config_file import load_config
 from mu_llama.training.config_sources import DatasetEntry
 from mu_llama.training.examples import read_datasets
-from tests.musicqa import corpora
+from tests.unit.musicqa import corpora
 
 REPLY = Reply(("A tone.", "A long tone.", "A tone.", "Nothing."), ())
 
@@ -41,7 +39,7 @@ def command(*line: str) -> Any:
 def made(tmp_path: Path) -> Path:
     """A data set of three tracks, two of one name."""
     paths = [corpora.tone(tmp_path / "corpus" / name, frequency_hz=300) for name in ("a/13.wav", "b/13.wav", "c.wav")]
-    items = [Item(Track(f"folder/{number}", path), REPLY, "train") for number, path in enumerate(paths)]
+    items = [DataSetItem(Track(f"folder/{number}", path), REPLY, "train") for number, path in enumerate(paths)]
     import_items(items, tmp_path / "made", split="train", audio=tmp_path / "corpus")
     return tmp_path / "made"
 
@@ -59,7 +57,7 @@ def check_whole(out: Path, to: str) -> None:
     assert not (out / ".export.partial").exists()
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", EXPORT_FORMATS)
 def test_an_export_from_another_directory_has_its_audio(
     to: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,9 +95,9 @@ def test_missing_audio_fails_and_leaves_the_earlier_export(to: str, made: Path, 
 
 
 def test_tracks_that_never_had_audio_are_fine(tmp_path: Path) -> None:
-    items = [Item(Track("musicqa/x.wav"), REPLY, "train")]
+    items = [DataSetItem(Track("musicqa/x.wav"), REPLY, "train")]
     import_items(items, tmp_path / "made", split="train", audio=None)
-    for to in FORMATS:
+    for to in EXPORT_FORMATS:
         assert "missing_audio" not in export_data_set(tmp_path / "made", tmp_path / to, to=to)
 
 
@@ -107,9 +105,11 @@ def test_a_file_that_can_not_be_decoded_is_named(made: Path, tmp_path: Path) -> 
     (tmp_path / "corpus" / "b" / "13.wav").write_bytes(b"no sound")
     items = list(read_items(made / "items.jsonl"))
     with pytest.raises(ExportError, match=r"1 track has no audio that can be read \(folder/1: .*b/13\.wav"):
-        export_published(lambda: items, tmp_path / "out")
+        export_items(lambda: items, tmp_path / "out", to="published", run={})
     assert not (tmp_path / "out").exists()
-    assert export_published(lambda: items, tmp_path / "out", allow_missing_audio=True)["unheard"] == 1
+    assert (
+        export_items(lambda: items, tmp_path / "out", to="published", run={}, allow_missing_audio=True)["unheard"] == 1
+    )
 
 
 def test_a_full_disk_leaves_the_earlier_export(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ def test_a_stopped_export_keeps_its_wavs_for_the_next(
 
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
-        patched.setattr(data_set, "write_card", stop)
+        patched.setattr(data_set, "write_data_card", stop)
         with pytest.raises(KeyboardInterrupt):
             export_data_set(made, out, to="published")
     stamps = {path.name: path.stat().st_mtime_ns for path in (out / ".export.partial" / "audios").iterdir()}
@@ -178,10 +178,10 @@ def test_the_build_itself_is_no_place_for_an_export(made: Path) -> None:
 def test_an_export_of_fewer_tracks_leaves_no_old_file(made: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     items = list(read_items(made / "items.jsonl"))
-    export_published(lambda: items, out)
+    export_items(lambda: items, out, to="published", run={})
     with staged(out, to="jsonl") as scratch:
         (scratch / "train.jsonl").write_text("{}\n")
-    export_published(lambda: items[:1], out)
+    export_items(lambda: items[:1], out, to="published", run={})
     assert [path.name for path in (out / "audios").iterdir()] == ["000000.wav"]
     assert (out / "train.jsonl").is_file(), "of another format"
 
@@ -203,7 +203,7 @@ def test_lists_of_others_name_no_file_outside(made: Path, tmp_path: Path) -> Non
     assert (tmp_path / "precious").is_file()
     track = Track("musicqa/../../x.wav", tmp_path / "corpus" / "c.wav")
     with pytest.raises(ExportError, match="outside of the export"):
-        export_published(lambda: [Item(track, REPLY, "train")], tmp_path / "other")
+        export_items(lambda: [DataSetItem(track, REPLY, "train")], tmp_path / "other", to="published", run={})
 
 
 def test_an_import_is_found_from_anywhere_and_taken_from_nobody(
