@@ -19,8 +19,8 @@ test: $(VENV)/.dev
 check: lint test
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check src tests recipes benchmarks
-	$(BIN)/ruff format --check src tests recipes benchmarks
+	$(BIN)/ruff check src tests recipes benchmarks scripts
+	$(BIN)/ruff format --check src tests recipes benchmarks scripts
 	$(BIN)/mypy src
 
 check-slow: $(VENV)/.dev
@@ -35,7 +35,7 @@ bench: $(VENV)/.dev
 
 # From nothing to a trained and scored mini, five to six hours on two cores; stop and start it as you like.
 mini: $(VENV)/.dev
-	$(BIN)/python recipes/mini/make.py
+	$(BIN)/python -m recipes.mini.make
 
 # The site in site/: guides, reference, decisions, experiments; broken links and undocumented parameters fail.
 docs: $(VENV)/.dev

@@ -1,6 +1,6 @@
 """What the parts of the features and the soundfonts are worth: the labels read in validation, with some left out.
 
-Writes benchmarks/results/mini_labels.json. Run: python recipes/mini/ablate.py --work DIR
+Writes benchmarks/results/mini_labels.json. Run: python -m recipes.mini.ablate --work DIR
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from certainty import fonts_of, kept
-from ears import FEATURES
-from examples import Examples, read_examples, words_of
-from plans import is_again
-from warm_up import LLAMA, scores, teach, untrained
-
 from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
 from mu_llama.checkpoints.llama_source import read_llama
 from mu_llama.checkpoints.spec import LlamaSpec
 from mu_llama.devices import home_folder
+from recipes.mini.calibration import fonts_of, kept
+from recipes.mini.encoder import FEATURES
+from recipes.mini.examples import Examples, read_examples, words_of
+from recipes.mini.plans import is_again
+from recipes.mini.pretrain_adapter import LLAMA, scores, teach, untrained
 
 OUT = Path(__file__).parents[2] / "benchmarks" / "results" / "mini_labels.json"
 _POOLED, _HIDDEN, _TAGS = (
@@ -90,7 +89,7 @@ def ablate(work: Path, out: Path, names: Sequence[str]) -> None:
         tested = left(held, fonts, variant.tested_on, variant.silenced)
         found[name] = {"examples": len(own.ids), "tested": len(tested.ids), **scores(adapter, tested)}
         print(name, json.dumps(found[name]), flush=True)
-    result = {"command": "python recipes/mini/ablate.py", "variants": found,
+    result = {"command": "python -m recipes.mini.ablate", "variants": found,
               "what": "balanced accuracy of labels in validation, %, by group of labels"}  # fmt: skip
     text = json.dumps(result, indent=2)
     out.write_text(text + "\n", encoding="utf-8")

@@ -13,10 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from instruments import HAND_PERCUSSION, PLAIN_NAMES, SOLOISTS
-from notes import DRUM_CHANNEL, Note, facts, read_midi, write_midi
-from plans import Labels, Plan, Split, default_work_dir, font_of, made_of, scaled, seeded, split_of, write_plans
-from progressions import Progression, bass_and_chords, choose_progression, lead_line
+from recipes.mini.instruments import HAND_PERCUSSION, PLAIN_NAMES, SOLOISTS
+from recipes.mini.notes import DRUM_CHANNEL, Note, facts, read_midi, write_midi
+from recipes.mini.plans import (
+    Labels,
+    Plan,
+    Split,
+    default_work_dir,
+    font_of,
+    made_of,
+    scaled,
+    seeded,
+    split_of,
+    write_plans,
+)
+from recipes.mini.progressions import Progression, bass_and_chords, choose_progression, lead_line
 
 # Clips wanted, and the share of them that play without drums.
 AMOUNTS: dict[Split, tuple[int, float]] = {"train": (1800, 1 / 3), "val": (100, 1 / 2), "test": (300, 1 / 2)}

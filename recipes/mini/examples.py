@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from ears import open_ears
-from labels import GROUPS, labels_of
 from torch import Tensor
 from tqdm import tqdm
-from tracks import changed_track
 
 from mu_llama.files import read_lines
 from mu_llama.labels.track import Track
 from mu_llama.model.adapter import AudioAdapter
+from recipes.mini.encoder import open_ears
+from recipes.mini.labels import GROUPS, labels_of
+from recipes.mini.tracks import changed_track
 
 FEWEST_TRACKS = 15
 """A label that fewer training tracks have isn't taught here."""

@@ -11,8 +11,9 @@ from random import Random
 
 import numpy as np
 import soxr
-from notes import DRUM_CHANNEL, Note, inside
-from plans import CLIP_S, RATE_HZ
+
+from recipes.mini.notes import DRUM_CHANNEL, Note, inside
+from recipes.mini.plans import CLIP_S, RATE_HZ
 
 _SYNTH_HZ = 44_100  # the fonts' own rate
 _LEAD_IN_S = 1.0  # played and thrown away, so that notes already held sound as they should

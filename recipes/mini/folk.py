@@ -7,10 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from abc_tunes import Tune, key_name, play, read_books
-from instruments import PLAIN_NAMES, SOLOISTS, Soloist
-from notes import Note, write_midi
-from plans import Labels, Plan, Split, default_work_dir, font_of, made_of, scaled, seeded, split_of, write_plans
+from recipes.mini.abc_tunes import Tune, key_name, play, read_books
+from recipes.mini.instruments import PLAIN_NAMES, SOLOISTS, Soloist
+from recipes.mini.notes import Note, write_midi
+from recipes.mini.plans import (
+    Labels,
+    Plan,
+    Split,
+    default_work_dir,
+    font_of,
+    made_of,
+    scaled,
+    seeded,
+    split_of,
+    write_plans,
+)
 
 # Clips wanted: alone, with a second player.
 AMOUNTS: dict[Split, tuple[int, int]] = {"train": (1116, 396), "val": (72, 18), "test": (18 * 13, 54)}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from tag_words import BROADER, GENRES
-
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.dialogues.knowledge import ASKABLE, FAMILIES, TrackLabels, are_near
 from mu_llama.musicqa.dialogues.topics import is_other
+from recipes.mini.tag_words import BROADER, GENRES
 
 INSTRUMENTS = tuple(dict.fromkeys((
     *ASKABLE, *FAMILIES, *(name for members in FAMILIES.values() for name in sorted(members)),

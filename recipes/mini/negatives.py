@@ -12,7 +12,19 @@ from random import Random
 import numpy as np
 import soundfile
 import soxr
-from plans import CLIP_S, RATE_HZ, Labels, Plan, Split, default_work_dir, made_of, scaled, seeded, write_plans
+
+from recipes.mini.plans import (
+    CLIP_S,
+    RATE_HZ,
+    Labels,
+    Plan,
+    Split,
+    default_work_dir,
+    made_of,
+    scaled,
+    seeded,
+    write_plans,
+)
 
 AMOUNTS: dict[Split, tuple[int, int]] = {"train": (200, 140), "val": (16, 12), "test": (50, 40)}
 """Clips wanted: speech, noise."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mido
-from instruments import DRUMS, ELECTRIC, HAND_PERCUSSION, KIT_KEYS, PLAIN_NAMES
-from plans import CLIP_S, Labels
+
+from recipes.mini.instruments import DRUMS, ELECTRIC, HAND_PERCUSSION, KIT_KEYS, PLAIN_NAMES
+from recipes.mini.plans import CLIP_S, Labels
 
 DRUM_CHANNEL = 9
 _TICKS = 480

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from abc_tunes import key_name
-from instruments import Soloist
-from notes import Note
+from recipes.mini.abc_tunes import key_name
+from recipes.mini.instruments import Soloist
+from recipes.mini.notes import Note
 
 _LETTERS = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 # A chord is the semitones of its root above the tonic and the suffix MMA knows.

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import mido
 import soundfile
-from plans import CLIP_S, Labels, Plan, Split, default_work_dir, scaled, seeded, split_of, write_plans
+
+from recipes.mini.plans import CLIP_S, Labels, Plan, Split, default_work_dir, scaled, seeded, split_of, write_plans
 
 _MARGIN_S = 4.0  # kept off the beginning and end of a track
 _ELECTRONIC: Labels = {"style": "electronic game music", "acoustic": False}

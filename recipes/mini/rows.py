@@ -1,7 +1,7 @@
 """Conversations about the tracks, as rows that `mu-llama train` reads.
 
 A description names only what the adapter, warmed up on the labels, hears beyond doubt (`clear.jsonl`). Run in the
-project's environment: python recipes/mini/rows.py --work DIR
+project's environment: python -m recipes.mini.rows --work DIR
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from plans import PATCHED
-from tracks import changed_track
-
 from mu_llama.files import read_lines, to_line, write_whole
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.dialogues.balance import AnswerBalancer
 from mu_llama.musicqa.dialogues.dialogue import rows_of
+from recipes.mini.plans import PATCHED
+from recipes.mini.tracks import changed_track
 
 MOST_TURNS = 12
 """Long conversations share the audio tokens in front of them, so that training spends its time on answers."""

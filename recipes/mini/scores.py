@@ -12,9 +12,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from abc_tunes import key_name
-from notes import Note, write_midi
-from plans import (
+from recipes.mini.abc_tunes import key_name
+from recipes.mini.notes import Note, write_midi
+from recipes.mini.plans import (
     Labels,
     Plan,
     Split,
@@ -27,7 +27,7 @@ from plans import (
     split_of,
     write_plans,
 )
-from ragtime import rag_plans
+from recipes.mini.ragtime import rag_plans
 
 AMOUNTS: dict[Split, int] = {"train": 720, "val": 48, "test": 150}
 _LICENCE = "work public domain; encoding by permission of the encoders (music21 corpus)"

@@ -3,7 +3,7 @@
 A LoRA that went on from an earlier one can be averaged with it: the mean of two keeps what each is good at (Wortsman et
 al., 2022, arXiv:2203.05482), where the adapter is the same. How much each counts is a choice between their strengths.
 
-Run: python recipes/mini/ship.py work/mini/run/model src/mu_llama/embedded/mini [--mean-with FOLDER [--share 0.5]]
+Run: python -m recipes.mini.ship work/mini/run/model src/mu_llama/embedded/mini [--mean-with FOLDER [--share 0.5]]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Write the held-out clips' features, labels and measured facts as a fixture that benchmarks/mini scores anywhere.
 
-Run: python recipes/mini/test_set.py --work DIR --out benchmarks/data [--split val]
+Run: python -m recipes.mini.test_set --work DIR --out benchmarks/data [--split val]
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ears import open_ears
 from safetensors.torch import save_file
-from tag_words import GENRES, VOICE_TAGS
-from tracks import read_tracks
 
 from mu_llama.audio.facts import measure_facts
 from mu_llama.files import to_line, write_whole
 from mu_llama.inference.measuring import in_words
 from mu_llama.labels.track import Track
+from recipes.mini.encoder import open_ears
+from recipes.mini.tag_words import GENRES, VOICE_TAGS
+from recipes.mini.tracks import read_tracks
 
 _SOLO_TAGS = {
     "mtt:guitar": "acoustic guitar", "mtt:violin": "violin", "mtt:piano": "piano", "mtt:harpsichord": "harpsichord",

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from instruments import PLAIN_NAMES
-from notes import DRUM_CHANNEL, Note, inside, write_midi
-from plans import CLIP_S, RATE_HZ
+
+from recipes.mini.instruments import PLAIN_NAMES
+from recipes.mini.notes import DRUM_CHANNEL, Note, inside, write_midi
+from recipes.mini.plans import CLIP_S, RATE_HZ
 
 _CONFIG = "freepats/etc/timidity/freepats.cfg"
 _PATCHES = "freepats/usr/share/midi/freepats"

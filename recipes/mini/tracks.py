@@ -1,7 +1,7 @@
 """Clips, the tagger's probabilities and the guessed feel become tracks that `mu_llama.musicqa` asks about.
 
 What scores and makers say is a label; what a tagger says with confidence is a guess, and worded as one. Run in the
-project's environment: python recipes/mini/tracks.py --work DIR
+project's environment: python -m recipes.mini.tracks --work DIR
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from listen import changed_path
-from tag_words import BROADER, ERAS, FEELINGS, GENRES, INSTRUMENTS, MOODS, NAMED_BY, USES, VOICE_TAGS
-
 from mu_llama.files import read_lines, to_line, write_whole
 from mu_llama.labels.track import Track
+from recipes.mini.extract_features import changed_path
+from recipes.mini.tag_words import BROADER, ERAS, FEELINGS, GENRES, INSTRUMENTS, MOODS, NAMED_BY, USES, VOICE_TAGS
 
 YES, NO = 0.35, 0.05
 """The tagger's probability from which a tag counts as heard, and up to which as absent; between, nothing is asked."""

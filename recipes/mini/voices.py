@@ -11,11 +11,12 @@ from random import Random
 import numpy as np
 import soundfile
 import soxr
-from abc_tunes import Tune, play, read_books
-from bands import Groove, play_groove, read_grooves
-from folk import METERS, accompany, chords_of_bars
-from notes import DRUM_CHANNEL, Note, write_midi
-from plans import (
+
+from recipes.mini.abc_tunes import Tune, play, read_books
+from recipes.mini.bands import Groove, play_groove, read_grooves
+from recipes.mini.folk import METERS, accompany, chords_of_bars
+from recipes.mini.notes import DRUM_CHANNEL, Note, write_midi
+from recipes.mini.plans import (
     CLIP_S,
     RATE_HZ,
     Labels,

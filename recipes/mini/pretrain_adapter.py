@@ -5,7 +5,7 @@ each kind of label (genre, ensemble ...) holds the name of the likeliest. Yes an
 weigh the same within each kind of music, as in the questions. Writes a model folder, whose LLaMA is untuned, for
 `model.base` of train.yaml, and prints how well the labels of the validation split are read.
 
-Run: python recipes/mini/warm_up.py --work DIR
+Run: python -m recipes.mini.pretrain_adapter --work DIR
 """
 
 from __future__ import annotations
@@ -18,10 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from certainty import UNHEARD, by_font, fitting_temperature, fonts_of, soften, write_clear
-from ears import ENCODER
-from examples import Examples, choice_losses, choice_weights, read_examples, read_labels, weights_of, words_of
-from labels import CHOICES, GROUPS
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -37,6 +33,18 @@ from mu_llama.model.config import AdapterConfig
 from mu_llama.text.prompts import template_by_name
 from mu_llama.training.feature_augmentation import augment_features
 from mu_llama.training.initialization import FeatureStatistics, feature_statistics, fresh_adapter
+from recipes.mini.calibration import UNHEARD, by_font, fitting_temperature, fonts_of, soften, write_clear
+from recipes.mini.encoder import ENCODER
+from recipes.mini.examples import (
+    Examples,
+    choice_losses,
+    choice_weights,
+    read_examples,
+    read_labels,
+    weights_of,
+    words_of,
+)
+from recipes.mini.labels import CHOICES, GROUPS
 
 LLAMA, TEMPLATE = "smollm2-135m-instruct", "chatml-measured"
 _SAME = 0.95

@@ -13,14 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from examples import Examples, read_labels, weights_of
-from labels import labels_of
-from plans import PATCHES
 from torch import nn
 
 from mu_llama.files import read_lines, to_line, write_whole
 from mu_llama.labels.track import Track
 from mu_llama.model.adapter import AudioAdapter
+from recipes.mini.examples import Examples, read_labels, weights_of
+from recipes.mini.labels import labels_of
+from recipes.mini.plans import PATCHES
 
 UNHEARD = PATCHES
 """The soundfont that the adapter isn't taught."""

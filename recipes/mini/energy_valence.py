@@ -10,7 +10,7 @@ import json
 import warnings
 from pathlib import Path
 
-from plans import default_work_dir, read_jsonl, write_jsonl
+from recipes.mini.plans import default_work_dir, read_jsonl, write_jsonl
 
 _AT_ONCE = 32
 _VALUES = ("energy", "valence", "danceability", "acousticness", "instrumentalness")

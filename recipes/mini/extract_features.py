@@ -1,7 +1,7 @@
 """Hear every clip once, as it is and as real life would change it, through the project's feature cache.
 
 Training then never opens the sound again. Run in the project's own environment, as several processes if you like:
-python recipes/mini/listen.py --work DIR --part 0 --of 2
+python -m recipes.mini.extract_features --work DIR --part 0 --of 2
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import av
 import numpy as np
 import soundfile
 import torch
-from ears import open_ears
-from plans import is_again
 
 from mu_llama.audio.augment import chain
 from mu_llama.audio.read import read_audio
 from mu_llama.audio.waveform import Waveform
 from mu_llama.files import drop_cut_line, read_lines
+from recipes.mini.encoder import open_ears
+from recipes.mini.plans import is_again
 
 SHORTEST_S = 8.0
 CODEC_BITS_A_SECOND = 64_000

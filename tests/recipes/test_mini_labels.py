@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +13,10 @@ from safetensors.torch import save_file
 from mu_llama.labels.track import Track
 from mu_llama.model.adapter import AudioAdapter
 from mu_llama.model.config import AdapterConfig
-
-sys.path.append(str(Path(__file__).parents[1] / "recipes" / "mini"))
-
-from certainty import FEWEST, UNHEARD, USUAL, by_font, clear_words, fitting_temperature, kept, soften
-from examples import Examples, choice_losses, choice_weights, read_labels, weights_of
-from labels import GROUPS, labels_of
-from warm_up import carry_over
+from recipes.mini.calibration import FEWEST, UNHEARD, USUAL, by_font, clear_words, fitting_temperature, kept, soften
+from recipes.mini.examples import Examples, choice_losses, choice_weights, read_labels, weights_of
+from recipes.mini.labels import GROUPS, labels_of
+from recipes.mini.pretrain_adapter import carry_over
 
 WHOLE = {"instrument": ("others",)}
 
