@@ -36,7 +36,7 @@ _LICENCE = "GPL-2+ (MMA groove)"
 _DRUM_MACHINE = "zoom/"  # grooves of this folder have drums only: they get a bass and a guitar
 _LENGTH_S = 32.0
 _LONGEST_S = 600  # of planning a song; usually half a second, but a busy or sleeping machine can take long
-# Families that nobody would name without hearing the drums: their drumless songs get no style.
+# Families that nobody would name without the drums: their drumless songs get no style.
 _KNOWN_BY_DRUMS = frozenset({
     "rock", "rock and roll", "heavy metal", "punk rock", "ska", "reggae", "funk", "disco", "hip-hop",
     "techno", "trance", "house", "drum and bass", "dance pop", "samba", "salsa and Afro-Cuban",

@@ -1,9 +1,9 @@
-"""How sure the adapter may be, and what it hears beyond doubt.
+"""Calibrate the adapter's probabilities on a held-out soundfont, and list the labels of which it is certain.
 
-An adapter is surer of a soundfont that it knows than of another. So one of them is kept from it. The temperature (Guo
-et al., 2017, arXiv:1706.04599) by which its readings of that one come out right tells the language model, through the
-audio tokens, how sure it is; and the language model is asked more about what that one plays, so that it learns how far
-to trust the readings.
+An adapter is more confident on soundfonts that it was trained on than on others. So one of them is held out. The
+temperature (Guo et al., 2017, arXiv:1706.04599) that calibrates its predictions on that one is built into the audio
+tokens, which give the language model the calibrated probabilities; and more training questions are about clips in that
+soundfont, so that the language model learns how far to trust them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from recipes.mini.examples import Examples, read_labels, weights_of
 from recipes.mini.labels import labels_of
 from recipes.mini.plans import PATCHES
 
-UNHEARD = PATCHES
-"""The soundfont that the adapter isn't taught."""
-FEWEST = 50
-"""Clips in it that are needed to measure anything."""
-USUAL = 3.0
+HELD_OUT_FONT = PATCHES
+"""The soundfont that the adapter isn't trained on."""
+MIN_CLIPS = 50
+"""Clips in it that fitting a temperature needs."""
+DEFAULT_TEMPERATURE = 3.0
 """Temperature where there are fewer."""
-SURE = 0.9
-"""Probability, by that temperature, from which a label is heard beyond doubt."""
+CERTAIN = 0.9
+"""Calibrated probability from which a label counts as certain."""
 _TEMPERATURES = [1 + step / 4 for step in range(37)]
 
 
@@ -40,14 +40,14 @@ def fonts_of(work: Path) -> dict[str, str | None]:
 
 
 def by_font(examples: Examples, fonts: Mapping[str, str | None]) -> tuple[Examples, Examples]:
-    """The examples that the adapter is taught, and those that are kept from it."""
+    """Split examples into those that the adapter is trained on, and those of the held-out soundfont."""
     rows = range(len(examples.ids))
-    unheard = {row for row in rows if fonts[examples.ids[row]] == UNHEARD}
-    return kept(examples, [row for row in rows if row not in unheard]), kept(examples, sorted(unheard))
+    rows_held_out = {row for row in rows if fonts[examples.ids[row]] == HELD_OUT_FONT}
+    return select(examples, [row for row in rows if row not in rows_held_out]), select(examples, sorted(rows_held_out))
 
 
-def kept(examples: Examples, rows: Sequence[int]) -> Examples:
-    """Some of the examples."""
+def select(examples: Examples, rows: Sequence[int]) -> Examples:
+    """The examples of some rows."""
     return replace(
         examples, features=examples.features[list(rows)], answers=examples.answers[list(rows)],
         sources=[examples.sources[row] for row in rows], ids=[examples.ids[row] for row in rows],
@@ -55,11 +55,15 @@ def kept(examples: Examples, rows: Sequence[int]) -> Examples:
 
 
 @torch.no_grad()
-def fitting_temperature(adapter: AudioAdapter, held: Examples) -> float:
-    """The temperature by which readings of examples that an adapter wasn't taught are likeliest; `USUAL` of too few."""
-    if len(held.ids) < FEWEST:
-        return USUAL
-    logits, weights, answers = read_labels(adapter, held.features), weights_of(held), held.answers.nan_to_num()
+def fit_temperature(adapter: AudioAdapter, examples: Examples) -> float:
+    """The temperature that makes the labels of held-out examples likeliest; the default where there are too few."""
+    if len(examples.ids) < MIN_CLIPS:
+        return DEFAULT_TEMPERATURE
+    logits, weights, answers = (
+        read_labels(adapter, examples.features),
+        weights_of(examples),
+        examples.answers.nan_to_num(),
+    )
 
     def loss(temperature: float) -> float:
         losses = nn.functional.binary_cross_entropy_with_logits(logits / temperature, answers, reduction="none")
@@ -69,12 +73,12 @@ def fitting_temperature(adapter: AudioAdapter, held: Examples) -> float:
 
 
 @torch.no_grad()
-def soften(adapter: AudioAdapter, temperature: float, examples: Examples) -> None:
-    """Divide the readings by a temperature, and spread yes and no apart, so that usual tokens stay where they were."""
+def apply_temperature(adapter: AudioAdapter, temperature: float, examples: Examples) -> None:
+    """Divide the logits by a temperature, and spread yes and no apart, so that typical tokens stay where they were."""
     tokens = adapter.tokens
     assert tokens is not None, "made with them"
-    usual = read_labels(adapter, examples.features[:2000]).abs().median()
-    factor = torch.tanh(usual / 2) / torch.tanh(usual / temperature / 2)  # 2 sigmoid(x) - 1 = tanh(x / 2)
+    typical = read_labels(adapter, examples.features[:2000]).abs().median()
+    factor = torch.tanh(typical / 2) / torch.tanh(typical / temperature / 2)  # 2 sigmoid(x) - 1 = tanh(x / 2)
     middle, half = (tokens.present + tokens.absent) / 2, (tokens.present - tokens.absent) / 2
     tokens.present.copy_(middle + factor * half)
     tokens.absent.copy_(middle - factor * half)
@@ -83,29 +87,33 @@ def soften(adapter: AudioAdapter, temperature: float, examples: Examples) -> Non
     tokens.sharpness.mul_(temperature)  # which is likeliest doesn't change
 
 
-def clear_words(labels: Mapping[str, bool], heard: Mapping[str, float]) -> list[str]:
-    """Labels that are heard beyond doubt: those that hold by name, drums and singing also as "no drums".
+def certain_words(labels: Mapping[str, bool], probabilities: Mapping[str, float]) -> list[str]:
+    """Labels of which the adapter is certain: those that hold by name, drums and singing also as "no drums".
 
     Example:
-        >>> clear_words({"piano": True, "harp": True, "drums": False}, {"piano": 0.95, "harp": 0.6, "drums": 0.05})
+        >>> certain_words({"piano": True, "harp": True, "drums": False}, {"piano": 0.95, "harp": 0.6, "drums": 0.05})
         ['piano', 'no drums']
     """
-    there = [word for word, holds in labels.items() if holds and heard.get(word, 0.0) >= SURE]
+    present = [word for word, holds in labels.items() if holds and probabilities.get(word, 0.0) >= CERTAIN]
     missing = [f"no {word}" for word in ("drums", "singing") if labels.get(word) is False]
-    return there + [word for word in missing if heard.get(word.removeprefix("no "), 1.0) <= 1 - SURE]
+    return present + [word for word in missing if probabilities.get(word.removeprefix("no "), 1.0) <= 1 - CERTAIN]
 
 
 @torch.no_grad()
-def write_clear(work: Path, adapter: AudioAdapter, examples: Sequence[Examples]) -> None:
-    """Write `clear.jsonl`: what is heard beyond doubt of each track, in its own version."""
-    heard: dict[str, dict[str, float]] = {}
-    for own in examples:
-        for name, row in zip(own.ids, torch.sigmoid(read_labels(adapter, own.features)).tolist(), strict=True):
-            heard.setdefault(name, dict(zip(own.words, row, strict=True)))  # the first is the unchanged one
+def write_certain_words(work: Path, adapter: AudioAdapter, splits: Sequence[Examples]) -> None:
+    """Write `clear.jsonl`: the labels of which the adapter is certain, for each track in its unchanged version."""
+    probabilities: dict[str, dict[str, float]] = {}
+    for examples in splits:
+        for name, row in zip(
+            examples.ids, torch.sigmoid(read_labels(adapter, examples.features)).tolist(), strict=True
+        ):
+            probabilities.setdefault(
+                name, dict(zip(examples.words, row, strict=True))
+            )  # the first is the unchanged one
     tracks = [Track.from_dict(row) for path in sorted(work.glob("tracks.*.jsonl")) for row in read_lines(path)]
     rows = [
-        {"id": track.id, "clear": clear_words(labels_of(track), heard[track.id])}
+        {"id": track.id, "clear": certain_words(labels_of(track), probabilities[track.id])}
         for track in tracks
-        if track.id in heard
+        if track.id in probabilities
     ]
     write_whole(work / "clear.jsonl", map(to_line, rows))

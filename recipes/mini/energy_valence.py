@@ -35,7 +35,7 @@ def guess(work_dir: Path) -> None:
                 row = {name: round(float(getattr(result, name)), 3) for name in _VALUES}
                 file.write(json.dumps({"id": clip["id"], **row}) + "\n")
             file.flush()
-            print(f"{first + len(batch)}/{len(todo)} clips felt", flush=True)
+            print(f"{first + len(batch)}/{len(todo)} clips guessed", flush=True)
 
 
 if __name__ == "__main__":

@@ -110,8 +110,8 @@ class Player:
 
     def _shade(self, rng: Random) -> None:
         for channel in range(_NUM_CHANNELS):
-            for generator, (least, most) in _SHADES.items():
-                value = ctypes.c_float(rng.uniform(least, most) if rng.random() < _SHADED_SHARE else 0.0)
+            for generator, (low, high) in _SHADES.items():
+                value = ctypes.c_float(rng.uniform(low, high) if rng.random() < _SHADED_SHARE else 0.0)
                 self._library.fluid_synth_set_gen(self._synth, channel, generator, value)
 
     def _run_to(self, sound: np.ndarray, at: int, to: int) -> int:

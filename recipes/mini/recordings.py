@@ -103,8 +103,8 @@ def _ufoai(work_dir: Path) -> Iterator[Track]:
         artist = re.match(r"Crystan|Psymong", path.stem)
         labels = {**_GAME, **_tags(path)}
         labels["composer"] = labels["composer"] or (artist[0] if artist else None)
-        held: Split | None = "test" if path.stem == "David03" else None
-        yield Track(path, f"ufoai:{path.stem}", licence_of.get(path.name, "GPL-2+"), 6, labels, held)
+        split: Split | None = "test" if path.stem == "David03" else None
+        yield Track(path, f"ufoai:{path.stem}", licence_of.get(path.name, "GPL-2+"), 6, labels, split)
 
 
 def _supertux(work_dir: Path) -> Iterator[Track]:

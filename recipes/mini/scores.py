@@ -86,15 +86,15 @@ _TEST_ONLY = frozenset({"beethoven", "joplin"})
 
 def _movements() -> list[tuple[Path, str, str]]:
     """List (file, work, whose folder); the movements of one quartet are one work."""
-    corpus, found = music21_corpus(), list[tuple[Path, str, str]]()
+    corpus, works = music21_corpus(), list[tuple[Path, str, str]]()
     for who, times in (("bach", 1), ("monteverdi", 2), ("josquin", 2)):
-        found += [(p, f"score:{who}/{p.stem}", who) for p in sorted((corpus / who).glob("*.mxl"))] * times
+        works += [(p, f"score:{who}/{p.stem}", who) for p in sorted((corpus / who).glob("*.mxl"))] * times
     for who, times in (("mozart", 3), ("haydn", 3), ("beethoven", 2)):
-        found += [
+        works += [
             (p, f"score:{who}/{p.stem if p.parent.name == who else p.parent.name}", who)
             for p in sorted((corpus / who).rglob("*.mxl"))
         ] * times
-    return found + [(corpus / "joplin/maple_leaf_rag.mxl", "score:joplin/maple_leaf_rag", "joplin")] * 8
+    return works + [(corpus / "joplin/maple_leaf_rag.mxl", "score:joplin/maple_leaf_rag", "joplin")] * 8
 
 
 def _split(movement: tuple[Path, str, str]) -> Split:
