@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # `make ask TORCH=torch==2.13.0` takes the default build, which on Linux is the one for NVIDIA GPUs.
 TORCH  ?= cpu
 
-.PHONY: ask test check check-slow check-versions lint bench docs mini clean
+.PHONY: ask test check check-slow check-versions coverage lint bench docs mini clean
 
 ask: $(VENV)/.run
 	@test -n "$$AUDIO" || { echo 'usage: make ask AUDIO=file QUESTION="..."' >&2; exit 2; }
@@ -13,16 +13,26 @@ ask: $(VENV)/.run
 
 export AUDIO QUESTION
 
+# Two workers with one thread each, a test file to a worker: OpenMP's threads spin while they wait for each other, so
+# that two workers with several threads each, or one beside another busy process, take many times as long.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+WORKERS ?= 2
+
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST) -n $(WORKERS) --dist loadfile
+
+# Which lines and branches of the package the tests run; htmlcov/index.html shows them.
+coverage: $(VENV)/.dev
+	$(PYTEST) -n $(WORKERS) --dist loadfile --cov --cov-report=term --cov-report=html
 
 check: lint test
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check src tests recipes benchmarks
-	$(BIN)/ruff format --check src tests recipes benchmarks
+	$(BIN)/ruff check src tests recipes benchmarks scripts
+	$(BIN)/ruff format --check src tests recipes benchmarks scripts
 	$(BIN)/mypy src
 
+# One after the other: they measure time and memory, and start servers and browsers.
 check-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
 
@@ -35,14 +45,14 @@ bench: $(VENV)/.dev
 
 # From nothing to a trained and scored mini, five to six hours on two cores; stop and start it as you like.
 mini: $(VENV)/.dev
-	$(BIN)/python recipes/mini/make.py
+	$(BIN)/python -m recipes.mini.make
 
 # The site in site/: guides, reference, decisions, experiments; broken links and undocumented parameters fail.
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
-	rm -rf $(VENV) site build dist
+	rm -rf $(VENV) site build dist htmlcov .coverage
 
 $(VENV)/.run: pyproject.toml constraints.txt scripts/install_torch.sh
 	@echo "setting up $(VENV) (once, a few minutes) ..." >&2

@@ -77,7 +77,7 @@ def served() -> Iterator[str]:
 
 
 def opened(browser: Browser, address: str, clip: Path) -> Page:
-    """A visitor of its own, whose track was heard and measured."""
+    """A browser session of its own, whose track was encoded and measured."""
     page = browser.new_context().new_page()
     page.set_default_timeout(_PATIENCE_MS)
     page.goto(address)
@@ -106,7 +106,7 @@ def first_word_on_page(page: Page, question: str = QUESTION, *, said: int = 0) -
     return seconds
 
 
-def first_words_of_a_visit(browser: Browser, address: str) -> tuple[float, float]:
+def first_words_of_a_session(browser: Browser, address: str) -> tuple[float, float]:
     """Seconds from Enter to the first word, of a first question about a new track and of one that follows it."""
     page = opened(browser, address, CLIP)
     page.wait_for_timeout(1000 * TYPING_S)
@@ -144,7 +144,7 @@ print(*(chat.ask(question).timings.first_token_s for question in questions))
 
 
 def first_words_of_process() -> tuple[float, float]:
-    """The same in a warm process without a page: from a heard track, or a first answer, to the next first word."""
+    """The same in a warm process without a page: from an encoded track, or a first answer, to the next first word."""
     other = next(path for path in CLIP.parent.glob("*.ogg") if path != CLIP)
     command = [sys.executable, "-c", _PROCESS, str(CLIP), str(other), QUESTION, FOLLOW_UP]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
@@ -153,7 +153,7 @@ def first_words_of_process() -> tuple[float, float]:
 
 
 def first_word_of_command() -> float:
-    """Seconds from starting the command to its first word, of a track that was heard before."""
+    """Seconds from starting the command to its first word, of a track that was encoded before."""
     start = time.perf_counter()
     process = subprocess.Popen([str(COMMAND), "ask", str(CLIP), "-q", QUESTION], stdout=subprocess.PIPE, bufsize=0)
     assert process.stdout is not None
@@ -189,16 +189,16 @@ def clips_in(folder: Path) -> list[Path]:
 def sessions_at_once(browser: Browser, address: str, clips: Sequence[Path]) -> list[list[str]]:
     """Every visitor asks its three questions, all at the same time."""
     pages = [opened(browser, address, clip) for clip in clips]
-    found: list[list[str]] = [[] for _ in pages]
+    answers_by_page: list[list[str]] = [[] for _ in pages]
     for number, question in enumerate(ASKED, start=1):
         for page in pages:
             _type(page, question)
             page.keyboard.press("Enter")
-        for answers, page in zip(found, pages, strict=True):
+        for answers, page in zip(answers_by_page, pages, strict=True):
             answers.append(finished(page, number))
     for page in pages:
         page.context.close()
-    return found
+    return answers_by_page
 
 
 def answers_of_ask(clip: Path) -> list[str]:
@@ -212,13 +212,13 @@ def first_words(browser: Browser, address: str) -> dict[str, list[float]]:
     page, pairs = opened(browser, address, CLIP), dict[str, list[float]]()
 
     def first(name: str, take: Callable[[], tuple[float, float]]) -> float:
-        found, follow_up = take()
+        first_s, follow_up = take()
         pairs.setdefault(f"{name}_follow_up", []).append(follow_up)
-        return found
+        return first_s
 
     values = alternate(
         RUNS,
-        page_first=lambda: first("page", lambda: first_words_of_a_visit(browser, address)),
+        page_first=lambda: first("page", lambda: first_words_of_a_session(browser, address)),
         process_first=lambda: first("process", first_words_of_process),
         page_another=lambda: first_word_on_page(page),
         ask_another=first_word_of_ask,
@@ -243,10 +243,10 @@ def measure() -> dict[str, Any]:
     middle = medians(values)
     pairs = [pair for rows in zip(on_page, expected, strict=True) for pair in zip(*rows, strict=True)]
     return {
-        "what": "seconds to the first word. Of the first question about a track that was just heard, and of one that "
-        "follows it: on the page from Enter, three seconds after the track was heard, and in a warm process. Of a "
+        "what": "seconds to the first word. Of the first question about a track that was just encoded, and of one that "
+        "follows it: on the page from Enter, three seconds after the track was encoded, and in a warm process. Of a "
         "second question about the track, without the first before it: on the page and in a running `ask`. Of `ask` "
-        "from its start, about a track that was heard before",
+        "from its start, about a track that was encoded before",
         "median_s": middle,
         "ratios": {
             "first": round(middle["page_first"] / middle["process_first"], 3),

@@ -72,8 +72,8 @@ def run(pieces: Path, *, progress: Callable[[int], None] = lambda _: None) -> di
     pairs = list(zip(rows, measured, strict=True))
     each = {}
     for group in sorted(groups):
-        own = [(row, facts) for row, facts in pairs if row.get("group", "all") == group]
-        each[group] = score([row for row, _ in own], [facts for _, facts in own])
+        group_pairs = [(row, facts) for row, facts in pairs if row.get("group", "all") == group]
+        each[group] = score([row for row, _ in group_pairs], [facts for _, facts in group_pairs])
     return {"pieces": len(rows), "all": score(rows, measured), "groups": each}
 
 

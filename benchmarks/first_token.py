@@ -60,11 +60,11 @@ def alone(source: Path) -> dict[str, float]:
 def against_source(source: Path) -> dict[str, dict[str, float]]:
     """This version and another, in turns."""
     pairs = [(alone(ROOT / "src"), alone(source)) for _ in range(PROCESSES)]
-    found = {}
+    results = {}
     for name in pairs[0][0]:
         mine, other = (statistics.median(pair[place][name] for pair in pairs) for place in (0, 1))
-        found[name] = {"model": round(mine, 4), "against": round(other, 4), "ratio": round(mine / other, 3)}
-    return found
+        results[name] = {"model": round(mine, 4), "against": round(other, 4), "ratio": round(mine / other, 3)}
+    return results
 
 
 def main() -> None:
@@ -90,14 +90,16 @@ def main() -> None:
             },
         )
         return
-    found = {}
+    results = {}
     mine, other = timed(arguments.model), timed(arguments.against)
     for name in mine:
         values = medians(alternate(RUNS, model=mine[name], against=other[name]))
-        found[name] = {**{who: round(value, 4) for who, value in values.items()},
+        results[name] = {**{who: round(value, 4) for who, value in values.items()},
                        "ratio": round(values["model"] / values["against"], 3)}  # fmt: skip
     names = {"model": Path(arguments.model).name, "against": Path(arguments.against).name}
-    write_result("first_token", {"what": "median seconds of a 30 s clip, its features in the cache", **names, **found})
+    write_result(
+        "first_token", {"what": "median seconds of a 30 s clip, its features in the cache", **names, **results}
+    )
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def timed(*command: str | Path) -> dict[str, float]:
 
 
 def answer(folder: Path, kind: str) -> dict[str, Any]:
-    """Load the model, hear a clip, write tokens; in a process of its own."""
+    """Load the model, encode a clip, generate tokens; in a process of its own."""
     import mu_llama
 
     start = time.perf_counter()

@@ -15,14 +15,14 @@ def main() -> None:
     """Check each caption against its own labels (aspects and caption) and against another clip's."""
     if len(sys.argv) != 2:
         sys.exit("usage: python -m benchmarks.groundedness musiccaps-public.csv")
-    tracks = [found for found in source_by_name("musiccaps")(Path(sys.argv[1])) if isinstance(found, Track)]
+    tracks = [item for item in source_by_name("musiccaps")(Path(sys.argv[1])) if isinstance(item, Track)]
     labels = [labels_of(track) for track in tracks]
-    own = sum(bool(contradictions(track.caption or "", one)) for track, one in zip(tracks, labels, strict=True))
+    num_own = sum(bool(contradictions(track.caption or "", one)) for track, one in zip(tracks, labels, strict=True))
     turned = [*labels[1:], labels[0]]
     other = sum(bool(contradictions(track.caption or "", one)) for track, one in zip(tracks, turned, strict=True))
     count = len(tracks)
     what = "share of MusicCaps' captions that the check calls contradictory"
-    result = {"captions": count, "own_labels": round(own / count, 4), "next_clips_labels": round(other / count, 4)}
+    result = {"captions": count, "own_labels": round(num_own / count, 4), "next_clips_labels": round(other / count, 4)}
     write_result("groundedness", {"what": what, **result})
 
 

@@ -54,11 +54,11 @@ def plain_tags(tensors: Tensors, patches: torch.Tensor) -> torch.Tensor:
         statistics_of = (tensors[f"{layer}.{leaf}"] for leaf in ("mean", "variance", "gamma", "beta"))
         return F.batch_norm(values, *statistics_of, eps=1e-3)
 
-    heard = norm("input", patches[:, None])
+    normed = norm("input", patches[:, None])
     channels = []
     for layer in FRONT_END:
         kernel = tensors[f"{layer}.kernel"][:, None]
-        padded = F.pad(heard, (0, 0, (kernel.shape[2] - 1) // 2, kernel.shape[2] // 2))
+        padded = F.pad(normed, (0, 0, (kernel.shape[2] - 1) // 2, kernel.shape[2] // 2))
         convolved = F.relu(F.conv2d(padded, kernel, tensors[f"{layer}.bias"]))
         channels.append(F.max_pool2d(norm(layer, convolved), (1, convolved.shape[3]))[..., 0])
     stacked = [torch.cat(channels, 1)]
@@ -94,14 +94,14 @@ def plain(weights: MusicnnWeights) -> Callable[[Waveform], torch.Tensor]:
 
 
 def timed(listen: Callable[[Waveform], torch.Tensor], paths: list[Path]) -> tuple[float, torch.Tensor]:
-    """Return the seconds that decoding and hearing all files took, and the tags of all patches."""
+    """Return the seconds that decoding and encoding all files took, and the tags of all patches."""
     start_s = time.perf_counter()
     tags = torch.cat([listen(window) for path in paths for window in windows(path)])
     return time.perf_counter() - start_s, tags
 
 
 def extra_mib(weights: MusicnnWeights, window: Waveform) -> float:
-    """Return by how much hearing one window raises the memory of this, so far idle, process."""
+    """Return by how much encoding one window raises the memory of this, so far idle, process."""
     encoder = MusicnnEncoder(weights)
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     encoder.listen(window)
@@ -160,7 +160,7 @@ def measure(paths: list[Path], num_runs: int) -> dict[str, object]:
 def main() -> None:
     """Measure with each number of threads asked for, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--audio", type=Path, nargs="+", help="files to hear; default: synthesised music")
+    parser.add_argument("--audio", type=Path, nargs="+", help="files to encode; default: synthesised music")
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 1], help="default: 2 1")
     parser.add_argument("--runs", type=int, default=5, help="default: %(default)s")
     options = parser.parse_args()

@@ -42,7 +42,7 @@ def endpoint(folder: Path) -> dict[str, float]:
 
 def template(csv: Path) -> dict[str, float]:
     """The writer alone, in one process; labels are read from tags and captions each time."""
-    tracks = [found for found in source_by_name("musiccaps")(csv) if isinstance(found, Track)]
+    tracks = [item for item in source_by_name("musiccaps")(csv) if isinstance(item, Track)]
     writer, rates = TemplateWriter(ReplySpec()), []
     for _ in range(3):
         start = time.perf_counter()

@@ -41,16 +41,16 @@ def compare(parts: ModelSpec, audio: Path) -> dict[str, dict[str, float]]:
     """Cosine of each kind with bf16: over all logits, and of the logits that choose the first token."""
     from mu_llama.audio.windows import PLANS
 
-    hearing = FeatureExtractor(lambda: make_encoder(parts, device="cpu"), plan=PLANS[parts.window], cache=None)
-    features = hearing.hear(audio).values
+    extractor = FeatureExtractor(lambda: make_encoder(parts, device="cpu"), plan=PLANS[parts.window], cache=None)
+    features = extractor.hear(audio).values
     tokenizer = open_tokenizer(parts.llama, parts.template)
     questions = [case["question"] for case in json.loads((GOLDEN / "expected.json").read_text())["prompts"]]
     prompts = [tokenizer.encode_prompt(parts.template.render([Turn(question)])) for question in questions]
     expected = logits(load(parts, None), prompts, features)
     result = {}
     for kind in KINDS:
-        found = logits(load(parts, kind), prompts, features)
-        pairs = list(zip(found, expected, strict=True))
+        quantized = logits(load(parts, kind), prompts, features)
+        pairs = list(zip(quantized, expected, strict=True))
         result[kind] = {
             "all_logits": min(cosine_similarity(a.flatten(), b.flatten(), dim=0).item() for a, b in pairs),
             "last_token": min(cosine_similarity(a[-1], b[-1], dim=0).item() for a, b in pairs),

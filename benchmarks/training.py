@@ -125,16 +125,16 @@ def ours(folder: Path) -> dict[str, float]:
 def published_way(folder: Path) -> dict[str, float]:
     """One row at a time, encoded in the loop, padded to max_tokens."""
     _, parts, _, rows, model = start(folder)
-    hearing = FeatureExtractor(lambda: make_encoder(parts, device="cpu"), plan=_plan(parts), cache=None)
+    extractor = FeatureExtractor(lambda: make_encoder(parts, device="cpu"), plan=_plan(parts), cache=None)
     optimiser = build_optimiser(model, rate=1e-4)
-    assert hearing.encoder
+    assert extractor.encoder
     model.train()
     seconds = []
     for index in range(PUBLISHED_STEPS + 1):
         start_s = time.perf_counter()
         example = rows.examples[index]
         assert example.audio is not None
-        features = hearing.hear(example.audio).values
+        features = extractor.hear(example.audio).values
         batch = collate([rows.rows[index]], [features], num_tokens=MAX_TOKENS)
         with torch.autocast("cpu", torch.bfloat16):
             loss = answer_loss(model, batch)

@@ -31,7 +31,9 @@ SHOWN = ("av", "gradio", "librosa", "numpy", "ray", "torch", "transformers", "ty
 def main() -> int:
     """Make both environments, run the tests in each, print one line for each."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--work", type=Path, default=ROOT / "work" / "versions", help="where the environments are kept")
+    options.add_argument(
+        "--work", type=Path, default=ROOT / "work" / "versions", help="where the environments are kept"
+    )
     options.add_argument("--only", choices=RESOLUTIONS, help="one of the two environments")
     chosen, pytest_arguments = options.parse_known_args()
     pythons = installed_pythons()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-import mu_llama
 from mu_llama.cli.main import typer_app
+from mu_llama.inference import listener as listener_module
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -67,25 +69,39 @@ def test_example_clips_are_small_and_credited(clip: Path) -> None:
     assert clip.name in (clip.parent / "README.md").read_text()
 
 
-def test_answers_in_the_readme_are_what_the_command_prints() -> None:
-    shown = re.findall(r"^\| `(examples/audio/\S+)` \| (.+?) \| (.+?) \|$", README, flags=re.MULTILINE)
-    assert shown
-    audio, question, answer = shown[0]
+ANSWERS = re.findall(r"^\| `(examples/audio/\S+)` \| (.+?) \| (.+?) \|$", README, flags=re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def _one_loaded_model() -> Iterator[None]:
+    """Commands in this process share one model, since loading it takes most of their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listener_module, "load", functools.cache(listener_module.load))
+        yield
+
+
+def test_the_first_answer_in_the_readme_is_what_the_command_prints() -> None:
+    audio, question, answer = ANSWERS[0]
     command = [sys.executable, "-c", "from mu_llama.cli.main import app; app()", "ask", audio, "-q", question]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == answer
-    for audio, question, answer in shown[1:]:
-        printed = CliRunner().invoke(typer_app, ["ask", str(ROOT / audio), "-q", question])
-        assert printed.exit_code == 0
-        assert printed.stdout.strip() == answer
 
 
+@pytest.mark.usefixtures("_one_loaded_model")
+@pytest.mark.parametrize(("audio", "question", "answer"), ANSWERS[1:])
+def test_answers_in_the_readme_are_what_the_command_prints(audio: str, question: str, answer: str) -> None:
+    printed = CliRunner().invoke(typer_app, ["ask", str(ROOT / audio), "-q", question])
+    assert printed.exit_code == 0
+    assert printed.stdout.strip() == answer
+
+
+@pytest.mark.usefixtures("_one_loaded_model")
 def test_the_chat_in_the_readme_gives_the_answers_beside_it() -> None:
     (block,) = (block for kind, block in BLOCKS if kind == "python")
     audio = re.search(r"listener\.chat\(\"(.+?)\"\)", block)
     shown = re.findall(r"^chat\.ask\(\"(.+?)\"\)\.text +# (.+)$", block, flags=re.MULTILINE)
     assert audio is not None
     assert len(shown) > 1
-    chat = mu_llama.load("mini").chat(ROOT / audio[1])
+    chat = listener_module.load("mini").chat(ROOT / audio[1])
     for question, answer in shown:
         assert chat.ask(question).text == answer

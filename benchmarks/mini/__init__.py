@@ -1,1 +1,1 @@
-"""Scores `mini` on held-out clips, beside what needs no listening: other audio, none, the most frequent answer."""
+"""Scores `mini` on held-out clips, beside baselines: another track's audio, none, the most frequent answer."""

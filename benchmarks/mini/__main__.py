@@ -45,10 +45,10 @@ class Scored:
         self._path, self._asked = path, asked
         self._scores: dict[str, Any] = {}
         if path is not None and path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found["asked"] != asked:
-                raise SystemExit(f"{path} holds scores of {found['asked']}, this run is {asked}; give another file")
-            self._scores = found["scores"]
+            state = json.loads(path.read_text(encoding="utf-8"))
+            if state["asked"] != asked:
+                raise SystemExit(f"{path} holds scores of {state['asked']}, this run is {asked}; give another file")
+            self._scores = state["scores"]
 
     def get(self, name: str, score: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What was scored before, or is now."""
@@ -82,7 +82,7 @@ def run(
     listener = mu_llama.load(model, use_cache=False)
     scored = Scored(state, {"model": str(model), "data": str(data), "quick": quick, "shuffles": shuffles})
     width = listener.opened.parts.adapter_config.encoder_width
-    features = read_features(data)[..., :width]  # earlier versions hear the first parts alone
+    features = read_features(data)[..., :width]  # earlier versions read the first parts alone
 
     def recalled(values: torch.Tensor, name: str) -> EncodedTrack:
         return listener.recall(TrackFeatures(values, heard=((0.0, 12.0),), duration_s=12.0), name=name)
@@ -119,7 +119,7 @@ def run(
 
 
 def _without_examples(value: Any) -> Any:
-    return {name: own for name, own in value.items() if name != "examples"} if isinstance(value, dict) else value
+    return {name: part for name, part in value.items() if name != "examples"} if isinstance(value, dict) else value
 
 
 def _over_tasks(tasks: dict[str, Any]) -> dict[str, Any]:

@@ -47,10 +47,10 @@ def table(result: Mapping[str, Any]) -> str:
     headings = ("question", "asked (classes)", "own audio", "shuffled", "blind", "one answer always", "tagger alone",
                 "unseen wording", "wanted")  # fmt: skip
     lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
-    for name, (label, least, above) in WANTED.items():
+    for name, (label, min_accuracy, above) in WANTED.items():
         score = result["bands"] if name == "bands" else result["tasks"].get(name)
         if score is not None:
-            lines.append(_row(label, score, least, above))
+            lines.append(_row(label, score, min_accuracy, above))
     return "\n".join((*lines, "", _rest(result)))
 
 
@@ -67,12 +67,12 @@ def with_table(card: str, result: Mapping[str, Any]) -> str:
     return f"{before}{BEGIN}\n\n{table(result)}\n\n{END}{after}"
 
 
-def _row(label: str, score: Mapping[str, Any], least: int | None, above: int | None) -> str:
+def _row(label: str, score: Mapping[str, Any], min_accuracy: int | None, above: int | None) -> str:
     def percent(kind: str) -> str:
         return "-" if score.get(kind) is None else f"{score[kind]}%"
 
     asked = f"{score['questions']} ({score['classes']})" if "questions" in score else ""
-    wanted = "-" if least is None else f"{least}%" + ("" if above is None else f", +{above}")
+    wanted = "-" if min_accuracy is None else f"{min_accuracy}%" + ("" if above is None else f", +{above}")
     kinds = ("shuffled", "blind", "most_frequent", "tagger", "unseen_wording")
     cells = [label, asked, f"**{percent('own_audio')}**", *map(percent, kinds), wanted]
     return "| " + " | ".join(cells) + " |"

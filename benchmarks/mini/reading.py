@@ -25,13 +25,13 @@ def named(text: str, names: Iterable[str] = INSTRUMENTS) -> set[str]:
         >>> sorted(named("An electric guitar and a harp.", ["guitar", "electric guitar", "harp"]))
         ['electric guitar', 'harp']
     """
-    found = set()
+    matches = set()
     for name in sorted(set(names), key=len, reverse=True):
         pattern = re.compile(rf"\b{re.escape(name)}s?\b", re.IGNORECASE)
         if pattern.search(text):
-            found.add(name)
+            matches.add(name)
             text = pattern.sub("#", text)
-    return found
+    return matches
 
 
 def yes_or_no(text: str) -> bool | None:
@@ -90,10 +90,10 @@ def contradictions(text: str, known: TrackLabels) -> list[str]:
     """What a description claims against the labels: instruments, voices or drums that are ruled out."""
     wrong = []
     if known.lists_all_instruments:
-        there = set(known.instruments) | set(known.sure("faint"))
+        present = set(known.instruments) | set(known.sure("faint"))
         for name in named(_without_denials(text)):
-            member = there & FAMILIES.get(name, frozenset((name,)))
-            alike = not known.is_solo and any(are_near(name, other) for other in there)
+            member = present & FAMILIES.get(name, frozenset((name,)))
+            alike = not known.is_solo and any(are_near(name, other) for other in present)
             if not member and not alike:
                 wrong.append(name)
     claimed = _without_denials(text)

@@ -79,8 +79,8 @@ def tagger_score(asks: Sequence[Ask]) -> float | None:
         return balanced(asks, [bool(value) for value in said])
     values = [float(value) for value in said if value is not None]
     scores = [
-        balanced(asks, [(value >= least) == (ask.truth == "yes") for ask, value in zip(asks, values, strict=True)])
-        for least in sorted(set(values))
+        balanced(asks, [(value >= threshold) == (ask.truth == "yes") for ask, value in zip(asks, values, strict=True)])
+        for threshold in sorted(set(values))
     ]
     return max(scores)
 
@@ -116,16 +116,16 @@ def score_task(
         texts = answers(listener, list(zip(rows, questions, strict=True)), SHORT)
         return balanced(asks, [ask.is_right(text) for ask, text in zip(asks, texts, strict=True)]), texts
 
-    own, texts = right([tracks[ask.row] for ask in asks])
+    own_audio, texts = right([tracks[ask.row] for ask in asks])
     others = [right([tracks[row] for row in shuffled(asks, labels, rng)])[0] for _ in range(shuffles)]
     other = sum(others) / len(others)
     none, _ = right([blind] * len(asks))
     unseen, _ = right([tracks[ask.row] for ask in asks], unseen=True)
     classes = Counter(ask.truth for ask in asks)
     result: dict[str, Any] = {
-        "questions": len(asks), "classes": len(classes), "own_audio": own, "shuffled": other, "blind": none,
+        "questions": len(asks), "classes": len(classes), "own_audio": own_audio, "shuffled": other, "blind": none,
         "unseen_wording": unseen, "most_frequent": best_constant(asks, texts), "tagger": tagger_score(asks),
-        "above_shuffled": own - other, "refused": 100 * sum(map(refuses, texts)) / len(texts),
+        "above_shuffled": own_audio - other, "refused": 100 * sum(map(refuses, texts)) / len(texts),
     }  # fmt: skip
     hits = Counter(ask.truth for ask, text in zip(asks, texts, strict=True) if ask.is_right(text))
     examples = rng.sample(list(zip(asks, texts, strict=True)), min(6, len(asks)))
@@ -143,10 +143,10 @@ def score_facts(
     asked, facts = [], []
     for track, row in zip(tracks, rows, strict=True):
         measured = {name: MeasuredFact(text, confidence) for name, (text, confidence) in row["measured"].items()}
-        heard = replace(track, measure=lambda measured=measured: measured)
+        with_facts = replace(track, measure=lambda measured=measured: measured)
         for topic, question in (("tempo", "What is the tempo in BPM?"), ("key", "What key is this in?")):
             if topic in measured:
-                asked.append((heard, question))
+                asked.append((with_facts, question))
                 facts.append(measured[topic])
     if not asked:
         return {"questions": 0}
@@ -183,13 +183,13 @@ def score_descriptions(
     texts = answers(listener, [(track, "Describe the audio in detail") for track in tracks], LONG)
     wrong = [contradictions(text, about) for text, about in zip(texts, known, strict=True)]
     checkable = [about.lists_all_instruments or about.has_voice is not None for about in known]
-    bad = sum(bool(found) for found, can in zip(wrong, checkable, strict=True) if can)
-    _, most = Counter(texts).most_common(1)[0]
+    bad = sum(bool(claims) for claims, can in zip(wrong, checkable, strict=True) if can)
+    _, max_count = Counter(texts).most_common(1)[0]
     return {
         "descriptions": len(texts),
-        "most_frequent": round(100 * most / len(texts), 1),
+        "most_frequent": round(100 * max_count / len(texts), 1),
         "contradicted": round(100 * bad / max(1, sum(checkable)), 1),
-        "contradicting": Counter(name for found in wrong for name in found).most_common(12),
+        "contradicting": Counter(name for claims in wrong for name in claims).most_common(12),
         "examples": texts[:: max(1, len(texts) // 8)],
     }
 

@@ -15,7 +15,7 @@ from mu_llama.musicqa.dialogues.phrasebook import slots_of, wording
 from mu_llama.musicqa.dialogues.track_labels import TrackLabels
 
 _FAMILIES = ("guitar", "bass", "brass", "organ", "strings", "synthesizer", "piano")
-_MOST_OF_A_CLASS = 40
+_MAX_OF_A_CLASS = 40
 
 
 @dataclass(frozen=True)
@@ -44,25 +44,24 @@ def _unseen(task: str, rng: random.Random, **slots: str) -> str:
     return rng.choice(UNSEEN[task]).format_map(slots)
 
 
-_FEWEST_OF_A_CLASS = 3
+_MIN_OF_A_CLASS = 3
 
 
-def _evened(asks: Sequence[Ask], rng: random.Random, most: int = _MOST_OF_A_CLASS) -> list[Ask]:
-    """As many of each class as the rarest, `most` at most; classes of one or two are left out."""
+def _evened(asks: Sequence[Ask], rng: random.Random, max_count: int = _MAX_OF_A_CLASS) -> list[Ask]:
+    """As many of each class as the rarest, `max_count` at most; classes of one or two are left out."""
     counts = Counter(ask.truth for ask in asks)
-    counts = Counter({truth: count for truth, count in counts.items() if count >= _FEWEST_OF_A_CLASS})
+    counts = Counter({truth: count for truth, count in counts.items() if count >= _MIN_OF_A_CLASS})
     if len(counts) < 2:
         return []
-    least = min([most, *counts.values()])
-    kept: list[Ask] = []
+    count = min([max_count, *counts.values()])
+    balanced: list[Ask] = []
     for truth in sorted(counts):
-        own = [ask for ask in asks if ask.truth == truth]
-        kept += rng.sample(own, least)
-    return kept
+        balanced += rng.sample([ask for ask in asks if ask.truth == truth], count)
+    return balanced
 
 
-def _yes_no(row: int, question: str, unseen: str, there: bool, tagger: float | None = None) -> Ask:
-    return Ask(row, question, unseen, "yes" if there else "no", lambda text: yes_or_no(text) == there, tagger)
+def _yes_no(row: int, question: str, unseen: str, holds: bool, tagger: float | None = None) -> Ask:
+    return Ask(row, question, unseen, "yes" if holds else "no", lambda text: yes_or_no(text) == holds, tagger)
 
 
 def solo(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
@@ -98,7 +97,7 @@ def _likely(track: Track, word: str) -> float | None:
 
 def families(tracks: Sequence[Track], rng: random.Random) -> dict[str, list[Ask]]:
     """Families of instruments in bands, yes or no, each evened."""
-    found = {}
+    tasks = {}
     for family in _FAMILIES:
         asks = []
         for row, track in enumerate(tracks):
@@ -108,8 +107,8 @@ def families(tracks: Sequence[Track], rng: random.Random) -> dict[str, list[Ask]
                 question, unseen = _asked("presence", "questions", rng, **slots), _unseen("presence", rng, **slots)
                 asks.append(_yes_no(row, question, unseen, family in known.present, _likely(track, family)))
         if evened := _evened(asks, rng):
-            found[f"band: {family}"] = evened
-    return found
+            tasks[f"band: {family}"] = evened
+    return tasks
 
 
 def voice(tracks: Sequence[Track], rng: random.Random, *, real: bool) -> list[Ask]:
@@ -126,9 +125,11 @@ def voice(tracks: Sequence[Track], rng: random.Random, *, real: bool) -> list[As
         if twin is None or TrackLabels(tracks[twin]).has_voice:
             continue
         question, unseen = _asked("voice", "questions", rng), _unseen("voice", rng)
-        for at, there in ((row, True), (twin, False)):
-            truth, tagger = "yes" if there else "no", _likely(tracks[at], "voice")
-            asks.append(Ask(at, question, unseen, truth, lambda text, there=there: says_voice(text) == there, tagger))
+        for at, is_sung in ((row, True), (twin, False)):
+            truth, tagger = "yes" if is_sung else "no", _likely(tracks[at], "voice")
+            asks.append(
+                Ask(at, question, unseen, truth, lambda text, is_sung=is_sung: says_voice(text) == is_sung, tagger)
+            )
     return asks
 
 
@@ -137,7 +138,7 @@ _ENSEMBLES = {"choir": ("choir",), "orchestra": ("orchestra",), "solo": ("solo",
 
 def _says_only(text: str, name: str, words: Mapping[str, tuple[str, ...]]) -> bool:
     """Whether a text holds words of one class and none of another."""
-    said = {other for other, own in words.items() if any(word in text.lower() for word in own)}
+    said = {other for other, forms in words.items() if any(word in text.lower() for word in forms)}
     return said == {name}
 
 
@@ -160,12 +161,12 @@ def genre(tracks: Sequence[Track], rng: random.Random, *, real: bool, agreed: bo
         tracks: all.
         rng: draws.
         real: recordings, or rendered clips.
-        agreed: grooves whose style the tagger hears too, or those where it doesn't.
+        agreed: grooves whose style the tagger names too, or those where it doesn't.
     """
     by_class: dict[str, list[Ask]] = {}
     for row in rng.sample(range(len(tracks)), len(tracks)):
         track = tracks[row]
-        style = TrackLabels(track).one("genre") if agreed else _unheard(track)
+        style = TrackLabels(track).one("genre") if agreed else _not_named(track)
         if style is None or (track.source == "mini F") != real:
             continue
         name = next((name for name, meant, _ in GENRES if any(word in style for word in meant)), None)
@@ -174,11 +175,11 @@ def genre(tracks: Sequence[Track], rng: random.Random, *, real: bool, agreed: bo
             ask = Ask(row, _asked("style", "questions", rng), _unseen("genre", rng), name,
                       lambda text, name=name: first_genre(text, name), first_genre(top, name))  # fmt: skip
             by_class.setdefault(name, []).append(ask)
-    large = {name: own for name, own in by_class.items() if len(own) >= _FEWEST_OF_A_CLASS}
-    return [ask for own in large.values() for ask in own[:_MOST_OF_A_CLASS]] if len(large) > 1 else []
+    large = {name: members for name, members in by_class.items() if len(members) >= _MIN_OF_A_CLASS}
+    return [ask for members in large.values() for ask in members[:_MAX_OF_A_CLASS]] if len(large) > 1 else []
 
 
-def _unheard(track: Track) -> str | None:
+def _not_named(track: Track) -> str | None:
     known = TrackLabels(track)
     return None if known.one("genre") else known.one("rendered style")
 
@@ -202,7 +203,7 @@ def tags(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
     names = sorted({name for track in tracks for name in TrackLabels(track).guessed("genre")})
     asks = []
     for name in names:
-        own = []
+        of_genre = []
         for row, track in enumerate(tracks):
             known = TrackLabels(track)
             if (
@@ -210,11 +211,11 @@ def tags(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
                 and track.source[-1] in "FA"
                 and name in (*known.guessed("genre"), *known.doubted("genre"))
             ):
-                there = name in known.guessed("genre")
-                own.append(_yes_no(row, _asked("style_presence", "questions", rng, style=name),
-                                   _unseen("tags", rng, style=name), there))  # fmt: skip
-        if len({ask.truth for ask in own}) == 2:
-            asks += _evened(own, rng, 15)
+                holds = name in known.guessed("genre")
+                of_genre.append(_yes_no(row, _asked("style_presence", "questions", rng, style=name),
+                                   _unseen("tags", rng, style=name), holds))  # fmt: skip
+        if len({ask.truth for ask in of_genre}) == 2:
+            asks += _evened(of_genre, rng, 15)
     return asks
 
 
@@ -276,7 +277,7 @@ def chooses(text: str, options: Sequence[str], right: str) -> bool:
 
 
 def refusals(tracks: Sequence[Track], rng: random.Random) -> list[Ask]:
-    """What can't be heard."""
+    """Questions that the sound can't answer."""
     rows = rng.sample(range(len(tracks)), min(120, len(tracks)))
     rows = [row for row in rows if TrackLabels(tracks[row]).is_music]
     kinds = ("artist", "year", "title", "words", "place")

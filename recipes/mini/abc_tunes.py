@@ -8,8 +8,8 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from notes import Note, read_midi
-from plans import music21_corpus
+from recipes.mini.notes import Note, read_midi
+from recipes.mini.plans import music21_corpus
 
 ABC2MIDI = Path("packages/abcmidi/usr/bin/abc2midi")
 # 0626-0700.abc carries a copyright notice, so it is left out.

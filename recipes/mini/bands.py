@@ -13,10 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from instruments import HAND_PERCUSSION, PLAIN_NAMES, SOLOISTS
-from notes import DRUM_CHANNEL, Note, facts, read_midi, write_midi
-from plans import Labels, Plan, Split, default_work_dir, font_of, made_of, scaled, seeded, split_of, write_plans
-from progressions import Progression, bass_and_chords, choose_progression, lead_line
+from recipes.mini.instruments import HAND_PERCUSSION, PLAIN_NAMES, SOLOISTS
+from recipes.mini.notes import DRUM_CHANNEL, Note, facts, read_midi, write_midi
+from recipes.mini.plans import (
+    Labels,
+    Plan,
+    Split,
+    default_work_dir,
+    font_of,
+    made_of,
+    scaled,
+    seeded,
+    split_of,
+    write_plans,
+)
+from recipes.mini.progressions import Progression, bass_and_chords, choose_progression, lead_line
 
 # Clips wanted, and the share of them that play without drums.
 AMOUNTS: dict[Split, tuple[int, float]] = {"train": (1800, 1 / 3), "val": (100, 1 / 2), "test": (300, 1 / 2)}
@@ -25,7 +36,7 @@ _LICENCE = "GPL-2+ (MMA groove)"
 _DRUM_MACHINE = "zoom/"  # grooves of this folder have drums only: they get a bass and a guitar
 _LENGTH_S = 32.0
 _LONGEST_S = 600  # of planning a song; usually half a second, but a busy or sleeping machine can take long
-# Families that nobody would name without hearing the drums: their drumless songs get no style.
+# Families that nobody would name without the drums: their drumless songs get no style.
 _KNOWN_BY_DRUMS = frozenset({
     "rock", "rock and roll", "heavy metal", "punk rock", "ska", "reggae", "funk", "disco", "hip-hop",
     "techno", "trance", "house", "drum and bass", "dance pop", "samba", "salsa and Afro-Cuban",

@@ -9,9 +9,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from fetch import fetch
-from plans import default_work_dir, read_jsonl, write_jsonl
-from render import render_group
+from recipes.mini.fetch import fetch
+from recipes.mini.plans import default_work_dir, read_jsonl, write_jsonl
+from recipes.mini.render import render_group
 
 # Group: the module that writes its plans, in the order in which they are worth having.
 MAKERS = {
@@ -50,7 +50,7 @@ def main() -> None:
     fetch(options.work)
     for group in options.groups:
         if not (options.work / "plans" / f"{group}.jsonl").exists():
-            importlib.import_module(MAKERS[group]).make_plans(options.work)
+            importlib.import_module(f"recipes.mini.{MAKERS[group]}").make_plans(options.work)
         render_group(options.work, group)
         print(f"{time.monotonic() - began:.0f} s since the start", flush=True)
     if options.join:

@@ -1,4 +1,4 @@
-"""Tracks as examples that an adapter learns labels from: features, what is known, how much each answer weighs."""
+"""Tracks as examples that an adapter learns labels from: features, known answers, and the weight of each."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from ears import open_ears
-from labels import GROUPS, labels_of
 from torch import Tensor
 from tqdm import tqdm
-from tracks import changed_track
 
 from mu_llama.files import read_lines
 from mu_llama.labels.track import Track
 from mu_llama.model.adapter import AudioAdapter
+from recipes.mini.encoder import open_encoder
+from recipes.mini.labels import GROUPS, labels_of
+from recipes.mini.tracks import changed_track
 
-FEWEST_TRACKS = 15
-"""A label that fewer training tracks have isn't taught here."""
-MOST_WEIGHT = 8.0
+MIN_TRACKS = 15
+"""A label that fewer training tracks have isn't learned."""
+MAX_WEIGHT = 8.0
 _NEVER = -1e4  # a logit; with infinity gradients wouldn't be numbers
 ONE_SIDED, ONE_SIDED_GENRE = 0.05, 0.3
 """Weight of a label in a kind of music where it has one answer only. Of genres it is more: else a style that only
-rendered bands have would be heard in any recording."""
+rendered bands have would be predicted of any recording."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,18 @@ class Examples:
 
 def read_examples(work: Path, split: str, words: Sequence[str], *, with_changed: bool) -> Examples:
     """Read tracks and their features, those of changed versions too."""
-    _, hearing = open_ears()
+    _, extractor = open_encoder()
     features, answers, sources, ids = list[Tensor](), list[list[float]](), list[str](), list[str]()
     rows = list(read_lines(work / f"tracks.{split}.jsonl"))
     for row in tqdm(rows, desc=f"{split} features", mininterval=5):
         track = Track.from_dict(row)
         known = labels_of(track)
-        own = [known.get(word, torch.nan) for word in words]
+        row_answers = [known.get(word, torch.nan) for word in words]
         changed = changed_track(work, track) if with_changed else None
         for version in filter(None, (track, changed)):
             assert version.audio is not None
-            features.append(hearing.hear(version.audio).values)
-            answers.append(own)
+            features.append(extractor.hear(version.audio).values)
+            answers.append(row_answers)
             sources.append(track.source)
             ids.append(track.id)
     return Examples(torch.stack(features), torch.tensor(answers), sources, words, ids)
@@ -66,8 +66,8 @@ def words_of(work: Path) -> list[str]:
     """The labels that enough training tracks have."""
     counts = Counter[str]()
     for row in read_lines(work / "tracks.train.jsonl"):
-        counts.update(word for word, there in labels_of(Track.from_dict(row)).items() if there)
-    return sorted(word for word, count in counts.items() if count >= FEWEST_TRACKS)
+        counts.update(word for word, holds in labels_of(Track.from_dict(row)).items() if holds)
+    return sorted(word for word, count in counts.items() if count >= MIN_TRACKS)
 
 
 def weights_of(examples: Examples) -> Tensor:
@@ -78,8 +78,8 @@ def weights_of(examples: Examples) -> Tensor:
     weights = torch.zeros_like(examples.answers)
     genres = torch.tensor([word in GROUPS["genre"] for word in examples.words])
     one_sided = torch.where(genres, ONE_SIDED_GENRE, ONE_SIDED)
-    for own in map(torch.tensor, rows.values()):
-        weights[own] = _even(examples.answers[own], one_sided)
+    for source_rows in map(torch.tensor, rows.values()):
+        weights[source_rows] = _even(examples.answers[source_rows], one_sided)
     sounds = torch.tensor([word in GROUPS["sound"] for word in examples.words])
     weights[:, sounds] = _even(examples.answers[:, sounds], one_sided[sounds])  # no kind of music has noise beside it
     return weights
@@ -89,7 +89,7 @@ def _even(answers: Tensor, one_sided: Tensor) -> Tensor:
     """Weights by which each column's yes and no count the same, or `one_sided`: (N, labels) to (N, labels)."""
     yes, no = (answers == 1).float(), (answers == 0).float()
     known, both = (yes + no).sum(0), (yes.sum(0) > 0) & (no.sum(0) > 0)
-    even = [side * (known / (2 * side.sum(0)).clamp_min(1)).clamp_max(MOST_WEIGHT) for side in (yes, no)]
+    even = [side * (known / (2 * side.sum(0)).clamp_min(1)).clamp_max(MAX_WEIGHT) for side in (yes, no)]
     return torch.where(both, even[0] + even[1], one_sided * (yes + no))
 
 
@@ -106,13 +106,13 @@ def choice_losses(logits: Tensor, answers: Tensor) -> Tensor:
 
 def choice_weights(examples: Examples, columns: Tensor) -> Tensor:
     """Weights (N) by which each set of names in these columns counts the same in its kind of music; 0 without one."""
-    there = examples.answers[:, columns] == 1
-    keys = [(source, *row.nonzero()[:, 0].tolist()) for source, row in zip(examples.sources, there, strict=True)]
+    holds = examples.answers[:, columns] == 1
+    keys = [(source, *row.nonzero()[:, 0].tolist()) for source, row in zip(examples.sources, holds, strict=True)]
     counts = Counter(keys)
     sets = Counter(key[0] for key in counts if len(key) > 1)
     of_source = Counter(key[0] for key in keys if len(key) > 1)
     even = [of_source[key[0]] / (sets[key[0]] * counts[key]) if len(key) > 1 else 0.0 for key in keys]
-    return torch.tensor(even).clamp_max(MOST_WEIGHT)
+    return torch.tensor(even).clamp_max(MAX_WEIGHT)
 
 
 def read_labels(adapter: AudioAdapter, features: Tensor) -> Tensor:

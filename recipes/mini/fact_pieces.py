@@ -2,7 +2,7 @@
 
 Recordings of two bands, with the tempo of their note charts, are added as the group `real`.
 
-Run in the data environment after the plans are made: python recipes/mini/fact_pieces.py --work DIR
+Run in the data environment after the plans are made: python -m recipes.mini.fact_pieces --work DIR
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from notes import read_midi
-from plans import RATE_HZ, default_work_dir, read_plans, seeded, write_jsonl
-from recordings import recordings
-from render import Renderer
+
+from recipes.mini.notes import read_midi
+from recipes.mini.plans import RATE_HZ, default_work_dir, read_plans, seeded, write_jsonl
+from recipes.mini.recordings import recordings
+from recipes.mini.render import Renderer
 
 AMOUNTS = {"A": 100, "C": 80, "B": 20}
 LENGTH_S = 30.0

@@ -8,7 +8,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from plans import default_work_dir
+from recipes.mini.plans import default_work_dir
 
 PACKAGES: tuple[str, ...] = (
     "abcmidi",

@@ -11,8 +11,9 @@ from random import Random
 
 import numpy as np
 import soxr
-from notes import DRUM_CHANNEL, Note, inside
-from plans import CLIP_S, RATE_HZ
+
+from recipes.mini.notes import DRUM_CHANNEL, Note, inside
+from recipes.mini.plans import CLIP_S, RATE_HZ
 
 _SYNTH_HZ = 44_100  # the fonts' own rate
 _LEAD_IN_S = 1.0  # played and thrown away, so that notes already held sound as they should
@@ -109,8 +110,8 @@ class Player:
 
     def _shade(self, rng: Random) -> None:
         for channel in range(_NUM_CHANNELS):
-            for generator, (least, most) in _SHADES.items():
-                value = ctypes.c_float(rng.uniform(least, most) if rng.random() < _SHADED_SHARE else 0.0)
+            for generator, (low, high) in _SHADES.items():
+                value = ctypes.c_float(rng.uniform(low, high) if rng.random() < _SHADED_SHARE else 0.0)
                 self._library.fluid_synth_set_gen(self._synth, channel, generator, value)
 
     def _run_to(self, sound: np.ndarray, at: int, to: int) -> int:

@@ -7,10 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from abc_tunes import Tune, key_name, play, read_books
-from instruments import PLAIN_NAMES, SOLOISTS, Soloist
-from notes import Note, write_midi
-from plans import Labels, Plan, Split, default_work_dir, font_of, made_of, scaled, seeded, split_of, write_plans
+from recipes.mini.abc_tunes import Tune, key_name, play, read_books
+from recipes.mini.instruments import PLAIN_NAMES, SOLOISTS, Soloist
+from recipes.mini.notes import Note, write_midi
+from recipes.mini.plans import (
+    Labels,
+    Plan,
+    Split,
+    default_work_dir,
+    font_of,
+    made_of,
+    scaled,
+    seeded,
+    split_of,
+    write_plans,
+)
 
 # Clips wanted: alone, with a second player.
 AMOUNTS: dict[Split, tuple[int, int]] = {"train": (1116, 396), "val": (72, 18), "test": (18 * 13, 54)}
@@ -54,12 +65,12 @@ def chords_of_bars(tune: Tune, melody: list[Note], turn: int, bar: float) -> lis
     chosen = []
     for number in range(int(max(n.end_s for n in melody) / bar) + 1):
         begin, end = number * bar, (number + 1) * bar
-        held = {d: 0.4 * (d == 0) + 0.2 * (d in (3, 4)) for d in triads}
+        weights = {d: 0.4 * (d == 0) + 0.2 * (d in (3, 4)) for d in triads}
         for n in melody:
             shared = min(n.end_s, end) - max(n.start_s, begin)
             for degree, triad in triads.items():
-                held[degree] += max(shared, 0.0) * (n.pitch % 12 in triad)
-        chosen.append((begin, triads[max(held, key=lambda d: held[d])]))
+                weights[degree] += max(shared, 0.0) * (n.pitch % 12 in triad)
+        chosen.append((begin, triads[max(weights, key=lambda d: weights[d])]))
     return chosen
 
 

@@ -1,14 +1,13 @@
-"""What is known of a track as words that are there (true) or not (false); unknown ones are left out."""
+"""The labels of a track as words that hold (true) or not (false); unknown ones are left out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from tag_words import BROADER, GENRES
-
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.dialogues.topics import is_other
 from mu_llama.musicqa.dialogues.track_labels import ASKABLE, FAMILIES, TrackLabels, are_near
+from recipes.mini.tag_words import BROADER, GENRES
 
 INSTRUMENTS = tuple(dict.fromkeys((
     *ASKABLE, *FAMILIES, *(name for members in FAMILIES.values() for name in sorted(members)),
@@ -37,48 +36,48 @@ def labels_of(track: Track) -> dict[str, bool]:
     """Say of each word whether it holds.
 
     Example:
-        >>> labels = {"instrument": ("violin",), "ensemble": ("solo",)}
-        >>> found = labels_of(Track("a", tags=labels, absent={"instrument": ("others",)}))
-        >>> found["violin"], found["trumpet"], found["solo"], found["band"], "calm" in found
+        >>> tags = {"instrument": ("violin",), "ensemble": ("solo",)}
+        >>> labels = labels_of(Track("a", tags=tags, absent={"instrument": ("others",)}))
+        >>> labels["violin"], labels["trumpet"], labels["solo"], labels["band"], "calm" in labels
         (True, False, True, False, False)
     """
     known = TrackLabels(track)
     sound = known.one("sound") or "music"
-    found = {word: word == sound for word in GROUPS["sound"]}
+    labels = {word: word == sound for word in GROUPS["sound"]}
     if known.is_music:
-        found |= _ensemble(known) | _instruments(known) | _voice(known) | _character(known)
-    return found
+        labels |= _ensemble(known) | _instruments(known) | _voice(known) | _character(known)
+    return labels
 
 
 def _instruments(known: TrackLabels) -> dict[str, bool]:
-    found = dict.fromkeys(known.guessed("instrument"), True) | dict.fromkeys(known.doubted("instrument"), False)
+    labels = dict.fromkeys(known.guessed("instrument"), True) | dict.fromkeys(known.doubted("instrument"), False)
     if known.instruments:
-        found = {}
-    there = {*known.instruments, *known.present}
+        labels = {}
+    present = {*known.instruments, *known.present}
     if known.lists_all_instruments:
         unsure = {*known.sure("faint")}
         for name in INSTRUMENTS:
             members = FAMILIES.get(name, frozenset((name,)))
-            alike = any(are_near(name, other) for other in there) and not known.is_solo
-            if name not in there and not members & {*there, *unsure} and not alike:
-                found[name] = False
-    return {name: there for name, there in (found | dict.fromkeys(there, True)).items() if name in _SAID}
+            alike = any(are_near(name, other) for other in present) and not known.is_solo
+            if name not in present and not members & {*present, *unsure} and not alike:
+                labels[name] = False
+    return {name: holds for name, holds in (labels | dict.fromkeys(present, True)).items() if name in _SAID}
 
 
 def _ensemble(known: TrackLabels) -> dict[str, bool]:
     """A choir can sing in a band, and a string orchestra is an orchestra."""
-    found = _one_of(known.one("ensemble"), ENSEMBLES)
-    if found and not found["choir"]:
-        del found["choir"]
-    return found | {"orchestra": True} if found.get("string orchestra") else found
+    labels = _one_of(known.one("ensemble"), ENSEMBLES)
+    if labels and not labels["choir"]:
+        del labels["choir"]
+    return labels | {"orchestra": True} if labels.get("string orchestra") else labels
 
 
 def _voice(known: TrackLabels) -> dict[str, bool]:
     """Drums and voices, by labels or else a tagger."""
-    heard = {"drums": known.plays_drums, "singing": known.sings}
+    known_words = {"drums": known.plays_drums, "singing": known.sings}
     if known.has_voice is not None and known.one("voice") not in ("unknown", "choir"):
-        heard["woman"] = known.one("voice") == "female"
-    return {name: there for name, there in heard.items() if there is not None}
+        known_words["woman"] = known.one("voice") == "female"
+    return {name: holds for name, holds in known_words.items() if holds is not None}
 
 
 def _one_of(value: str | None, names: Iterable[str]) -> dict[str, bool]:
@@ -87,8 +86,8 @@ def _one_of(value: str | None, names: Iterable[str]) -> dict[str, bool]:
 
 
 def _character(known: TrackLabels) -> dict[str, bool]:
-    found = {name: False for name in STYLES if known.genres and is_other(name, known)}
-    found |= {name: True for name in known.genres if name in _SAID}
+    labels = {name: False for name in STYLES if known.genres and is_other(name, known)}
+    labels |= {name: True for name in known.genres if name in _SAID}
     energy, valence = (next(iter(known.guessed(kind)), None) for kind in ("energy", "valence"))
-    found |= _one_of(_ENERGY_WORDS.get(energy or ""), _ENERGY_WORDS.values()) | _one_of(valence, VALENCE)
-    return found | _one_of(known.one("production"), ("acoustic", "electric"))
+    labels |= _one_of(_ENERGY_WORDS.get(energy or ""), _ENERGY_WORDS.values()) | _one_of(valence, VALENCE)
+    return labels | _one_of(known.one("production"), ("acoustic", "electric"))

@@ -1,6 +1,6 @@
 """From nothing to a trained and scored `mini`: every step resumes, and says how long it took.
 
-Run: make mini, or python recipes/mini/make.py [--fraction 0.02] [--work DIR] [--only STEP ...]
+Run: make mini, or python -m recipes.mini.make [--fraction 0.02] [--work DIR] [--only STEP ...]
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[2]))  # for benchmarks, when run as a script
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
 TOGETHER = ("AB", "FCDNE")
@@ -47,6 +46,11 @@ def _run(*command: str | Path, **environment: str) -> None:
     subprocess.run([str(part) for part in command], check=True, cwd=CHECKOUT, env={**os.environ, **environment})
 
 
+def _module(name: str) -> tuple[str, str]:
+    """The arguments by which an interpreter, started in the checkout, runs a module of this package."""
+    return "-m", f"recipes.mini.{name}"
+
+
 def _together(*commands: tuple[str | Path, ...]) -> None:
     """Run commands side by side, one thread each."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -68,38 +72,38 @@ def environment(settings: Settings) -> None:
 
 def clips(settings: Settings) -> None:
     """Fetch, plan and render, in two processes."""
-    command = (settings.data_python, HERE / "data.py", "--work", settings.work, "--fraction", str(settings.fraction),
+    command = (settings.data_python, *_module("data"), "--work", settings.work, "--fraction", str(settings.fraction),
                *(["--without-test"] if settings.without_test else []))  # fmt: skip
     _run(*command, "--groups", "")  # fetches alone
     _together(*((*command, "--groups", groups) for groups in TOGETHER))
     _run(*command, "--groups", "", "--join")
 
 
-def feel(settings: Settings) -> None:
+def energy_valence(settings: Settings) -> None:
     """Guess energy and valence."""
-    _together((settings.data_python, HERE / "feel.py", "--work", settings.work))
+    _together((settings.data_python, *_module("energy_valence"), "--work", settings.work))
 
 
-def listen(settings: Settings) -> None:
-    """Hear every clip once; training never opens the sound again."""
-    command = (sys.executable, HERE / "listen.py", "--work", settings.work, "--of", str(NUM_PROCESSES))
+def features(settings: Settings) -> None:
+    """Encode every clip once; training never opens the sound again."""
+    command = (sys.executable, *_module("extract_features"), "--work", settings.work, "--of", str(NUM_PROCESSES))
     _together(*((*command, "--part", str(part)) for part in range(NUM_PROCESSES)))
 
 
 def tracks(settings: Settings) -> None:
     """Write what is known of every clip."""
-    _run(sys.executable, HERE / "tracks.py", "--work", settings.work)
+    _run(sys.executable, *_module("tracks"), "--work", settings.work)
 
 
-def warm(settings: Settings) -> None:
-    """Teach the adapter the labels."""
+def pretrain(settings: Settings) -> None:
+    """Train the adapter on the labels."""
     if not (settings.work / "warm" / "config.json").exists():
-        _run(sys.executable, HERE / "warm_up.py", "--work", settings.work)
+        _run(sys.executable, *_module("pretrain_adapter"), "--work", settings.work)
 
 
 def questions(settings: Settings) -> None:
     """Write conversations."""
-    _run(sys.executable, HERE / "rows.py", "--work", settings.work)
+    _run(sys.executable, *_module("rows"), "--work", settings.work)
 
 
 def train(settings: Settings) -> None:
@@ -134,7 +138,7 @@ def score(settings: Settings) -> None:
     data = CHECKOUT / "benchmarks" / "data"
     if not settings.without_test:
         data = settings.work / "benchmark"
-        _run(sys.executable, HERE / "test_set.py", "--work", settings.work, "--out", data)
+        _run(sys.executable, *_module("test_set"), "--work", settings.work, "--out", data)
     _run(sys.executable, "-m", "benchmarks.mini", "--model", settings.work / "run" / "model", "--data", data,
          "--state", settings.work / "run" / "scores.json", "--out", settings.work / "mini.json")  # fmt: skip
 
@@ -144,16 +148,22 @@ def card(settings: Settings) -> None:
     from benchmarks.mini.card import table
 
     shipped = settings.work / "shipped"
-    _run(sys.executable, HERE / "ship.py", settings.work / "run" / "model", shipped)
+    _run(sys.executable, *_module("ship"), settings.work / "run" / "model", shipped)
     card = (settings.work / "run" / "model" / "MODEL_CARD.md").read_text(encoding="utf-8")
     scores = table(json.loads((settings.work / "mini.json").read_text(encoding="utf-8")))
     (shipped / "MODEL_CARD.md").write_text(f"{card.rstrip()}\n\n## Scores\n\n{scores}\n", encoding="utf-8")
 
 
 STEPS: dict[str, Callable[[Settings], None]] = {
-    "environment": environment, "clips": clips, "feel": feel, "listen": listen, "tracks": tracks, "warm": warm,
-    "questions": questions, "train": train, "score": score, "card": card,
+    "environment": environment, "clips": clips, "energy_valence": energy_valence, "features": features,
+    "tracks": tracks, "pretrain": pretrain, "questions": questions, "train": train, "score": score, "card": card,
 }  # fmt: skip
+FORMER_NAMES = {"feel": "energy_valence", "listen": "features", "warm": "pretrain"}
+"""What `--only` called steps before."""
+
+
+def _step(name: str) -> str:
+    return FORMER_NAMES.get(name, name)
 
 
 def _check_settings(settings: Settings) -> None:
@@ -177,7 +187,7 @@ def main() -> None:
     parser.add_argument(
         "--without-test", action="store_true", help="make no test split; scored by what benchmarks/data has of it"
     )
-    parser.add_argument("--only", nargs="*", choices=list(STEPS), help="these steps alone")
+    parser.add_argument("--only", nargs="*", choices=list(STEPS), type=_step, help="these steps alone")
     arguments = parser.parse_args()
     settings = Settings(arguments.work.resolve(), arguments.fraction, arguments.without_test)
     settings.work.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,19 @@ from random import Random
 import numpy as np
 import soundfile
 import soxr
-from plans import CLIP_S, RATE_HZ, Labels, Plan, Split, default_work_dir, made_of, scaled, seeded, write_plans
+
+from recipes.mini.plans import (
+    CLIP_S,
+    RATE_HZ,
+    Labels,
+    Plan,
+    Split,
+    default_work_dir,
+    made_of,
+    scaled,
+    seeded,
+    write_plans,
+)
 
 AMOUNTS: dict[Split, tuple[int, int]] = {"train": (200, 140), "val": (16, 12), "test": (50, 40)}
 """Clips wanted: speech, noise."""
@@ -21,7 +33,7 @@ _SPOKEN: dict[Split, tuple[str, ...]] = {
     "val": ("nl+f1", "en+m7"),
     "test": ("pt+f2", "sv", "en-gb-x-rp+f5", "fi+m4", "tr+m1"),
 }
-"""Voices of espeak-ng; each is heard in one split only."""
+"""Voices of espeak-ng; each is in one split only."""
 _PARTS: tuple[Split, ...] = ("test", "val", "train", "train", "train")
 _NUM_RECORDINGS = {"train": 40, "val": 4, "test": 14}
 _TEXT = """
@@ -63,10 +75,10 @@ def _recorded(recordings: list[tuple[str, np.ndarray]], split: Split, rng: Rando
     """Sentences one after the other; each speaker is in one split."""
     speakers = sorted({speaker for speaker, _ in recordings})
     part = {speaker: _PARTS[k % len(_PARTS)] for k, speaker in enumerate(speakers)}
-    own = [sound for speaker, sound in recordings if part[speaker] == split]
+    of_split = [sound for speaker, sound in recordings if part[speaker] == split]
     parts: list[np.ndarray] = []
     while sum(map(len, parts)) < CLIP_S * RATE_HZ:
-        sound = rng.choice(own)
+        sound = rng.choice(of_split)
         at = rng.randrange(max(1, len(sound) - 4 * RATE_HZ))
         parts += [sound[at : at + 6 * RATE_HZ], np.zeros(rng.randrange(RATE_HZ), np.float32)]
     return np.concatenate(parts)

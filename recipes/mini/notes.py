@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mido
-from instruments import DRUMS, ELECTRIC, HAND_PERCUSSION, KIT_KEYS, PLAIN_NAMES
-from plans import CLIP_S, Labels
+
+from recipes.mini.instruments import DRUMS, ELECTRIC, HAND_PERCUSSION, KIT_KEYS, PLAIN_NAMES
+from recipes.mini.plans import CLIP_S, Labels
 
 DRUM_CHANNEL = 9
 _TICKS = 480
-_FAINT_SHARE = 0.03  # below this share of sound an instrument may not be heard: neither yes nor no
+_FAINT_SHARE = 0.03  # below this share of sound an instrument may be inaudible: neither yes nor no
 _VOICES = frozenset({52, 53, 54, 85, 91})  # choirs, voice lead, choir pad
 _DRUM_HIT_S = 0.15  # a drum hit has no length of its own; this is the length it counts for
-_MOST_DB, _MUTED_SHARE = 6.0, 0.25
+_MAX_DB, _MUTED_SHARE = 6.0, 0.25
 _REVOICED_SHARE = 0.5
 
 
@@ -89,12 +90,12 @@ def choose_start(notes: list[Note], rng: random.Random) -> float | None:
     starts = sorted({n.start_s for n in notes if n.start_s <= max(last_s, notes[0].start_s)})
     rng.shuffle(starts)
     for start_s in starts[:40]:
-        heard = [0.0] * 24
+        sounding = [0.0] * 24
         for n in inside(notes, start_s):
             first, end = int((n.start_s - start_s) * 2), (n.end_s - start_s) * 2
             for half_second in range(max(first, 0), min(int(end) + 1, 24)):
-                heard[half_second] = 1.0
-        if sum(heard) >= 0.7 * 24:
+                sounding[half_second] = 1.0
+        if sum(sounding) >= 0.7 * 24:
             return max(start_s - 0.01, 0.0)
     return None
 
@@ -105,7 +106,7 @@ def remixed(notes: list[Note], rng: random.Random) -> list[Note]:
     if len(parts) < 2:
         return notes
     # Power goes with the square of velocity, so x dB are a factor of 10^(x / 40).
-    gains = {part: 10 ** (rng.uniform(-_MOST_DB, _MOST_DB) / 40) for part in parts}
+    gains = {part: 10 ** (rng.uniform(-_MAX_DB, _MAX_DB) / 40) for part in parts}
     muted = rng.choice(parts) if len(parts) > 2 and rng.random() < _MUTED_SHARE else None
     return [
         replace(n, velocity=min(127, max(1, round(n.velocity * gains[n.channel, n.program]))))
@@ -133,17 +134,17 @@ def facts(notes: list[Note], start_s: float) -> Labels:
     Returns:
         instruments: names by share of sound (length x velocity squared), without those below 3 %.
         instruments_complete: True: no other instrument sounds, save those in `faint`.
-        faint: names below 3 %, which may or may not be heard.
+        faint: names below 3 %, which may be inaudible.
         drums: True for four or more kit hits, False for no percussion at all, else None.
         density: different note onsets a second.
         ensemble, solo: by the number of names: one is solo, two a duo, more a band; None if `faint` blurs it.
         vocals: False unless a General MIDI voice sounds, then None.
-        acoustic: whether no instrument heard is electric or synthetic; None if only a faint one is.
+        acoustic: whether no instrument in it is electric or synthetic; None if only a faint one is.
     """
     weight: dict[str, float] = defaultdict(float)
     kit_hits, percussion = 0, False
-    heard = inside(notes, start_s)
-    for n in heard:
+    excerpt = inside(notes, start_s)
+    for n in excerpt:
         length_s = min(n.end_s, start_s + CLIP_S) - max(n.start_s, start_s)
         if n.channel == DRUM_CHANNEL:
             percussion = True
@@ -155,14 +156,14 @@ def facts(notes: list[Note], start_s: float) -> Labels:
         weight[name] += length_s * (n.velocity / 127) ** 2
     total = sum(weight.values()) or 1.0
     ranked = sorted((name for name in weight if name), key=lambda name: -weight[name])
-    least = {name: 0.0 if name == DRUMS and kit_hits >= 8 else _FAINT_SHARE * total for name in ranked}
-    clear = [name for name in ranked if weight[name] >= least[name]]
+    min_weights = {name: 0.0 if name == DRUMS and kit_hits >= 8 else _FAINT_SHARE * total for name in ranked}
+    clear = [name for name in ranked if weight[name] >= min_weights[name]]
     faint = [name for name in ranked if name not in clear]
     acoustic = False if ELECTRIC & set(clear) else None if ELECTRIC & set(faint) or "" in weight else True
     ensemble = {1: "solo", 2: "duo"}.get(len(clear), "band") if clear else None
     if faint and ensemble != "band":
         ensemble = None
-    onsets = {round(n.start_s, 2) for n in heard if start_s <= n.start_s}
+    onsets = {round(n.start_s, 2) for n in excerpt if start_s <= n.start_s}
     return {
         "instruments": clear,
         "instruments_complete": True,
@@ -170,7 +171,7 @@ def facts(notes: list[Note], start_s: float) -> Labels:
         "drums": True if kit_hits >= 4 and DRUMS in clear else None if percussion else False,
         "ensemble": ensemble,
         "solo": False if len(clear) > 1 else ensemble == "solo" or None,
-        "vocals": None if any(n.program in _VOICES for n in heard if n.channel != DRUM_CHANNEL) else False,
+        "vocals": None if any(n.program in _VOICES for n in excerpt if n.channel != DRUM_CHANNEL) else False,
         "density": round(len(onsets) / CLIP_S, 2),
         "acoustic": acoustic,
     }

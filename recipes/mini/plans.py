@@ -85,7 +85,7 @@ def split_of(work: str) -> Split:
 
 
 def font_of(clip_id: str, split: Split) -> str:
-    """Choose a soundfont: test clips use the one that training never hears."""
+    """Choose a soundfont: test clips use the one that training never uses."""
     return TEST_FONT if split == "test" else seeded("font", clip_id).choice(TRAIN_FONTS)
 
 
@@ -149,7 +149,7 @@ def complete(labels: Labels) -> Labels:
 
 def music21_corpus() -> Path:
     """Find the scores inside the installed music21, without importing it."""
-    found = find_spec("music21")
-    if found is None or found.origin is None:
+    spec = find_spec("music21")
+    if spec is None or spec.origin is None:
         raise FileNotFoundError("music21 is not installed: pip install -r recipes/mini/requirements.txt")
-    return Path(found.origin).parent / "corpus"
+    return Path(spec.origin).parent / "corpus"

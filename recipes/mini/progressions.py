@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from abc_tunes import key_name
-from instruments import Soloist
-from notes import Note
+from recipes.mini.abc_tunes import key_name
+from recipes.mini.instruments import Soloist
+from recipes.mini.notes import Note
 
 _LETTERS = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 # A chord is the semitones of its root above the tonic and the suffix MMA knows.
@@ -104,14 +104,14 @@ def bass_and_chords(
     """Write root notes for a bass and struck chords for the instrument the style commonly has."""
     bass, chord = _BASS_INSTRUMENT.get(style, 33), _CHORD_INSTRUMENT.get(style, 27)
     step, notes = rng.choice((0.5, 1.0)), []
-    held = style in ("ambient", "drum and bass") or rng.random() < 0.3
+    is_sustained = style in ("ambient", "drum and bass") or rng.random() < 0.3
     for bar, tones in enumerate(progression.tones):
         begin_s, beat_s = bar * bar_s, bar_s / beats
         for k in range(int(beats / step)):
             at_s, root = begin_s + k * step * beat_s, 28 + (tones[0] - 4) % 12
             notes.append(Note(at_s, at_s + 0.9 * step * beat_s, channels[0], bass, root, 96))
-        for k in range(1 if held else beats):
-            length_s = 0.95 * (bar_s if held else beat_s)
+        for k in range(1 if is_sustained else beats):
+            length_s = 0.95 * (bar_s if is_sustained else beat_s)
             at_s = begin_s + k * beat_s
             notes += [Note(at_s, at_s + length_s, channels[1], chord, 52 + (p - 4) % 12, 84) for p in tones]
     return notes

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
-from abc_tunes import key_name
-from notes import Note, write_midi
-from plans import Labels, Plan, Split, font_of, made_of, scaled, seeded
+from recipes.mini.abc_tunes import key_name
+from recipes.mini.notes import Note, write_midi
+from recipes.mini.plans import Labels, Plan, Split, font_of, made_of, scaled, seeded
 
 AMOUNTS: dict[Split, int] = {"train": 60, "val": 6}
 _LICENCE = "Apache-2.0 (written by recipes/mini/ragtime.py)"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import mido
 import soundfile
-from plans import CLIP_S, Labels, Plan, Split, default_work_dir, scaled, seeded, split_of, write_plans
+
+from recipes.mini.plans import CLIP_S, Labels, Plan, Split, default_work_dir, scaled, seeded, split_of, write_plans
 
 _MARGIN_S = 4.0  # kept off the beginning and end of a track
 _ELECTRONIC: Labels = {"style": "electronic game music", "acoustic": False}
@@ -102,8 +103,8 @@ def _ufoai(work_dir: Path) -> Iterator[Track]:
         artist = re.match(r"Crystan|Psymong", path.stem)
         labels = {**_GAME, **_tags(path)}
         labels["composer"] = labels["composer"] or (artist[0] if artist else None)
-        held: Split | None = "test" if path.stem == "David03" else None
-        yield Track(path, f"ufoai:{path.stem}", licence_of.get(path.name, "GPL-2+"), 6, labels, held)
+        split: Split | None = "test" if path.stem == "David03" else None
+        yield Track(path, f"ufoai:{path.stem}", licence_of.get(path.name, "GPL-2+"), 6, labels, split)
 
 
 def _supertux(work_dir: Path) -> Iterator[Track]:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import soundfile
 import soxr
-from fluidsynth import Player
-from notes import choose_start, facts, read_midi, remixed, revoiced
-from plans import (
+
+from recipes.mini.fluidsynth import Player
+from recipes.mini.notes import choose_start, facts, read_midi, remixed, revoiced
+from recipes.mini.plans import (
     CLIP_S,
     FONT_LICENCES,
     PATCHES,
@@ -31,7 +32,7 @@ from plans import (
     seeded,
     write_jsonl,
 )
-from timidity import PatchPlayer
+from recipes.mini.timidity import PatchPlayer
 
 _SILENT_RMS = 10 ** (-50 / 20)
 _PEAK = 0.89

@@ -1,7 +1,7 @@
 """Conversations about the tracks, as rows that `mu-llama train` reads.
 
-A description names only what the adapter, warmed up on the labels, hears beyond doubt (`clear.jsonl`). Run in the
-project's environment: python recipes/mini/rows.py --work DIR
+A description names only labels of which the pretrained adapter is certain (`clear.jsonl`). Run in the
+project's environment: python -m recipes.mini.rows --work DIR
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from plans import PATCHED
-from tracks import changed_track
-
 from mu_llama.files import read_lines, to_line, write_whole
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.dialogues.compose import conversation_rows
 from mu_llama.musicqa.dialogues.track_labels import AnswerBalancer
+from recipes.mini.plans import PATCHED
+from recipes.mini.tracks import changed_track
 
-MOST_TURNS = 12
+MAX_TURNS = 12
 """Long conversations share the audio tokens in front of them, so that training spends its time on answers."""
 # Conversations a clip version, by group: no group may drown the others, and what is no music must not be forgotten.
 SHARES = {"A": 0.5, "B": 0.6, "C": 0.35, "D": 0.9, "E": 1.5, "F": 1.5, "N": 2.0}
-UNHEARD_SHARE = 2.0
-"""How much more often a version is asked about that the adapter wasn't taught, so that it is read as new music is."""
+HELD_OUT_SHARE = 2.0
+"""How much more often there are questions about a version that the adapter wasn't trained on, as new music will be."""
 
 
 def _read(work: Path, split: str) -> list[Track]:
@@ -38,18 +37,20 @@ def _read(work: Path, split: str) -> list[Track]:
 
 def write_rows(work: Path, shares: Mapping[str, float]) -> None:
     """Write conversations for training and validation: `train.jsonl` and `val.jsonl`."""
-    train, held = (_read(work, split) for split in ("train", "val"))
+    train, validation = (_read(work, split) for split in ("train", "val"))
     balance, rng, rows = AnswerBalancer(train), random.Random("rows"), list[dict[str, Any]]()
     for track in train:
         for version in filter(None, (track, changed_track(work, track))):
-            share = shares[track.source[-1]] * (UNHEARD_SHARE if track.id.endswith(PATCHED) else 1.0)
+            share = shares[track.source[-1]] * (HELD_OUT_SHARE if track.id.endswith(PATCHED) else 1.0)
             count = int(share + rng.random())
-            rows += conversation_rows(version, count=count, rng=rng, balancer=balance, max_turns=MOST_TURNS)
+            rows += conversation_rows(version, count=count, rng=rng, balancer=balance, max_turns=MAX_TURNS)
     rng.shuffle(rows)
     for number, row in enumerate(rows):
         row["id"] = f"{row['id']}:{number}"
     write_whole(work / "train.jsonl", map(to_line, rows))
-    asked = [row for track in held for row in conversation_rows(track, count=1, rng=rng, balancer=balance, max_turns=4)]
+    asked = [
+        row for track in validation for row in conversation_rows(track, count=1, rng=rng, balancer=balance, max_turns=4)
+    ]
     write_whole(work / "val.jsonl", map(to_line, asked))
     turns = sum(len(row["turns"]) for row in rows)
     print(f"{len(rows)} conversations, {turns} answers; {len(asked)} for validation")

@@ -12,9 +12,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from abc_tunes import key_name
-from notes import Note, write_midi
-from plans import (
+from recipes.mini.abc_tunes import key_name
+from recipes.mini.notes import Note, write_midi
+from recipes.mini.plans import (
     Labels,
     Plan,
     Split,
@@ -27,7 +27,7 @@ from plans import (
     split_of,
     write_plans,
 )
-from ragtime import rag_plans
+from recipes.mini.ragtime import rag_plans
 
 AMOUNTS: dict[Split, int] = {"train": 720, "val": 48, "test": 150}
 _LICENCE = "work public domain; encoding by permission of the encoders (music21 corpus)"
@@ -86,15 +86,15 @@ _TEST_ONLY = frozenset({"beethoven", "joplin"})
 
 def _movements() -> list[tuple[Path, str, str]]:
     """List (file, work, whose folder); the movements of one quartet are one work."""
-    corpus, found = music21_corpus(), list[tuple[Path, str, str]]()
+    corpus, works = music21_corpus(), list[tuple[Path, str, str]]()
     for who, times in (("bach", 1), ("monteverdi", 2), ("josquin", 2)):
-        found += [(p, f"score:{who}/{p.stem}", who) for p in sorted((corpus / who).glob("*.mxl"))] * times
+        works += [(p, f"score:{who}/{p.stem}", who) for p in sorted((corpus / who).glob("*.mxl"))] * times
     for who, times in (("mozart", 3), ("haydn", 3), ("beethoven", 2)):
-        found += [
+        works += [
             (p, f"score:{who}/{p.stem if p.parent.name == who else p.parent.name}", who)
             for p in sorted((corpus / who).rglob("*.mxl"))
         ] * times
-    return found + [(corpus / "joplin/maple_leaf_rag.mxl", "score:joplin/maple_leaf_rag", "joplin")] * 8
+    return works + [(corpus / "joplin/maple_leaf_rag.mxl", "score:joplin/maple_leaf_rag", "joplin")] * 8
 
 
 def _split(movement: tuple[Path, str, str]) -> Split:

@@ -3,7 +3,7 @@
 A LoRA that went on from an earlier one can be averaged with it: the mean of two keeps what each is good at (Wortsman et
 al., 2022, arXiv:2203.05482), where the adapter is the same. How much each counts is a choice between their strengths.
 
-Run: python recipes/mini/ship.py work/mini/run/model src/mu_llama/embedded/mini [--mean-with FOLDER [--share 0.5]]
+Run: python -m recipes.mini.ship work/mini/run/model src/mu_llama/embedded/mini [--mean-with FOLDER [--share 0.5]]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mu_llama.checkpoints.formats.tensor_files import read_safetensors
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
 
 LICENCES = {"adapter and LoRA": "Apache-2.0", "SmolLM2-135M-Instruct": "Apache-2.0", "MusiCNN": "ISC"}
-MOST_BYTES = 40_000_000
+MAX_BYTES = 40_000_000
 
 
 def halved(path: Path) -> dict[str, LazyTensor]:
@@ -55,7 +55,7 @@ def ship(model: Path, out: Path, *, mean_with: Path | None = None, share: float 
         share: of this model in the mean.
 
     Raises:
-        ValueError: if it is larger than the package may be, or the other model hears with another adapter.
+        ValueError: if it is larger than the package may be, or the other model has another adapter.
     """
     adapter, tuning = halved(model / ADAPTER_FILE), halved(model / TUNING_FILE)
     if mean_with is not None:
@@ -66,8 +66,8 @@ def ship(model: Path, out: Path, *, mean_with: Path | None = None, share: float 
     out.mkdir(parents=True, exist_ok=True)
     write_model_files(out, config, adapter=adapter, tuning=tuning)
     size = sum(path.stat().st_size for path in out.iterdir())
-    if size > MOST_BYTES:
-        raise ValueError(f"{out} has {size} bytes; the most is {MOST_BYTES}: choose a smaller rank or bridge")
+    if size > MAX_BYTES:
+        raise ValueError(f"{out} has {size} bytes; the most is {MAX_BYTES}: choose a smaller rank or bridge")
     print(f"{out}: {size / 1e6:.1f} MB")
 
 

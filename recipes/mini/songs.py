@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mido
-from notes import choose_start, read_midi, write_midi
-from plans import Labels, Plan, Split, default_work_dir, font_of, scaled, seeded, split_of, write_plans
+
+from recipes.mini.notes import choose_start, read_midi, write_midi
+from recipes.mini.plans import Labels, Plan, Split, default_work_dir, font_of, scaled, seeded, split_of, write_plans
 
 _SHORTEST_NOTES = 40
 _FREEDOOM = "packages/freedoom/usr/share/games/doom/freedoom1.wad"

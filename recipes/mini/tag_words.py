@@ -57,7 +57,7 @@ BROADER = {
     "death metal": ("metal", "heavy metal", "hard rock", "rock", "punk"),
     "metal": ("metal", "heavy metal", "hard rock", "rock", "punk"),
 }  # fmt: skip
-# Style of a groove -> the words of GENRES that name it; it is stated only where the tagger hears one of them.
+# Style of a groove -> the words of GENRES that name it; it is stated only where the tagger gives one of them.
 _DANCED = ("electronic", "techno", "house", "dance", "electro")
 NAMED_BY = {
     "big band swing": ("jazz",), "jazz": ("jazz",), "jazz waltz": ("jazz",), "jazz fusion": ("jazz",),

@@ -1,6 +1,6 @@
 """Write the held-out clips' features, labels and measured facts as a fixture that benchmarks/mini scores anywhere.
 
-Run: python recipes/mini/test_set.py --work DIR --out benchmarks/data [--split val]
+Run: python -m recipes.mini.test_set --work DIR --out benchmarks/data [--split val]
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ears import open_ears
 from safetensors.torch import save_file
-from tag_words import GENRES, VOICE_TAGS
-from tracks import read_tracks
 
 from mu_llama.audio.facts import measure_facts
 from mu_llama.files import to_line, write_whole
 from mu_llama.inference.measuring import in_words
 from mu_llama.labels.track import Track
+from recipes.mini.encoder import open_encoder
+from recipes.mini.tag_words import GENRES, VOICE_TAGS
+from recipes.mini.tracks import read_tracks
 
 _SOLO_TAGS = {
     "mtt:guitar": "acoustic guitar", "mtt:violin": "violin", "mtt:piano": "piano", "mtt:harpsichord": "harpsichord",
@@ -42,13 +42,13 @@ _SAID_BY_TAGS = {
 def _with_tops(track: Track, tags: Mapping[str, float]) -> Track:
     """Add what the tagger alone would say, as a floor to beat."""
     tops = {"top instrument": (_top(tags, _SOLO_TAGS),), "top genre": (_top(tags, GENRES),)}
-    said = {f"tagger {word}": round(max(tags[tag] for tag in own), 3) for word, own in _SAID_BY_TAGS.items()}
+    said = {f"tagger {word}": round(max(tags[tag] for tag in names), 3) for word, names in _SAID_BY_TAGS.items()}
     facts = {**track.facts, **said}
     return replace(track, guesses={**track.guesses, **tops}, facts=facts, audio=None, licence=None)
 
 
 def in_bytes(features: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Features (N, L, D) in a byte a number: `codes * scale + lowest` gives them back to 0.3 % of their deviation."""
+    """Features (N, L, D) in a byte a number: `codes * scale + lowest` has an error of 0.3 % of their std."""
     lowest, highest = features.amin(0), features.amax(0)
     scale = ((highest - lowest) / 255).clamp_min(1e-8)
     return {"codes": ((features - lowest) / scale).round().byte(), "scale": scale, "lowest": lowest}
@@ -56,11 +56,11 @@ def in_bytes(features: torch.Tensor) -> dict[str, torch.Tensor]:
 
 def write_test_set(work: Path, out: Path, *, split: str = "test") -> None:
     """Write mini_test.safetensors (see `in_bytes`) and mini_test.jsonl, a track a row with `measured` beside it."""
-    encoder, hearing = open_ears()
+    encoder, extractor = open_encoder()
     features, rows = list[torch.Tensor](), list[dict[str, Any]]()
     for number, track in enumerate(read_tracks(work)[split]):
         assert track.audio is not None
-        values = hearing.hear(track.audio).values
+        values = extractor.hear(track.audio).values
         tags = encoder.tag_probabilities(values)
         facts = in_words(measure_facts(track.audio)) if number % _MEASURED_EVERY == 0 else {}
         measured = {name: (fact.text, fact.confidence) for name, fact in facts.items() if name in ("tempo", "key")}

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from instruments import PLAIN_NAMES
-from notes import DRUM_CHANNEL, Note, inside, write_midi
-from plans import CLIP_S, RATE_HZ
+
+from recipes.mini.instruments import PLAIN_NAMES
+from recipes.mini.notes import DRUM_CHANNEL, Note, inside, write_midi
+from recipes.mini.plans import CLIP_S, RATE_HZ
 
 _CONFIG = "freepats/etc/timidity/freepats.cfg"
 _PATCHES = "freepats/usr/share/midi/freepats"
@@ -42,15 +43,15 @@ class PatchPlayer:
 
     @cached_property
     def _libraries(self) -> str:
-        found = {path.parent for path in (self._packages / "timidity").rglob("*.so*")}
-        return os.pathsep.join(map(str, sorted(found)))
+        folders = {path.parent for path in (self._packages / "timidity").rglob("*.so*")}
+        return os.pathsep.join(map(str, sorted(folders)))
 
     def playable(self, notes: list[Note]) -> list[Note]:
         """Put programs that are there in the place of others; no notes if one has no stand-in."""
         programs: dict[int, int] = {}
         for program in {n.program for n in notes if n.channel != DRUM_CHANNEL}:
-            own = PLAIN_NAMES.get(program)
-            alike = [p for p in sorted(self._programs) if own is not None and PLAIN_NAMES.get(p) == own]
+            name = PLAIN_NAMES.get(program)
+            alike = [p for p in sorted(self._programs) if name is not None and PLAIN_NAMES.get(p) == name]
             if program not in self._programs and not alike:
                 return []
             programs[program] = program if program in self._programs else min(alike, key=lambda p: abs(p - program))
@@ -58,14 +59,14 @@ class PatchPlayer:
 
     def play(self, notes: list[Note], start_s: float, length_s: float = CLIP_S) -> np.ndarray:
         """Play `length_s` seconds from `start_s`: float32 (S,), 16 kHz, not yet scaled."""
-        heard = [
+        excerpt = [
             replace(n, start_s=max(n.start_s - start_s, 0.0), end_s=min(n.end_s - start_s, length_s))
             for n in inside(notes, start_s, length_s)
         ]
         with tempfile.TemporaryDirectory() as folder:
             config, midi, wave = (Path(folder, name) for name in ("patches.cfg", "song.mid", "song.wav"))
             config.write_text(self._patches, encoding="latin-1")
-            write_midi(midi, heard)
+            write_midi(midi, excerpt)
             program = self._packages / "timidity/usr/bin/timidity"
             command = [program, "-c", config, "-Ow1Msl", "-s", str(RATE_HZ), "-o", wave, midi]
             environment = {**os.environ, "LD_LIBRARY_PATH": self._libraries}

@@ -1,7 +1,7 @@
-"""Clips, the tagger's probabilities and the guessed feel become tracks that `mu_llama.musicqa` asks about.
+"""Clips, the tagger's probabilities and guessed energy and valence become tracks that `mu_llama.musicqa` asks about.
 
 What scores and makers say is a label; what a tagger says with confidence is a guess, and worded as one. Run in the
-project's environment: python recipes/mini/tracks.py --work DIR
+project's environment: python -m recipes.mini.tracks --work DIR
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from listen import changed_path
-from tag_words import BROADER, ERAS, FEELINGS, GENRES, INSTRUMENTS, MOODS, NAMED_BY, USES, VOICE_TAGS
-
 from mu_llama.files import read_lines, to_line, write_whole
 from mu_llama.labels.track import Track
+from recipes.mini.extract_features import changed_path
+from recipes.mini.tag_words import BROADER, ERAS, FEELINGS, GENRES, INSTRUMENTS, MOODS, NAMED_BY, USES, VOICE_TAGS
 
 YES, NO = 0.35, 0.05
-"""The tagger's probability from which a tag counts as heard, and up to which as absent; between, nothing is asked."""
+"""The tagger's probability from which a tag counts as present, and up to which as absent; between, nothing is asked."""
 _AGREES = 3
 # About the terciles of the training clips; fixed, so that a change of the mix doesn't change what a word means.
 ENERGY_CUTS, VALENCE_CUTS = (0.20, 0.42), (0.25, 0.50)
@@ -45,24 +44,26 @@ def _unlikely(table: Mapping[str, str], tags: Mapping[str, float]) -> tuple[str,
     return tuple(dict.fromkeys(word for word in table.values() if word not in likely))
 
 
-def teacher_agrees(style: str, tags: Mapping[str, float]) -> bool:
+def tagger_agrees(style: str, tags: Mapping[str, float]) -> bool:
     """Whether one of the tagger's three likeliest genres names the style of a rendered groove."""
-    heard = sorted((tag for tag in GENRES if tag in tags), key=lambda tag: -tags[tag])[:_AGREES]
-    return any(GENRES[tag] in NAMED_BY.get(style, ()) for tag in heard)
+    likeliest = sorted((tag for tag in GENRES if tag in tags), key=lambda tag: -tags[tag])[:_AGREES]
+    return any(GENRES[tag] in NAMED_BY.get(style, ()) for tag in likeliest)
 
 
 def style_of(clip: Mapping[str, Any], tags: Mapping[str, float]) -> str | None:
-    """The genre that may be stated: of grooves only where the tagger hears something like it."""
+    """The genre that may be stated: of grooves only where the tagger gives a similar one."""
     style = clip["labels"].get("style")
     if style in (None, "game music"):
         return None
     style = str(style).replace(" game music", " music")
-    if clip["group"] == "C":  # which island a tune comes from, and its dance, can't be heard of one player
+    if clip["group"] == "C":  # which island a tune comes from, and its dance, isn't audible from one player
         return None
-    return None if clip["group"] == "A" and not teacher_agrees(style, tags) else style
+    return None if clip["group"] == "A" and not tagger_agrees(style, tags) else style
 
 
-def track_of(work: Path, clip: Mapping[str, Any], tags: Mapping[str, float], feel: Mapping[str, float]) -> Track:
+def track_of(
+    work: Path, clip: Mapping[str, Any], tags: Mapping[str, float], energy_valence: Mapping[str, float]
+) -> Track:
     """Sort what is known of a clip into labels, absences, guesses and doubts."""
     labels = clip["labels"]
     instruments = tuple(labels.get("instruments") or ())
@@ -94,8 +95,8 @@ def track_of(work: Path, clip: Mapping[str, Any], tags: Mapping[str, float], fee
     guesses = {
         "genre": _words(GENRES, tags) or (("folk",) if clip["group"] == "C" else ()),
         "instrument": _words(INSTRUMENTS, tags),
-        "energy": _level(feel.get("energy"), ENERGY_CUTS, ("low", "medium", "high")),
-        "valence": _level(feel.get("valence"), VALENCE_CUTS, ("dark", "neutral", "bright")),
+        "energy": _level(energy_valence.get("energy"), ENERGY_CUTS, ("low", "medium", "high")),
+        "valence": _level(energy_valence.get("valence"), VALENCE_CUTS, ("dark", "neutral", "bright")),
     }
     voices = max(tags.get(tag, 0.0) for tag in VOICE_TAGS)
     guesses["voice"] = ("voice",) if voices >= YES and labels.get("vocals") is None else ()
@@ -153,12 +154,12 @@ def _uses(style: str | None, guesses: Mapping[str, tuple[str, ...]]) -> tuple[st
 def read_tracks(work: Path) -> dict[str, list[Track]]:
     """All tracks by split."""
     tags = {row["id"]: row["tags"] for path in sorted(work.glob("tags.*.jsonl")) for row in read_lines(path)}
-    feel = {row["id"]: row for row in read_lines(work / "feel.jsonl")}
+    energy_valence = {row["id"]: row for row in read_lines(work / "feel.jsonl")}
     splits: dict[str, list[Track]] = {"train": [], "val": [], "test": []}
     for path in sorted((work / "clips").glob("?.jsonl")):
         for clip in read_lines(path):
             if clip["id"] in tags:
-                known = track_of(work, clip, tags[clip["id"]], feel.get(clip["id"], {}))
+                known = track_of(work, clip, tags[clip["id"]], energy_valence.get(clip["id"], {}))
                 splits[clip["split"]].append(known)
     return splits
 

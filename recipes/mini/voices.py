@@ -11,11 +11,12 @@ from random import Random
 import numpy as np
 import soundfile
 import soxr
-from abc_tunes import Tune, play, read_books
-from bands import Groove, play_groove, read_grooves
-from folk import METERS, accompany, chords_of_bars
-from notes import DRUM_CHANNEL, Note, write_midi
-from plans import (
+
+from recipes.mini.abc_tunes import Tune, play, read_books
+from recipes.mini.bands import Groove, play_groove, read_grooves
+from recipes.mini.folk import METERS, accompany, chords_of_bars
+from recipes.mini.notes import DRUM_CHANNEL, Note, write_midi
+from recipes.mini.plans import (
     CLIP_S,
     RATE_HZ,
     Labels,
@@ -33,7 +34,7 @@ from plans import (
 
 # Clips wanted: sung over a band (each with a twin without the voice), sung alone.
 AMOUNTS: dict[Split, tuple[int, int]] = {"train": (220, 60), "val": (20, 6), "test": (80, 24)}
-# Voices heard once more, over recordings of the same split.
+# Voices used once more, over recordings of the same split.
 OVER_RECORDINGS: dict[Split, int] = {"train": 200, "val": 14, "test": 60}
 _LICENCE = "tune public domain; voice nitech_jp_song070_f001 CC BY 3.0"
 _MIDDLE_PITCH = 67
@@ -156,7 +157,7 @@ def make_plans(work_dir: Path) -> None:
     seeded("voice order").shuffle(tunes)
     plans: list[Plan] = []
     for split, (num_mixed, num_alone) in made_of(AMOUNTS):
-        own = [g for g in grooves if g.split == split]
+        of_split = [g for g in grooves if g.split == split]
         pool = iter([t for t in tunes if split_of(t.work) == split] * 4)
         for number in range(scaled(num_mixed) + scaled(num_alone)):
             clip_id, alone = f"E-{split}-{number:04d}", number >= scaled(num_mixed)
@@ -164,7 +165,7 @@ def make_plans(work_dir: Path) -> None:
             while len(raw) < 24:
                 tune = next(pool)
                 raw = play(tune, work_dir)
-            plans += _make(work_dir, singer, tune, raw, clip_id, split, own, alone=alone)
+            plans += _make(work_dir, singer, tune, raw, clip_id, split, of_split, alone=alone)
         print(f"E: {split} made", flush=True)
     write_plans(work_dir, "E", plans + list(_over_recordings(work_dir, plans)))
 

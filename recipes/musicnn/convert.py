@@ -1,6 +1,6 @@
 """Makes `src/mu_llama/encoders/musicnn_weights/musicnn.safetensors` from the wheel of musicnn 0.1.0.
 
-Run from the root of the checkout: `python recipes/musicnn/convert.py [--wheel PATH]`. Needs numpy and
+Run from the root of the checkout: `python -m recipes.musicnn.convert [--wheel PATH]`. Needs numpy and
 safetensors, and neither TensorFlow nor librosa.
 """
 
@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
-from tf_checkpoint import read_float_tensors
+
+from recipes.musicnn.tf_checkpoint import read_float_tensors
 
 Tensors = dict[str, npt.NDArray[np.float32]]
 

@@ -4,7 +4,7 @@ In a throw-away environment, from the root of the checkout (numpy, soundfile com
 
     python -m venv /tmp/tf && /tmp/tf/bin/pip install tensorflow-cpu==2.21.0 tf_keras==2.21.0 librosa==0.11.0
     /tmp/tf/bin/pip install --no-deps musicnn==0.1.0
-    /tmp/tf/bin/python recipes/musicnn/expected_tags.py
+    /tmp/tf/bin/python -m recipes.musicnn.expected_tags
 
 Runs `musicnn.extractor.extractor` unchanged (which casts the mel spectrogram to float16), and once more
 without that cast. The cast alone moves tags by 1e-4 to 6e-4, depending on the clip; these are calm clips.
@@ -49,7 +49,6 @@ def _line(patch: npt.NDArray[np.float32]) -> str:
 def main() -> None:
     """Run both variants over every clip and write the tags down."""
     import soundfile
-
     from musicnn import extractor as original
 
     synthesise = runpy.run_path(str(ENCODER_TESTS / "synthesised_music.py"))["synthesise"]

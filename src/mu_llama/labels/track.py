@@ -25,7 +25,7 @@ class Track:
     audio: Path | None = None
     """Audio file; None where it is missing."""
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Labels by category: genre, instrument, voice, mood, tempo, other; `dialogues.knowledge` lists more."""
+    """Labels by category: genre, instrument, voice, mood, tempo, other; `dialogues.track_labels` lists more."""
     absent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What is known not to be there, by category."""
     guesses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +13,19 @@ from safetensors.torch import save_file
 from mu_llama.labels.track import Track
 from mu_llama.model.adapter import AudioAdapter
 from mu_llama.model.config import AdapterConfig
-
-sys.path.append(str(Path(__file__).parents[1] / "recipes" / "mini"))
-
-from certainty import FEWEST, UNHEARD, USUAL, by_font, clear_words, fitting_temperature, kept, soften
-from examples import Examples, choice_losses, choice_weights, read_labels, weights_of
-from labels import GROUPS, labels_of
-from warm_up import carry_over
+from recipes.mini.calibration import (
+    DEFAULT_TEMPERATURE,
+    HELD_OUT_FONT,
+    MIN_CLIPS,
+    apply_temperature,
+    by_font,
+    certain_words,
+    fit_temperature,
+    select,
+)
+from recipes.mini.examples import Examples, choice_losses, choice_weights, read_labels, weights_of
+from recipes.mini.labels import GROUPS, labels_of
+from recipes.mini.pretrain_adapter import carry_over
 
 WHOLE = {"instrument": ("others",)}
 
@@ -173,18 +178,18 @@ def test_an_adapter_that_is_often_wrong_gets_a_higher_temperature() -> None:
     assert adapter.tokens is not None
     with torch.no_grad():
         adapter.tokens.reading.weight.mul_(20)
-    sure, unsure = (fitting_temperature(adapter, _examples(adapter, flipped=share)) for share in (0.0, 0.3))
+    sure, unsure = (fit_temperature(adapter, _examples(adapter, flipped=share)) for share in (0.0, 0.3))
     assert sure < unsure
 
 
 def test_a_soundfont_is_kept_from_the_adapter_and_too_few_of_its_clips_measure_nothing() -> None:
     adapter = _ears(("drums", "piano"))
     examples = replace(_examples(adapter, flipped=0.0), ids=[f"{row % 3}" for row in range(600)])
-    taught, unheard = by_font(examples, {"0": "TimGM6mb", "1": None, "2": UNHEARD})
+    taught, unheard = by_font(examples, {"0": "TimGM6mb", "1": None, "2": HELD_OUT_FONT})
     assert (set(taught.ids), set(unheard.ids)) == ({"0", "1"}, {"2"})
     assert torch.equal(unheard.features, examples.features[2::3])
-    assert fitting_temperature(adapter, kept(unheard, range(FEWEST - 1))) == USUAL
-    assert fitting_temperature(adapter, unheard) == 1.0
+    assert fit_temperature(adapter, select(unheard, range(MIN_CLIPS - 1))) == DEFAULT_TEMPERATURE
+    assert fit_temperature(adapter, unheard) == 1.0
     assert by_font(taught, {"0": "TimGM6mb", "1": None})[1].ids == []
 
 
@@ -197,7 +202,7 @@ def test_softening_keeps_what_is_read_and_makes_it_less_sure() -> None:
         adapter.tokens.absent.fill_(-1.0)
     examples = _examples(adapter, flipped=0.0)
     before, tokens = read_labels(adapter, examples.features).clone(), adapter.tokens(adapter(examples.features)).clone()
-    soften(adapter, 3.0, examples)
+    apply_temperature(adapter, 3.0, examples)
     after = read_labels(adapter, examples.features)
     assert torch.allclose(after, before / 3.0, atol=1e-5)
     assert torch.equal(after > 0, before > 0)
@@ -211,4 +216,4 @@ def test_softening_keeps_what_is_read_and_makes_it_less_sure() -> None:
 def test_what_is_doubted_is_not_clear() -> None:
     labels = {"piano": True, "harp": True, "drums": False, "singing": False, "flute": False}
     heard = {"piano": 0.9, "harp": 0.6, "drums": 0.05, "singing": 0.4, "flute": 0.0}
-    assert clear_words(labels, heard) == ["piano", "no drums"]
+    assert certain_words(labels, heard) == ["piano", "no drums"]

@@ -1,7 +1,7 @@
-"""Hear every clip once, as it is and as real life would change it, through the project's feature cache.
+"""Encode every clip, and an augmented version of some, into the project's feature cache.
 
 Training then never opens the sound again. Run in the project's own environment, as several processes if you like:
-python recipes/mini/listen.py --work DIR --part 0 --of 2
+python -m recipes.mini.extract_features --work DIR --part 0 --of 2
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import av
 import numpy as np
 import soundfile
 import torch
-from ears import open_ears
-from plans import is_again
 
 from mu_llama.audio.augment import chain
 from mu_llama.audio.read import read_audio
 from mu_llama.audio.waveform import Waveform
 from mu_llama.files import drop_cut_line, read_lines
+from recipes.mini.encoder import open_encoder
+from recipes.mini.plans import is_again
 
 SHORTEST_S = 8.0
 CODEC_BITS_A_SECOND = 64_000
 _CHANGE = chain(["level", "equaliser", "noise", "phone"])
 _FLUSH_EVERY = 100
 CHANGED_SHARE = 0.5
-"""Of the training clips; the others, and all that are played again, are heard as they are alone."""
+"""Of the training clips; the others, and all that are played again, are encoded as they are alone."""
 
 
 def through_codec(sound: Waveform) -> Waveform:
@@ -78,9 +78,9 @@ def _write_changed(work: Path, clip: dict[str, object]) -> Path:
     return path
 
 
-def listen(work: Path, *, part: int, of: int) -> None:
-    """Hear this process's share of the clips; tag probabilities go to `tags.<part>-of-<of>.jsonl`."""
-    encoder, hearing = open_ears()
+def extract(work: Path, *, part: int, of: int) -> None:
+    """Encode this process's share of the clips; tag probabilities go to `tags.<part>-of-<of>.jsonl`."""
+    encoder, extractor = open_encoder()
     out = work / f"tags.{part}-of-{of}.jsonl"
     drop_cut_line(out)
     done = {row["id"] for row in read_lines(out)}
@@ -89,14 +89,14 @@ def listen(work: Path, *, part: int, of: int) -> None:
     todo = [clip for clip in mine if clip["id"] not in done]
     with out.open("a") as file:
         for number, clip in enumerate(todo, start=1):
-            values = hearing.hear(work / clip["path"]).values
+            values = extractor.hear(work / clip["path"]).values
             if is_changed(clip):
-                hearing.hear(_write_changed(work, clip))
+                extractor.hear(_write_changed(work, clip))
             tags = {name: round(value, 3) for name, value in encoder.tag_probabilities(values).items()}
             file.write(json.dumps({"id": clip["id"], "tags": tags}) + "\n")
             if number % _FLUSH_EVERY == 0 or number == len(todo):
                 file.flush()
-                print(f"{number}/{len(todo)} clips heard", flush=True)
+                print(f"{number}/{len(todo)} clips encoded", flush=True)
 
 
 if __name__ == "__main__":
@@ -106,4 +106,4 @@ if __name__ == "__main__":
     parser.add_argument("--of", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    listen(arguments.work, part=arguments.part, of=arguments.of)
+    extract(arguments.work, part=arguments.part, of=arguments.of)

@@ -1,11 +1,11 @@
-"""Teach a fresh adapter the labels before any language model is asked: minutes instead of hours.
+"""Pretrain a fresh adapter on the labels, without the language model: minutes instead of hours.
 
-Each label is one audio token: its name in the language model's own embeddings, and whether it is heard. One more for
-each kind of label (genre, ensemble ...) holds the name of the likeliest. Yes and no
-weigh the same within each kind of music, as in the questions. Writes a model folder, whose LLaMA is untuned, for
-`model.base` of train.yaml, and prints how well the labels of the validation split are read.
+Each label is one audio token: its name in the language model's own embeddings, and whether it holds. One more for each
+kind of label (genre, ensemble ...) holds the name of the likeliest. Yes and no weigh the same within each kind of
+music, as in the questions. Writes a model folder, whose LLaMA is untuned, for
+`model.base` of train.yaml, and prints how well it predicts the labels of the validation split.
 
-Run: python recipes/mini/warm_up.py --work DIR
+Run: python -m recipes.mini.pretrain_adapter --work DIR
 """
 
 from __future__ import annotations
@@ -18,10 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from certainty import UNHEARD, by_font, fitting_temperature, fonts_of, soften, write_clear
-from ears import ENCODER
-from examples import Examples, choice_losses, choice_weights, read_examples, read_labels, weights_of, words_of
-from labels import CHOICES, GROUPS
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -37,30 +33,49 @@ from mu_llama.model.config import AdapterConfig
 from mu_llama.text.prompts import template_by_name
 from mu_llama.training.feature_augmentation import augment_features
 from mu_llama.training.initialization import FeatureStatistics, feature_statistics, fresh_adapter
+from recipes.mini.calibration import (
+    HELD_OUT_FONT,
+    apply_temperature,
+    by_font,
+    fit_temperature,
+    fonts_of,
+    write_certain_words,
+)
+from recipes.mini.encoder import ENCODER
+from recipes.mini.examples import (
+    Examples,
+    choice_losses,
+    choice_weights,
+    read_examples,
+    read_labels,
+    weights_of,
+    words_of,
+)
+from recipes.mini.labels import CHOICES, GROUPS
 
 LLAMA, TEMPLATE = "smollm2-135m-instruct", "chatml-measured"
 _SAME = 0.95
 """Cosine from which a name is taken to be an earlier model's."""
 BATCH, DECAY = 256, 0.5
 DROPPED, NOISE = 0.5, 0.5
-"""Share of the features that are left out at a time, and deviations of noise on the others: 500 numbers of ten thousand
-tracks are learned by heart otherwise."""
+"""Share of the features that are dropped at a time, and standard deviations of noise on the others: otherwise an
+adapter overfits to 500 numbers of ten thousand tracks."""
 
 CHOICE = 0.3
-"""Weight of choosing among the genres, beside hearing each: "what genre is this?" is answered by one of them."""
+"""Weight of choosing among the genres, beside predicting each: "what genre is this?" is answered by one of them."""
 
 
 @dataclass(frozen=True)
-class Pace:
+class Schedule:
     """How long and how quickly to learn."""
 
     epochs: int
-    rate: float
-    """The highest."""
+    max_lr: float
+    """Highest learning rate."""
 
 
-FROM_NOTHING, GOING_ON = Pace(12, 1e-3), Pace(12, 5e-4)
-"""An adapter goes on gently: at the rate of a fresh one it forgets what it heard before (docs/experiments/mini.md)."""
+FROM_SCRATCH, CONTINUED = Schedule(12, 1e-3), Schedule(12, 5e-4)
+"""An earlier adapter goes on at half the learning rate: at the higher one it forgets (docs/experiments/mini.md)."""
 
 
 def named(llama: LlamaSpec, words: Sequence[str]) -> Tensor:
@@ -70,51 +85,51 @@ def named(llama: LlamaSpec, words: Sequence[str]) -> Tensor:
     return torch.stack([table[tokenizer.encode_prompt(f" {word}")].mean(0) for word in words])
 
 
-def teach(adapter: AudioAdapter, train: Examples, *, pace: Pace = FROM_NOTHING, seed: int = 0) -> None:
+def train_adapter(adapter: AudioAdapter, train: Examples, *, schedule: Schedule = FROM_SCRATCH, seed: int = 0) -> None:
     """Fit the adapter to the labels."""
     weights, answers = weights_of(train), train.answers.nan_to_num()
     genres = torch.tensor([word in GROUPS["genre"] for word in train.words])
     choices = choice_weights(train, genres)
     statistics = FeatureStatistics(adapter.feature_mean, adapter.feature_deviation)
     rows = len(answers)
-    steps = pace.epochs * (rows // BATCH + 1)
-    optimiser = torch.optim.AdamW(adapter.parameters(), lr=pace.rate, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, pace.rate, total_steps=steps, pct_start=0.1)
+    steps = schedule.epochs * (rows // BATCH + 1)
+    optimiser = torch.optim.AdamW(adapter.parameters(), lr=schedule.max_lr, weight_decay=DECAY)
+    lr_schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, schedule.max_lr, total_steps=steps, pct_start=0.1)
     torch.manual_seed(seed)
-    bar = tqdm(total=steps, desc="warming up", mininterval=5)
-    for _ in range(pace.epochs):
-        for own in torch.randperm(rows).split(BATCH):
-            rough = augment_features(train.features[own], statistics, noise=NOISE, dropout=DROPPED)
-            logits = read_labels(adapter, rough)
-            losses = nn.functional.binary_cross_entropy_with_logits(logits, answers[own], reduction="none")
-            loss = (losses * weights[own]).sum() / weights[own].sum()
-            chosen = choice_losses(logits[:, genres], train.answers[own][:, genres])
-            loss = loss + CHOICE * (chosen * choices[own]).sum() / choices[own].sum().clamp_min(1)
+    bar = tqdm(total=steps, desc="pretraining", mininterval=5)
+    for _ in range(schedule.epochs):
+        for batch in torch.randperm(rows).split(BATCH):
+            augmented = augment_features(train.features[batch], statistics, noise=NOISE, dropout=DROPPED)
+            logits = read_labels(adapter, augmented)
+            losses = nn.functional.binary_cross_entropy_with_logits(logits, answers[batch], reduction="none")
+            loss = (losses * weights[batch]).sum() / weights[batch].sum()
+            chosen = choice_losses(logits[:, genres], train.answers[batch][:, genres])
+            loss = loss + CHOICE * (chosen * choices[batch]).sum() / choices[batch].sum().clamp_min(1)
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
             optimiser.step()
-            schedule.step()
+            lr_schedule.step()
             bar.update()
         bar.set_postfix(loss=f"{float(loss.detach()):.3f}")
     bar.close()
 
 
 @torch.no_grad()
-def scores(adapter: AudioAdapter, held: Examples) -> dict[str, float]:
+def scores(adapter: AudioAdapter, examples: Examples) -> dict[str, float]:
     """Balanced accuracy of each label within each source that has three yes and three no, averaged by group, in %."""
-    said = read_labels(adapter, held.features) > 0
-    found = defaultdict[str, list[float]](list)
-    for source in [*sorted(set(held.sources)), None]:
-        own = torch.tensor([source in (None, other) for other in held.sources], dtype=torch.bool)
-        for column, word in enumerate(held.words):
+    predicted = read_labels(adapter, examples.features) > 0
+    by_group = defaultdict[str, list[float]](list)
+    for source in [*sorted(set(examples.sources)), None]:
+        is_of_source = torch.tensor([source in (None, other) for other in examples.sources], dtype=torch.bool)
+        for column, word in enumerate(examples.words):
             if (source is None) != (word in GROUPS["sound"]):
                 continue
-            yes, no = (own & (held.answers[:, column] == answer) for answer in (1, 0))
+            yes, no = (is_of_source & (examples.answers[:, column] == answer) for answer in (1, 0))
             if min(int(yes.sum()), int(no.sum())) >= 3:
-                right = (said[yes, column].float().mean() + (~said[no, column]).float().mean()) / 2
-                found[next(name for name, group in GROUPS.items() if word in group)].append(100 * float(right))
-    return {name: round(sum(values) / len(values), 1) for name, values in found.items()}
+                right = (predicted[yes, column].float().mean() + (~predicted[no, column]).float().mean()) / 2
+                by_group[next(name for name, group in GROUPS.items() if word in group)].append(100 * float(right))
+    return {name: round(sum(values) / len(values), 1) for name, values in by_group.items()}
 
 
 def _sizes(llama: LlamaSpec, features: Tensor, num_words: int) -> AdapterConfig:
@@ -127,17 +142,19 @@ def _sizes(llama: LlamaSpec, features: Tensor, num_words: int) -> AdapterConfig:
 
 
 @torch.no_grad()
-def untrained(llama: LlamaSpec, train: Examples, *, seed: int = 0) -> AudioAdapter:
+def build_adapter(llama: LlamaSpec, train: Examples, *, seed: int = 0) -> AudioAdapter:
     """An adapter that standardises by the training tracks, and whose tokens have the labels' names."""
     sizes = _sizes(llama, train.features, len(train.words))
     drawn = fresh_adapter(sizes, seed=seed, statistics=feature_statistics(train.features))
     adapter = AudioAdapter(sizes)
-    own = {name.removeprefix("adapter."): stored.read() for name, stored in drawn.items()}
-    adapter.load_state_dict({name: value for name, value in own.items() if not name.startswith("conditioner.")})
+    state = {name.removeprefix("adapter."): stored.read() for name, stored in drawn.items()}
+    adapter.load_state_dict({name: value for name, value in state.items() if not name.startswith("conditioner.")})
     assert adapter.tokens is not None, "asked for"
     adapter.tokens.names.copy_(named(llama, train.words))
     adapter.tokens.kinds.copy_(named(llama, list(CHOICES)))
-    adapter.tokens.members.copy_(torch.tensor([[word in own for word in train.words] for own in CHOICES.values()]))
+    adapter.tokens.members.copy_(
+        torch.tensor([[word in choice for word in train.words] for choice in CHOICES.values()])
+    )
     present, absent = named(llama, ("yes", "no"))
     adapter.tokens.present.copy_(present)
     adapter.tokens.absent.copy_(absent)
@@ -146,34 +163,36 @@ def untrained(llama: LlamaSpec, train: Examples, *, seed: int = 0) -> AudioAdapt
 
 @torch.no_grad()
 def carry_over(adapter: AudioAdapter, words: Sequence[str], folder: Path) -> dict[str, LazyTensor]:
-    """Go on from an earlier model: what it hears, how it names things and says yes or no; returns its LoRA.
+    """Continue from an earlier model: copy its weights and the embeddings of its words, yes and no; return its LoRA.
 
     Its words may be others: each is recognised by its embedding, from which training moves it little. With other
-    features nothing of what it hears fits, and that is learned anew; so are genres in any case, since one that it
-    learned to deny, for want of examples, stays denied (docs/experiments/mini.md).
+    features its weights don't fit, and are trained from scratch; so are genres in any case, since one that it learned
+    to deny, for want of examples, stays denied (docs/experiments/mini.md).
     """
     earlier = {
         name.removeprefix("adapter."): stored.read().float()
         for name, stored in read_safetensors(folder / ADAPTER_FILE).items()
     }
     assert adapter.tokens is not None, "asked for"
-    own, names = adapter.state_dict(), earlier["tokens.names"]
-    hears = {name for name in own if not name.startswith("tokens.")}
-    is_alike = all(name in earlier and earlier[name].shape == own[name].shape for name in hears)
-    for name in hears if is_alike else ():
-        own[name].copy_(earlier[name])
-    alike = nn.functional.cosine_similarity(own["tokens.names"][:, None], names[None], dim=-1)
+    state, names = adapter.state_dict(), earlier["tokens.names"]
+    shared = {name for name in state if not name.startswith("tokens.")}
+    is_alike = all(name in earlier and earlier[name].shape == state[name].shape for name in shared)
+    for name in shared if is_alike else ():
+        state[name].copy_(earlier[name])
+    alike = nn.functional.cosine_similarity(state["tokens.names"][:, None], names[None], dim=-1)
     readings = ("tokens.reading.weight", "tokens.reading.bias") if is_alike else ()
-    found = 0
+    num_known = 0
     for word in range(len(alike)):
         other = int(alike[word].argmax())
         if alike[word, other] > _SAME and int(alike[:, other].argmax()) == word:
             for name in ("tokens.names", *(() if words[word] in GROUPS["genre"] else readings)):
-                own[name][word] = earlier[name][other]
-            found += 1
+                state[name][word] = earlier[name][other]
+            num_known += 1
     adapter.tokens.present.copy_(earlier["tokens.present"])
     adapter.tokens.absent.copy_(earlier["tokens.absent"])
-    print(f"{found} of {len(alike)} words were known to {folder}" + ("" if is_alike else "; it hears other features"))
+    print(
+        f"{num_known} of {len(alike)} words were known to {folder}" + ("" if is_alike else "; it reads other features")
+    )
     return read_safetensors(folder / TUNING_FILE)
 
 
@@ -187,24 +206,24 @@ def write(folder: Path, adapter: AudioAdapter, tuning: Mapping[str, LazyTensor])
     write_model_files(folder, config, adapter={n: in_memory(t) for n, t in tensors.items()}, tuning=tuning)
 
 
-def warm_up(work: Path, out: Path, *, after: Path | None = None) -> None:
+def pretrain(work: Path, out: Path, *, after: Path | None = None) -> None:
     """Do it all, and print the validation scores by group of labels."""
     llama = read_llama(provide_llama(PACKAGED[LLAMA], home_folder(), report=print))
     words = words_of(work)
     everything = read_examples(work, "train", words, with_changed=True)
-    train, unheard = by_font(everything, fonts_of(work))
-    held = read_examples(work, "val", words, with_changed=False)
-    adapter = untrained(llama, train)
+    train, held_out = by_font(everything, fonts_of(work))
+    validation = read_examples(work, "val", words, with_changed=False)
+    adapter = build_adapter(llama, train)
     tuning = {} if after is None else carry_over(adapter, words, after)
-    teach(adapter, train, pace=FROM_NOTHING if after is None else GOING_ON)
-    found = scores(adapter, held)
+    train_adapter(adapter, train, schedule=FROM_SCRATCH if after is None else CONTINUED)
+    results = scores(adapter, validation)
     print(
-        f"{len(words)} labels, {len(train.sources)} examples; right in validation, %: {json.dumps(found)}", flush=True
+        f"{len(words)} labels, {len(train.sources)} examples; right in validation, %: {json.dumps(results)}", flush=True
     )
-    temperature = fitting_temperature(adapter, unheard)
-    print(f"of {UNHEARD}: {json.dumps(scores(adapter, unheard))}; temperature {temperature}")
-    soften(adapter, temperature, train)
-    write_clear(work, adapter, (everything, held))
+    temperature = fit_temperature(adapter, held_out)
+    print(f"of {HELD_OUT_FONT}: {json.dumps(scores(adapter, held_out))}; temperature {temperature}")
+    apply_temperature(adapter, temperature, train)
+    write_certain_words(work, adapter, (everything, validation))
     write(out, adapter, tuning)
 
 
@@ -214,4 +233,4 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, help="default: WORK/warm")
     parser.add_argument("--after", type=Path, help="model folder whose adapter and LoRA go on being trained")
     arguments = parser.parse_args()
-    warm_up(arguments.work, arguments.out or arguments.work / "warm", after=arguments.after)
+    pretrain(arguments.work, arguments.out or arguments.work / "warm", after=arguments.after)

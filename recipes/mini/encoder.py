@@ -1,4 +1,4 @@
-"""What `mini` hears with: which of MusiCNN's features the adapter reads."""
+"""The encoder of `mini`: which of MusiCNN's features the adapter reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FEATURES = {"MSD hidden": slice(0, 200), "MTT hidden": slice(200, 400), "MSD tag
 """Where the encoder's variants and parts stand in its features."""
 
 
-def open_ears() -> tuple[MusicnnEncoder, FeatureExtractor]:
-    """The encoder, and what hears clips with it through the feature cache."""
+def open_encoder() -> tuple[MusicnnEncoder, FeatureExtractor]:
+    """The encoder, and an extractor that runs it on clips through the feature cache."""
     encoder = cast("MusicnnEncoder", build_encoder(ENCODER))
     return encoder, FeatureExtractor(lambda: encoder, plan=FULL, cache=FeatureCache(home_folder() / "features"))

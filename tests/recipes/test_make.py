@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_fiftieth_of_the_recipe_runs_and_runs_again(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "recipes/mini/make.py"), "--work", str(tmp_path), "--fraction", "0.02"]
+    command = [sys.executable, "-m", "recipes.mini.make", "--work", str(tmp_path), "--fraction", "0.02"]
     subprocess.run(command, check=True, cwd=ROOT)
     assert {path.stem for path in (tmp_path / "clips").glob("?.jsonl")} == set("ABCDEFN")
     rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]

@@ -10,7 +10,7 @@ import json
 import warnings
 from pathlib import Path
 
-from plans import default_work_dir, read_jsonl, write_jsonl
+from recipes.mini.plans import default_work_dir, read_jsonl, write_jsonl
 
 _AT_ONCE = 32
 _VALUES = ("energy", "valence", "danceability", "acousticness", "instrumentalness")
@@ -35,7 +35,7 @@ def guess(work_dir: Path) -> None:
                 row = {name: round(float(getattr(result, name)), 3) for name in _VALUES}
                 file.write(json.dumps({"id": clip["id"], **row}) + "\n")
             file.flush()
-            print(f"{first + len(batch)}/{len(todo)} clips felt", flush=True)
+            print(f"{first + len(batch)}/{len(todo)} clips guessed", flush=True)
 
 
 if __name__ == "__main__":

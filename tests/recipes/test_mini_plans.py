@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1] / "recipes" / "mini"))
-
-from listen import is_changed
-from plans import AGAIN, PATCHED, TEST_FONT, Plan, Split, font_of, read_plans, write_plans
+from recipes.mini.extract_features import is_changed
+from recipes.mini.plans import AGAIN, PATCHED, TEST_FONT, Plan, Split, font_of, read_plans, write_plans
 
 
 def _plan(number: int, group: str, split: Split) -> Plan:

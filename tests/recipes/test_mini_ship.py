@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,10 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mu_llama
-
-sys.path.append(str(Path(__file__).parents[1] / "recipes" / "mini"))
-
-from ship import averaged, ship
+from recipes.mini.ship import averaged, ship
 
 
 def test_the_mean_of_two_is_taken_in_float32(tmp_path: Path) -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "recipes" / "mini"))
-
-from instruments import PLAIN_NAMES
-from notes import DRUM_CHANNEL, Note, facts, read_midi, remixed, revoiced, write_midi
-from plans import TEST_FONT, read_jsonl
-from ragtime import compose_rag, rag_plans
-from timidity import PatchPlayer
+from recipes.mini.instruments import PLAIN_NAMES
+from recipes.mini.notes import DRUM_CHANNEL, Note, facts, read_midi, remixed, revoiced, write_midi
+from recipes.mini.plans import TEST_FONT, read_jsonl
+from recipes.mini.ragtime import compose_rag, rag_plans
+from recipes.mini.timidity import PatchPlayer
 
 ORGAN, VIOLIN, BASS = 16, 40, 33
 

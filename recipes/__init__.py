@@ -1,0 +1,1 @@
+"""How the weights that the package contains were made, one package a model."""

@@ -1,0 +1,1 @@
+"""Makes `mini`: training clips, an adapter trained on labels, conversations, LoRA, scores."""

@@ -1,0 +1,1 @@
+"""Converts MusiCNN's published weights, and writes the answers of the original code for tests."""
