@@ -118,7 +118,7 @@ def float16_change(weights: MusicnnWeights, window: Waveform) -> float:
 
 def synthesised_files(folder: Path) -> list[Path]:
     """Write five minutes of synthesised music as FLAC files."""
-    from tests.encoders.synthesised_music import synthesise
+    from tests.unit.encoders.synthesised_music import synthesise
 
     paths = [folder / f"{style}.flac" for style in ("chamber", "band", "club")]
     for path in paths:
