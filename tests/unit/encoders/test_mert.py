@@ -311,7 +311,7 @@ def test_registry_builds_by_kind(tiny_mert: Make, tmp_path: Path) -> None:
     [
         ({"kind": "mertt"}, "did you mean mert"),
         ({}, "expected one of mert, musicnn"),
-        ({"kind": "mert"}, "missing a required argument: 'path'"),
+        ({"kind": "mert"}, "missing a required (keyword-only )?argument: 'path'"),
         ({"kind": "mert", "path": "x", "pth": "y"}, "unexpected keyword argument 'pth'.*path, device, dtype"),
         ({"kind": "mert", "path": "x", "dtype": "int4"}, "expected one of float32"),
     ],
