@@ -75,7 +75,7 @@ def teach(adapter: AudioAdapter, train: Examples, *, pace: Pace = FROM_NOTHING, 
     weights, answers = weights_of(train), train.answers.nan_to_num()
     genres = torch.tensor([word in GROUPS["genre"] for word in train.words])
     choices = choice_weights(train, genres)
-    statistics = FeatureStatistics(adapter.feature_mean, adapter.feature_deviation)
+    statistics = FeatureStatistics(adapter.feature_mean, adapter.feature_std)
     rows = len(answers)
     steps = pace.epochs * (rows // BATCH + 1)
     optimiser = torch.optim.AdamW(adapter.parameters(), lr=pace.rate, weight_decay=DECAY)
