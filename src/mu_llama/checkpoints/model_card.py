@@ -126,7 +126,7 @@ Listens to music and answers in words. Open it with `mu_llama.load("FOLDER")` or
 | LoRA, biases, norms | {tuning} | {changed} |
 | audio encoder | {encoder} | {features} features a track |
 
-Prompt template: `{config.prompt}`. Seconds heard unless told otherwise: `{config.window}`.
+Prompt template: `{config.prompt}`. Seconds of a track encoded by default: `{config.window}`.
 
 ## Licences that apply
 
