@@ -80,10 +80,12 @@ def token_times(
 ) -> list[float]:
     """Seconds of each token but the first, which reads the prompt; `after` is called between them."""
     from mu_llama.engine.sampling import GenerationOptions
-    from mu_llama.engine.torch.decoding import Decoder
+    from mu_llama.engine.torch.decoding import TokenDecoder
 
     options = GenerationOptions(max_new_tokens=NUM_TOKENS)
-    decoder = Decoder(model, prompts=[prompt], conditioning=conditioning[None], options=options, eos_ids=frozenset())
+    decoder = TokenDecoder(
+        model, prompts=[prompt], conditioning=conditioning[None], options=options, eos_ids=frozenset()
+    )
     tokens = iter(decoder)
     next(tokens)
     seconds = []

@@ -104,15 +104,15 @@ def extra_mib(weights: MusicnnWeights, window: Waveform) -> float:
     """Return by how much encoding one window raises the memory of this, so far idle, process."""
     encoder = MusicnnEncoder(weights)
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    encoder.listen(window)
+    encoder.encode_patches(window)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib) / 1024
 
 
 def float16_change(weights: MusicnnWeights, window: Waveform) -> float:
     """Return by how much tags would change were the weights stored in float16."""
     halved = {name: tensor.half().float() for name, tensor in weights.tensors.items()}
-    rounded = MusicnnEncoder(MusicnnWeights(halved, weights.tag_names, weights.sha256)).listen(window)
-    exact = MusicnnEncoder(weights).listen(window)
+    rounded = MusicnnEncoder(MusicnnWeights(halved, weights.tag_names, weights.sha256)).encode_patches(window)
+    exact = MusicnnEncoder(weights).encode_patches(window)
     return float((rounded.tag_probabilities - exact.tag_probabilities).abs().max())
 
 
@@ -132,7 +132,7 @@ def measure(paths: list[Path], num_runs: int) -> dict[str, object]:
     encoder, plain_listen = MusicnnEncoder(weights), plain(weights)
 
     def fast_listen(window: Waveform) -> torch.Tensor:
-        return encoder.listen(window).tag_probabilities
+        return encoder.encode_patches(window).tag_probabilities
 
     fast_listen(next(windows(paths[0])))
     fast_s, plain_s, differences = [], [], []

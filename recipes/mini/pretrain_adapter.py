@@ -90,7 +90,7 @@ def train_adapter(adapter: AudioAdapter, train: Examples, *, schedule: Schedule 
     weights, answers = weights_of(train), train.answers.nan_to_num()
     genres = torch.tensor([word in GROUPS["genre"] for word in train.words])
     choices = choice_weights(train, genres)
-    statistics = FeatureStatistics(adapter.feature_mean, adapter.feature_deviation)
+    statistics = FeatureStatistics(adapter.feature_mean, adapter.feature_std)
     rows = len(answers)
     steps = schedule.epochs * (rows // BATCH + 1)
     optimiser = torch.optim.AdamW(adapter.parameters(), lr=schedule.max_lr, weight_decay=DECAY)

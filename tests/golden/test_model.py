@@ -16,7 +16,7 @@ from mu_llama.checkpoints.formats.published import read_published
 from mu_llama.checkpoints.load import published_parts
 from mu_llama.encoders.mert.encoder import load_mert
 from mu_llama.engine.sampling import GenerationOptions, nucleus
-from mu_llama.engine.torch.decoding import Decoder
+from mu_llama.engine.torch.decoding import TokenDecoder
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.engine.torch.load import Placement, assemble
 from mu_llama.model.adapter import Blend
@@ -177,7 +177,7 @@ def test_greedy_tokens(golden: Any, models: Models) -> None:
     for case in golden.json["greedy"]:
         model, conditioning = models.conditioned(case["model"], case["audio"])
         options = GenerationOptions(max_new_tokens=case["max_gen_len"])
-        decoder = Decoder(
+        decoder = TokenDecoder(
             model,
             prompts=[models.prompt(case["prompt"])],
             conditioning=conditioning,

@@ -38,10 +38,10 @@ EXPECTED: Mapping[Role, str] = MappingProxyType(
 _POINTER = LFS_ADVICE.removeprefix("is ")
 
 
-def role_of(found: Detection) -> Role | None:
+def role_of(detection: Detection) -> Role | None:
     """The role that something can play; None for a baseline, a delta, a lone tokenizer and the like."""
-    weight_format = format_of(found.kind)
-    return weight_format.role if weight_format is not None and weight_format.needs <= found.holds else None
+    weight_format = format_of(detection.kind)
+    return weight_format.role if weight_format is not None and weight_format.needs <= detection.holds else None
 
 
 def explain_wrong_role(path: Path, role: Role) -> str | None:
@@ -62,75 +62,77 @@ def explain_wrong_role(path: Path, role: Role) -> str | None:
     """
     if not os.path.lexists(path):
         return None
-    found = detect(path)
-    if role_of(found) == role:
+    detection = detect(path)
+    if role_of(detection) == role:
         return None
-    return _explain_tree(found, role) if is_folder(path) else explain_found(found, role)
+    return _explain_tree(detection, role) if is_folder(path) else explain_detection(detection, role)
 
 
-def explain_found(found: Detection, role: Role, *, inside: Path | None = None) -> str:
+def explain_detection(detection: Detection, role: Role, *, inside: Path | None = None) -> str:
     """Say what something that can't play a role is, what was expected, and where it belongs.
 
     Args:
-        found: what it is.
+        detection: what it is.
         role: what it was given for.
         inside: the folder that was given, where that only holds it.
     """
-    path, kind, expected = found.path, found.kind, EXPECTED[role]
+    path, kind, expected = detection.path, detection.kind, EXPECTED[role]
     if kind == UNKNOWN:
-        return f"{path}: {found.note} ({OPTIONS[role]} takes {expected})"
+        return f"{path}: {detection.note} ({OPTIONS[role]} takes {expected})"
     if kind == PART_OF_FOLDER:
         owner = role_of(detect(path.parent))
         advice = f"give its folder, {OPTIONS[owner]} {path.parent}" if owner else "give that"
-        return f"{path} is only one file of a folder ({found.note}); expected {expected}: {advice}"
+        return f"{path} is only one file of a folder ({detection.note}); expected {expected}: {advice}"
     if kind == BASELINE_KIND and role == "model":
         expected = "checkpoint.pth of mu-llama/MU-LLaMA"
     subject = f"{path} is" if inside is None else f"{inside} holds {path.relative_to(inside)},"
-    return f"{subject} {_phrase(found)}, not {NOUNS[role]}; expected {expected}: {_advice(found, role)}"
+    return f"{subject} {_phrase(detection)}, not {NOUNS[role]}; expected {expected}: {_advice(detection, role)}"
 
 
-def _phrase(found: Detection) -> str:
-    weight_format = format_of(found.kind)
+def _phrase(detection: Detection) -> str:
+    weight_format = format_of(detection.kind)
     assert weight_format is not None, "unknown kinds and parts of folders are explained before"
-    return f"part of a {found.kind} ({found.note})" if _is_delta(found) else weight_format.phrase
+    return f"part of a {detection.kind} ({detection.note})" if _is_delta(detection) else weight_format.phrase
 
 
-def _is_delta(found: Detection) -> bool:
+def _is_delta(detection: Detection) -> bool:
     """Whether this is of a kind that has a role, but lacks what it takes to play it alone."""
-    weight_format = format_of(found.kind)
-    return weight_format is not None and weight_format.role is not None and role_of(found) is None
+    weight_format = format_of(detection.kind)
+    return weight_format is not None and weight_format.role is not None and role_of(detection) is None
 
 
-def _advice(found: Detection, role: Role) -> str:
-    own, weight_format = role_of(found), format_of(found.kind)
-    if found.kind == BASELINE_KIND and role == "model":
+def _advice(detection: Detection, role: Role) -> str:
+    actual_role, weight_format = role_of(detection), format_of(detection.kind)
+    if detection.kind == BASELINE_KIND and role == "model":
         return "download that"
-    if _is_delta(found) and role == "model":
+    if _is_delta(detection) and role == "model":
         return "give the checkpoint that it goes on top of"
     is_closed = weight_format is not None and weight_format.is_closed
-    if role == "encoder" and own == "model" and (is_closed or "encoder" in found.holds):
+    if role == "encoder" and actual_role == "model" and (is_closed or "encoder" in detection.holds):
         return "give this one as --model and leave --encoder out, it brings its own"
-    return f"give this one as {OPTIONS[own]}" if own else "give that"
+    return f"give this one as {OPTIONS[actual_role]}" if actual_role else "give that"
 
 
 def _explain_tree(folder: Detection, role: Role) -> str | None:
     """Explain a folder that doesn't fit itself, by what is below it."""
-    found = [item for item in scan_tree(folder.path) if item.path != folder.path]
-    fitting = [item for item in found if role_of(item) == role]
+    detections = [item for item in scan_tree(folder.path) if item.path != folder.path]
+    fitting = [item for item in detections if role_of(item) == role]
     direct = [item for item in fitting if item.path.parent == folder.path and _parent_stands_for(item)]
     if (fitting and role == "model") or (len(fitting) == len(direct) == 1 and folder.kind == UNKNOWN):
         return None
-    pointers = [item for item in (folder, *found) if item.kind == UNKNOWN and _POINTER in item.note]
+    pointers = [item for item in (folder, *detections) if item.kind == UNKNOWN and _POINTER in item.note]
     if pointers and not fitting:
-        return explain_found(pointers[0], role)
+        return explain_detection(pointers[0], role)
     if fitting:
         choices = " or ".join(f"{OPTIONS[role]} {item.path}" for item in fitting)
         return f"{folder.path} isn't {NOUNS[role]} itself, but holds {len(fitting)}: give {choices}"
     # A folder without settings of its own is named by what is in it, first of all by what has a role.
-    known = sorted((item for item in found if format_of(item.kind) is not None), key=lambda item: role_of(item) is None)
+    known = sorted(
+        (item for item in detections if format_of(item.kind) is not None), key=lambda item: role_of(item) is None
+    )
     if folder.kind != UNKNOWN or not known:
-        return explain_found(folder, role)
-    return explain_found(known[0], role, inside=folder.path)
+        return explain_detection(folder, role)
+    return explain_detection(known[0], role, inside=folder.path)
 
 
 _MAX_LINES = 60
@@ -152,28 +154,28 @@ class Chosen:
 
 
 def choose_parts(
-    found: Sequence[Detection], root: Path, *, given: Collection[Literal["llama", "encoder", "knn_index"]] = ()
+    detections: Sequence[Detection], root: Path, *, given: Collection[Literal["llama", "encoder", "knn_index"]] = ()
 ) -> Chosen:
     """Choose the files of the one model that a directory tree holds.
 
     Exactly one folder of ours wins over all else. A base checkpoint with a delta is never put together here.
 
     Args:
-        found: from `scan_tree`.
+        detections: from `scan_tree`.
         root: of the tree.
         given: roles that the user filled, and that need no choice; they stay None.
 
     Raises:
         CheckpointError: if nothing or several things can play a role; its text lists every file and what to type.
     """
-    ours = [item for item in found if item.kind == MODEL_FOLDER_KIND]
+    ours = [item for item in detections if item.kind == MODEL_FOLDER_KIND]
     if len(ours) == 1:
         return Chosen(ours[0].path)
-    whole = ours or [item for item in found if role_of(item) == "model"]
-    deltas = [item for item in found if _is_delta(item)]
-    if not whole and not deltas and found and found[0].path == root and found[0].kind != UNKNOWN:
-        raise CheckpointError(explain_found(found[0], "model"))
-    candidates = _candidates(found, whole)
+    whole = ours or [item for item in detections if role_of(item) == "model"]
+    deltas = [item for item in detections if _is_delta(item)]
+    if not whole and not deltas and detections and detections[0].path == root and detections[0].kind != UNKNOWN:
+        raise CheckpointError(explain_detection(detections[0], "model"))
+    candidates = _candidates(detections, whole)
     needed: set[Role] = {"model", "llama"}
     needed |= {"encoder"} if not any("encoder" in item.holds for item in whole) else set()
     asked: list[Role] = ["model"] if ours else [role for role in candidates if role not in given]
@@ -183,21 +185,21 @@ def choose_parts(
     if any(problems.values()):
         to_name = [role for role in asked if problems[role] or role in needed]
         known = {role: candidates[role][0].path for role in to_name if candidates[role] and not problems[role]}
-        lines = [f"{root}: can't tell which files make up the model; found", *_listing(found, root)]
+        lines = [f"{root}: can't tell which files make up the model; found", *_listing(detections, root)]
         lines += [problem for problem in problems.values() if problem]
         raise CheckpointError("\n".join([*lines, "name them: " + _options(to_name, known, are_ours=bool(ours))]))
     paths = {role: candidates[role][0].path for role in asked if candidates[role]}
     return Chosen(paths["model"], paths.get("llama"), paths.get("encoder"), paths.get("knn_index"))
 
 
-def _candidates(found: Sequence[Detection], models: Sequence[Detection]) -> dict[Role, list[Detection]]:
+def _candidates(detections: Sequence[Detection], models: Sequence[Detection]) -> dict[Role, list[Detection]]:
     """Sort what is whole by role; a LLaMA without weights is, where the checkpoint holds them."""
     needs = {"tokenizer"} if any("llama" in model.holds for model in models) else {"llama", "tokenizer"}
     return {
         "model": list(models),
-        "llama": [item for item in found if role_of(item) == "llama" and needs <= item.holds],
-        "encoder": [item for item in found if role_of(item) == "encoder" and "encoder" in item.holds],
-        "knn_index": [item for item in found if role_of(item) == "knn_index"],
+        "llama": [item for item in detections if role_of(item) == "llama" and needs <= item.holds],
+        "encoder": [item for item in detections if role_of(item) == "encoder" and "encoder" in item.holds],
+        "knn_index": [item for item in detections if role_of(item) == "knn_index"],
     }
 
 
@@ -218,10 +220,10 @@ def _relative(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def _listing(found: Sequence[Detection], root: Path) -> list[str]:
+def _listing(detections: Sequence[Detection], root: Path) -> list[str]:
     lines = [
         f"  {_relative(item.path, root)}: " + (item.note if item.kind == UNKNOWN else f"{item.kind}, {item.note}")
-        for item in found
+        for item in detections
     ]
     if len(lines) > _MAX_LINES:
         lines[_MAX_LINES:] = [f"  and {len(lines) - _MAX_LINES} more"]
@@ -239,9 +241,9 @@ def _options(roles: Sequence[Role], known: Mapping[Role, Path], *, are_ours: boo
 
 def llama_at(path: Path) -> Detection:
     """Find what to read for a path that fits the role of a LLaMA: itself, or the one that its folder stands for."""
-    found = detect(path)
-    if role_of(found) == "llama":
-        return found
+    detection = detect(path)
+    if role_of(detection) == "llama":
+        return detection
     return next(item for item in scan_tree(path) if role_of(item) == "llama")
 
 

@@ -72,7 +72,7 @@ def provide_llama(packaged: PackagedLlama, home: Path, *, report: Report = lambd
     Args:
         packaged: which model.
         home: cache folder.
-        report: told what takes long.
+        report: called with one line when a slow step starts.
 
     Returns:
         A Hugging Face LLaMA folder (config.json, model.safetensors in bf16, tokenizer.json).

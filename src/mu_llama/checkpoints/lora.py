@@ -1,4 +1,4 @@
-"""A tuned LLaMA as one set of plain weights: biases and norms put in, LoRA merged, tensor by tensor."""
+"""LoRA: a tuned LLaMA as one set of plain weights, merged tensor by tensor, and what the adapter keeps of it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def low_rank_pairs(tuning: Mapping[str, LazyTensor], *, source: object) -> dict[
     """
     pairs = {}
     for name in tuning:
-        for own, other in ((LORA_DOWN, LORA_UP), (LORA_UP, LORA_DOWN)):
-            if name.endswith(own):
-                module = name.removesuffix(own)
+        for half, other in ((LORA_DOWN, LORA_UP), (LORA_UP, LORA_DOWN)):
+            if name.endswith(half):
+                module = name.removesuffix(half)
                 if module + other not in tuning:
                     raise CheckpointError(f"{source}: {name!r} came without {module + other!r}; expected both")
                 pairs[module] = (tuning[module + LORA_DOWN], tuning[module + LORA_UP])
@@ -120,7 +120,7 @@ def _expected_biases(config: LlamaConfig, tensors: Mapping[str, LazyTensor]) -> 
 
 
 def merged_adapter(parts: ModelSpec) -> dict[str, LazyTensor]:
-    """The adapter's tensors, with the part of the value projections that a merge adds and the audio mustn't see."""
+    """The adapter's tensors, with the LoRA of the value projections, which the audio's path has to subtract again."""
     tensors = dict(parts.adapter)
     for name, stored in zip(VALUE_LORA, _value_lora(parts), strict=False):
         if name in tensors:

@@ -24,7 +24,7 @@ class FileHash:
     """A file as it was."""
 
     name: str
-    """Its folder's and its own name."""
+    """Name of its folder and of the file."""
     size_bytes: int
     """Its length."""
     sha256: str
@@ -64,7 +64,7 @@ def hash_files(paths: Sequence[Path], *, progress: ProgressCallback = no_progres
     return future
 
 
-def _way_in(sizes: AdapterConfig) -> str:
+def _conditioning_note(sizes: AdapterConfig) -> str:
     if sizes.num_audio_tokens:
         return f"puts {sizes.num_audio_tokens} audio tokens before the prompt"
     return f"conditions the last {sizes.num_conditioned_layers} layers on the track"
@@ -122,11 +122,11 @@ Listens to music and answers in words. Open it with `mu_llama.load("FOLDER")` or
 | part | where | what |
 |---|---|---|
 | LLaMA | {where} | {size}, dtype {provenance.dtype}{note} |
-| adapter | `{ADAPTER_FILE}` | {_way_in(sizes)} |
+| adapter | `{ADAPTER_FILE}` | {_conditioning_note(sizes)} |
 | LoRA, biases, norms | {tuning} | {changed} |
 | audio encoder | {encoder} | {features} features a track |
 
-Prompt template: `{config.prompt}`. Seconds heard unless told otherwise: `{config.window}`.
+Prompt template: `{config.prompt}`. Seconds of a track encoded by default: `{config.window}`.
 
 ## Licences that apply
 

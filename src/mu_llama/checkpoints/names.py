@@ -148,10 +148,10 @@ def count_layers(names: Iterable[str]) -> int:
     Raises:
         CheckpointError: if there are none or some are missing.
     """
-    found = {int(match[1]) for name in names if (match := re.match(r"layers\.(\d+)\.", name))}
-    if not found or found != set(range(len(found))):
-        raise CheckpointError(f"layers {sorted(found)} came; expected all of 0..n: is a shard missing?")
-    return len(found)
+    layers = {int(match[1]) for name in names if (match := re.match(r"layers\.(\d+)\.", name))}
+    if not layers or layers != set(range(len(layers))):
+        raise CheckpointError(f"layers {sorted(layers)} came; expected all of 0..n: is a shard missing?")
+    return len(layers)
 
 
 def unknown_keys_message(path: object, unknown: Iterable[str], known: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """What every weight format is read into: a model in parts, each still on disk.
 
-Readers (`meta_llama`, `hugging_face`, `gguf`, `published`, `native`) make these; `assembling` builds a model of
-them, `convert` and `gguf_writing` write them to files.
+The formats (`checkpoints.formats`) make these; `engine.torch.load` builds a model of them, `convert` writes them to
+files.
 """
 
 from __future__ import annotations
@@ -81,11 +81,11 @@ class ModelSpec:
     template: PromptTemplate
     """How its prompts read."""
     encoder: EncoderSpec
-    """What hears."""
+    """The audio encoder."""
     source: str
     """The file or folder to name in errors."""
     window: str = "full"
-    """Name of the plan that says which seconds it hears unless told otherwise."""
+    """Name of the plan that says which seconds of a track it encodes by default."""
     licences: Mapping[str, str] = field(default_factory=dict)
     """Part of the model to the licence that applies."""
     files: tuple[Path, ...] = ()

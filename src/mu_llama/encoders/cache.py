@@ -25,12 +25,12 @@ from mu_llama.errors import AudioError
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1
-"""Part of every key: raise it when entries change their meaning, and old ones are simply not found."""
+"""Part of every key: raise it when entries change their meaning, and old ones are no longer looked up."""
 _CHUNK_BYTES = 2**20
 
 
 def content_hash(source: AudioSource | Waveform) -> str:
-    """Hash what there is to hear, independent of its name.
+    """Hash the content of a source, independent of its name.
 
     Args:
         source: path, bytes, binary file (hashed from where it stands; its position is restored) or Waveform.
@@ -70,9 +70,9 @@ def feature_key(
         encoder_name: `Encoder.name`.
         encoder_fingerprint: `Encoder.fingerprint`.
         content: `content_hash` of the source.
-        window_plan: everything that decides which seconds are heard and how windows are weighted.
-        offset_s: where listening starts.
-        duration_s: how much is listened to; None is up to the end.
+        window_plan: everything that decides which seconds are encoded and how windows are weighted.
+        offset_s: start in the track, in seconds.
+        duration_s: length in seconds; None is up to the end.
 
     Returns:
         Hex SHA-256; it differs when any part differs.
@@ -151,15 +151,15 @@ class FeatureCache:
         return self.folder / key[:2] / f"{key}.safetensors"
 
     def _files(self) -> Iterator[Path]:
-        shelf = "[0-9a-f]" * 2
-        yield from list(self.folder.glob(f"{shelf}/*.safetensors"))
-        yield from list(self.folder.glob(f"{shelf}/.*.partial"))
+        subfolder = "[0-9a-f]" * 2
+        yield from list(self.folder.glob(f"{subfolder}/*.safetensors"))
+        yield from list(self.folder.glob(f"{subfolder}/.*.partial"))
 
     def _warn_once(self, error: OSError) -> None:
         if not self._warned:
             self._warned = True
             logger.warning(
-                "features can't be kept in %s (%s), so each track is encoded again: free some space there or "
+                "features can't be stored in %s (%s), so each track is encoded again: free some space there or "
                 "choose another folder",
                 self.folder,
                 error.strerror or error,
@@ -169,7 +169,9 @@ class FeatureCache:
 def encode_entry(features: TrackFeatures) -> bytes:
     """Write features as the bytes of a safetensors file, with a checksum in its metadata."""
     values = features.values.detach().to("cpu", torch.float32).contiguous()
-    facts = json.dumps({"heard": features.heard, "duration_s": features.duration_s, "details": dict(features.details)})
+    facts = json.dumps(
+        {"heard": features.windows_s, "duration_s": features.duration_s, "details": dict(features.details)}
+    )
     # One metadata key, because safetensors writes several in any order.
     entry = json.dumps({"facts": facts, "sha256": _checksum(values, facts)})
     data: bytes = save({"values": values}, metadata={"entry": entry})
@@ -190,8 +192,8 @@ def decode_entry(data: bytes) -> TrackFeatures:
     if entry["sha256"] != _checksum(values, facts):
         raise ValueError("the checksum is another")
     known = json.loads(facts)
-    heard = tuple((float(start_s), float(end_s)) for start_s, end_s in known["heard"])
-    return TrackFeatures(values, heard, float(known["duration_s"]), known["details"])
+    windows_s = tuple((float(start_s), float(end_s)) for start_s, end_s in known["heard"])
+    return TrackFeatures(values, windows_s, float(known["duration_s"]), known["details"])
 
 
 def _checksum(values: torch.Tensor, facts: str) -> str:

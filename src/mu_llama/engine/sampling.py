@@ -15,7 +15,7 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 100.0
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How answers are written."""
+    """How answers are generated."""
 
     max_new_tokens: int = 256
     """Longest answer, in tokens."""
@@ -61,9 +61,9 @@ def nucleus(logits: Tensor, *, temperature: float, top_p: float) -> tuple[Tensor
     probabilities = torch.softmax(logits / temperature, dim=-1)
     ordered, ids = torch.sort(probabilities, descending=True)
     before = torch.cumsum(ordered, dim=-1) - ordered
-    kept = before <= top_p
-    kept[0] = True
-    ordered, ids = ordered[kept], ids[kept]
+    is_kept = before <= top_p
+    is_kept[0] = True
+    ordered, ids = ordered[is_kept], ids[is_kept]
     return ids, ordered / ordered.sum()
 
 

@@ -11,7 +11,7 @@ import torch
 
 from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.engine.torch.cache import Prompt, begin_cache, read_segments
-from mu_llama.engine.torch.decoding import Decoder, FinishReason
+from mu_llama.engine.torch.decoding import FinishReason, TokenDecoder
 from mu_llama.errors import AudioError, ConfigError, MuLlamaError, QuestionError
 from mu_llama.inference.open_model import OpenedModel
 from mu_llama.inference.results import Answer, EncodedTrack, Failure, Timings
@@ -149,7 +149,7 @@ def write_rows(
     conditioning = torch.stack([row.track.conditioning for row in rows])
     prompts = [row.prompt for row in rows]
     cache, num_cached = begin_cache(opened.model, conditioning, prompts, [row.track.prefix for row in rows])
-    decoder = Decoder(
+    decoder = TokenDecoder(
         opened.model,
         prompts=[prompt.ids for prompt in prompts],
         conditioning=conditioning,

@@ -95,7 +95,7 @@ class Listener:
         start = time.perf_counter() if since is None else since
         conditioning = self.opened.model.condition(features.values[None], blend=self.blend)[0]
         listen_s = time.perf_counter() - start
-        return EncodedTrack(name, conditioning, features.heard, listen_s=listen_s, features=features.values)
+        return EncodedTrack(name, conditioning, features.windows_s, listen_s=listen_s, features=features.values)
 
     def ask(
         self,

@@ -13,7 +13,7 @@ from mu_llama.model.config import AdapterConfig
 class AudioTokens(nn.Module):
     """One audio vector (B, H) to N + C tokens (B, N + C, H) in the space of the LLaMA's embeddings.
 
-    Token i < N is the name of a thing, `names_i`, plus whether it is heard: `p_i * present + (1 - p_i) * absent` with
+    Token i < N is the name of a thing, `names_i`, plus whether it is present: `p_i * present + (1 - p_i) * absent` with
     `p = sigmoid(l)`, `l = reading(audio)`. So the LLaMA looks up what it is asked about by attending to its name, as it
     does with words of a prompt, and whatever it learns to do with one name serves all of them.
 
@@ -45,8 +45,8 @@ class AudioTokens(nn.Module):
     def forward(self, audio: Tensor) -> Tensor:
         """Compute the tokens: (B, H) to (B, N + C, H)."""
         logits = self.reading(audio)
-        heard = torch.sigmoid(logits)[..., None]  # (B, N, 1)
-        tokens: Tensor = self.names + heard * self.present + (1 - heard) * self.absent
+        probability = torch.sigmoid(logits)[..., None]  # (B, N, 1)
+        tokens: Tensor = self.names + probability * self.present + (1 - probability) * self.absent
         if self._num_choices:
             tokens = torch.cat([tokens, self._choose(logits)], dim=1)
         return tokens
@@ -63,6 +63,9 @@ RMS_EPSILON = 1e-6
 LAYER_NORM_EPSILON = 1e-5
 # In `w / (w + epsilon)`: the published weighting of audio inputs, so that weight 1 gives a norm of 0.999999.
 WEIGHT_EPSILON = 1e-6
+
+STD_BUFFER = "feature_deviation"
+"""Name of the features' standard deviation in files of weights."""
 
 Blend = Callable[[Tensor], Tensor]
 
@@ -109,7 +112,6 @@ class AudioAdapter(nn.Module):
     """
 
     feature_mean: Tensor
-    feature_deviation: Tensor
 
     def __init__(self, config: AdapterConfig) -> None:
         super().__init__()
@@ -127,12 +129,17 @@ class AudioAdapter(nn.Module):
         if config.input_scaling == "standardise":
             shape = (config.num_encoder_layers, config.encoder_width)
             self.register_buffer("feature_mean", torch.zeros(shape))
-            self.register_buffer("feature_deviation", torch.ones(shape))
+            self.register_buffer(STD_BUFFER, torch.ones(shape))
+
+    @property
+    def feature_std(self) -> Tensor:
+        """Standard deviation of each feature (L, D), where the adapter standardises them."""
+        return self.get_buffer(STD_BUFFER)
 
     def mix(self, features: Tensor) -> Tensor:
         """Weigh the L hidden states into one: (B, L, D) to (B, D)."""
         if self.config.input_scaling == "standardise":
-            features = (features - self.feature_mean) / self.feature_deviation
+            features = (features - self.feature_mean) / self.feature_std
         mixed: Tensor = self.layer_mix(features).squeeze(1)  # (B, 1, D) -> (B, D)
         return mixed
 

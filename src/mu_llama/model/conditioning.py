@@ -69,8 +69,8 @@ AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
 class LayerConditioner(nn.Module):
     """The audio vector to one additive term for each conditioned layer.
 
-    Holds `prefix` (Q, H), added to the audio vector of each layer, and `gate` (Q, heads), 0 where the layer
-    starts out deaf. The value projections belong to the LLaMA and are passed in. Where a LoRA was merged into them,
+    Holds `prefix` (Q, H), added to the audio vector of each layer, and `gate` (Q, heads), 0 where a layer
+    ignores the audio. The value projections belong to the LLaMA and are passed in. Where a LoRA was merged into them,
     `value_lora_A` (Q, rank, H) and `value_lora_B` (Q, key-value heads * head width, rank) hold it, and what it adds
     is taken off again: the audio's path doesn't see it.
 

@@ -31,9 +31,10 @@ class AdapterConfig:
     legacy_bridge: bool = False
     """LayerNorm and biased linears in the bridge instead of RMSNorm without bias."""
     input_scaling: Literal["none", "standardise"] = "none"
-    """`standardise`: features lose a stored mean and are divided by a stored deviation before anything else."""
+    """`standardise`: a stored mean is subtracted from the features, then they are divided by a stored standard
+    deviation."""
     num_audio_tokens: int = 0
-    """N: tokens before the prompt that say what is heard; 0 where layers are conditioned instead."""
+    """N: tokens before the prompt that describe the sound; 0 where layers are conditioned instead."""
     num_choices: int = 0
     """How many of them, the last ones, say which of several things is likeliest."""
 

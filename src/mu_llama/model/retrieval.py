@@ -12,7 +12,7 @@ from mu_llama.errors import ConfigError
 
 @dataclass(frozen=True)
 class BlendOptions:
-    """How far a track's own vector moves towards its neighbours."""
+    """How far a track's vector moves towards its neighbours."""
 
     weight: float = 0.0
     """Share of the neighbours in the result, from 0 (off) to 1."""
@@ -32,9 +32,9 @@ class BlendOptions:
 
 
 class NeighbourBlend:
-    """Inner-product search over vectors (N, D) and the published way to mix what it finds.
+    """Inner-product search over vectors (N, D), and the published mix of a vector with its neighbours.
 
-    `own' = normalise((1 - w) * own + w * normalise(softmax(sharpness * similarity) @ neighbours))`.
+    `mixed = normalise((1 - w) * vector + w * normalise(softmax(sharpness * similarity) @ neighbours))`.
     """
 
     def __init__(self, vectors: Tensor, options: BlendOptions) -> None:
@@ -59,14 +59,14 @@ class NeighbourBlend:
                 "use an index that was built with this model's encoder"
             )
         k = min(num_neighbours, self.vectors.shape[0])
-        found = torch.topk(queries.float() @ self.vectors.T, k, dim=-1)
-        return found.values, found.indices
+        nearest = torch.topk(queries.float() @ self.vectors.T, k, dim=-1)
+        return nearest.values, nearest.indices
 
-    def __call__(self, own: Tensor) -> Tensor:
+    def __call__(self, vector: Tensor) -> Tensor:
         """Mix each row of (B, D) with its neighbours; the result has unit rows, also at weight 0."""
-        similarities, indices = self.search(own, num_neighbours=self.options.num_neighbours)
+        similarities, indices = self.search(vector, num_neighbours=self.options.num_neighbours)
         shares = torch.softmax(similarities * self.options.sharpness, dim=-1)  # (B, k)
         prototype = torch.einsum("bk,bkd->bd", shares, self.vectors[indices])
         prototype = torch.nn.functional.normalize(prototype, dim=-1)
-        mixed = (1.0 - self.options.weight) * own + self.options.weight * prototype
+        mixed = (1.0 - self.options.weight) * vector + self.options.weight * prototype
         return torch.nn.functional.normalize(mixed, dim=-1)

@@ -10,7 +10,7 @@ from torch import nn
 
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.engine.sampling import GenerationOptions
-from mu_llama.engine.torch.decoding import Decoder
+from mu_llama.engine.torch.decoding import TokenDecoder
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.text.prompts import Turn
 from mu_llama.text.tokenizer import Tokenizer
@@ -69,7 +69,7 @@ def sample_answers(
     prompts = [tokenizer.encode_prompt(parts.template.render([Turn(question)])) for _, question in rows]
     written: list[list[int]] = [[] for _ in rows]
     with accelerator.autocast():
-        decoder = Decoder(
+        decoder = TokenDecoder(
             model,
             prompts=prompts,
             conditioning=model.condition(vectors),

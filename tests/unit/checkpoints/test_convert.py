@@ -6,8 +6,6 @@ import errno
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
 
 import mu_llama
 from mu_llama import hub
@@ -23,6 +22,7 @@ from mu_llama.checkpoints.formats.gguf import read_gguf_llama
 from mu_llama.checkpoints.load import find_parts
 from mu_llama.checkpoints.lora import merged_llama
 from mu_llama.checkpoints.spec import ModelSpec
+from mu_llama.cli.main import typer_app
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.inference.listener import Listener
 
@@ -228,16 +228,16 @@ def test_pushed_to_the_hub(original: Listener, tmp_path: Path, monkeypatch: pyte
 
 def test_the_command_under_a_file_size_limit(tmp_path: Path) -> None:
     """The kernel's own refusal to write on, in the middle of a file."""
-    limited = (
-        "import resource, sys\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
-        "from mu_llama.cli.main import app\n"
-        "app()\n"
-    )
+    resource = pytest.importorskip("resource")
     command = ["convert", str(SET_A / FULL_STATE), str(tmp_path / "model"), "--llama", str(SET_A / "llama")]
     command += ["--encoder", str(SET_A / "mert")]
-    done = subprocess.run([sys.executable, "-c", limited, *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "File too large" in done.stderr
-    assert done.stderr.count("\n") == 1
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+    try:
+        result = CliRunner().invoke(typer_app, command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert result.exit_code == 2
+    assert "File too large" in result.stderr
+    assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,7 +20,7 @@ from mu_llama.cli.main import typer_app
 from mu_llama.engine.torch.device_map import plan_devices
 from mu_llama.engine.torch.llama import MuLlama, build_mu_llama
 from mu_llama.engine.torch.load import Placement, assemble
-from mu_llama.errors import CheckpointError, ConfigError
+from mu_llama.errors import CheckpointError, ConfigError, ModelNotFoundError
 
 SET_A = Path(__file__).parents[2] / "golden" / "set_a"
 FULL_STATE, ADAPTER_ONLY = "checkpoint_finetune.pth", "checkpoint_finetune_namespace.pth"
@@ -147,7 +144,9 @@ def test_the_command_line_opens_the_tree_too(published_tree: Path) -> None:
         assert seen in result.output
 
 
-def test_hub_ids_through_the_hubs_own_cache(published_tree: Path, tmp_path: Path) -> None:
+def test_hub_ids_through_the_hubs_own_cache(
+    published_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No network: the hub's library finds in its cache what it would have downloaded."""
     convert_to_folder(find(published_tree, None, None), tmp_path / "model", ConvertOptions(encoder="reference"))
     config = json.loads((tmp_path / "model" / "config.json").read_text())
@@ -159,20 +158,16 @@ def test_hub_ids_through_the_hubs_own_cache(published_tree: Path, tmp_path: Path
         shutil.copytree(source, repository / "snapshots" / "abc")
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text("abc")
-    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-    code = (
-        "import sys, mu_llama, torch\n"
-        "a = mu_llama.load('someone/ours', dtype='fp32', use_cache=False)\n"
-        "b = mu_llama.load(sys.argv[1], llama='someone/llama', encoder='someone/mert', dtype='fp32', use_cache=False)\n"
-        "one, other = (x.listen(sys.argv[2]).conditioning for x in (a, b))\n"
-        "assert torch.equal(one, other)\n"
-        "try:\n    mu_llama.load('someone/nothing')\n"
-        "except mu_llama.errors.ModelNotFoundError as error:\n    print(error)\n"
-    )
-    line = [sys.executable, "-c", code, str(published_tree / "checkpoint.pth"), str(SET_A / "audio_short.wav")]
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "someone/nothing is neither here nor can it be downloaded" in done.stdout
+    # What the library makes of HF_HUB_CACHE and HF_HUB_OFFLINE when it is imported.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    ours = mu_llama.load("someone/ours", dtype="fp32", use_cache=False)
+    checkpoint = published_tree / "checkpoint.pth"
+    beside = mu_llama.load(checkpoint, llama="someone/llama", encoder="someone/mert", dtype="fp32", use_cache=False)
+    one, other = (listener.listen(SET_A / "audio_short.wav").conditioning for listener in (ours, beside))
+    assert torch.equal(one, other)
+    with pytest.raises(ModelNotFoundError, match="someone/nothing is neither here nor can it be downloaded"):
+        mu_llama.load("someone/nothing")
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])

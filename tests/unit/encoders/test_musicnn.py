@@ -60,7 +60,7 @@ def clip(style: str, duration_s: float, gain: float = 1.0, seed: int = 0) -> Wav
 @pytest.mark.parametrize(("kind", "tolerance"), [("float32", 1e-5), ("float16_cast", 2e-4)])
 def test_tags_equal_tensorflow(raw: MusicnnEncoder, expected: dict, kind: str, tolerance: float) -> None:
     window = clip(expected["style"], expected["duration_s"], expected["gain"], expected["seed"])
-    tags = raw.listen(window).tag_probabilities.numpy()
+    tags = raw.encode_patches(window).tag_probabilities.numpy()
     for place, variant in enumerate(("msd", "mtt")):
         truth = np.array([[float(value) for value in line.split()] for line in expected[kind][variant]])
         assert len(truth) >= 3
@@ -72,7 +72,7 @@ def test_tags_equal_tensorflow(raw: MusicnnEncoder, expected: dict, kind: str, t
 def test_tag_names_stand_in_order(raw: MusicnnEncoder) -> None:
     assert raw.tag_names[:2] == ("msd:rock", "msd:pop")
     assert raw.tag_names[50:52] == ("mtt:guitar", "mtt:classical")
-    best = raw.listen(clip("club", 12.5, 0.2)).averaged().tag_probabilities[0].argmax()
+    best = raw.encode_patches(clip("club", 12.5, 0.2)).averaged().tag_probabilities[0].argmax()
     assert raw.tag_names[int(best)] == "mtt:techno"
 
 
@@ -94,8 +94,8 @@ def test_batch_equals_patch_by_patch(encoder: MusicnnEncoder) -> None:
 
 def test_one_variant_equals_its_columns_among_two(weights: MusicnnWeights, encoder: MusicnnEncoder) -> None:
     window = clip("band", 4)
-    both = encoder.listen(window)
-    alone = MusicnnEncoder(weights, variants=("mtt",)).listen(window)
+    both = encoder.encode_patches(window)
+    alone = MusicnnEncoder(weights, variants=("mtt",)).encode_patches(window)
     torch.testing.assert_close(alone.penultimate, both.penultimate[:, 200:], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(alone.pooled, both.pooled[:, 1506:], rtol=1e-4, atol=1e-4)
 
@@ -120,7 +120,7 @@ def test_loud_clip_stays_finite(raw: MusicnnEncoder) -> None:
     window = clip("club", 4, gain=3.0)
     patch = raw._log_mel(torch.from_numpy(window.samples))
     assert patch.max() > np.log10(65504)
-    features = raw.listen(window)
+    features = raw.encode_patches(window)
     assert torch.isfinite(features.tag_probabilities).all()
     assert torch.isfinite(features.pooled).all()
 
@@ -128,7 +128,7 @@ def test_loud_clip_stays_finite(raw: MusicnnEncoder) -> None:
 def test_later_patches_have_features_of_their_own(encoder: MusicnnEncoder) -> None:
     """The original repeats the penultimate features of the first patch."""
     window = Waveform(np.concatenate([clip("chamber", 3).samples, clip("club", 3).samples]), 16000)
-    first, second = encoder.listen(window).penultimate[:2]
+    first, second = encoder.encode_patches(window).penultimate[:2]
     assert torch.dist(first, second) > 1
 
 
@@ -151,7 +151,7 @@ def test_last_second_is_heard(encoder: MusicnnEncoder) -> None:
 
 
 def test_average_weighs_new_frames(encoder: MusicnnEncoder) -> None:
-    features = encoder.listen(clip("band", 4))
+    features = encoder.encode_patches(clip("band", 4))
     assert features.start_s.tolist() == pytest.approx([0, (251 - 187) * 256 / 16000])
     expected = (187 * features.penultimate[0] + 64 * features.penultimate[1]) / 251
     torch.testing.assert_close(features.averaged().penultimate[0], expected)
@@ -159,10 +159,10 @@ def test_average_weighs_new_frames(encoder: MusicnnEncoder) -> None:
 
 def test_short_window_is_repeated(encoder: MusicnnEncoder, raw: MusicnnEncoder) -> None:
     short = clip("band", 1)
-    features = raw.listen(short)
+    features = raw.encode_patches(short)
     assert features.start_s.tolist() == [0]
     looped = Waveform(np.tile(short.samples, 3)[: 186 * 256], 16000)
-    torch.testing.assert_close(features.pooled, raw.listen(looped).pooled)
+    torch.testing.assert_close(features.pooled, raw.encode_patches(looped).pooled)
     assert encoder.encode(Waveform(short.samples[:1600], 16000)).isfinite().all()
 
 

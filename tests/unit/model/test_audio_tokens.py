@@ -15,7 +15,7 @@ from mu_llama.checkpoints.formats.native import ModelConfig, native_parts, read_
 from mu_llama.checkpoints.lazy_tensor import in_memory
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.engine.sampling import GenerationOptions
-from mu_llama.engine.torch.decoding import Decoder
+from mu_llama.engine.torch.decoding import TokenDecoder
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.errors import ConfigError
 from mu_llama.model.adapter import AudioTokens
@@ -79,7 +79,7 @@ def test_rows_of_a_padded_batch_answer_as_each_alone(model: MuLlama) -> None:
         found: list[list[int]] = [[] for _ in rows]
         options = GenerationOptions(max_new_tokens=8)
         chosen = [prompts[row] for row in rows]
-        for token in Decoder(
+        for token in TokenDecoder(
             model, prompts=chosen, conditioning=conditioning[rows], options=options, eos_ids=frozenset()
         ):
             found[token.row].append(token.id or 0)
@@ -93,7 +93,7 @@ def test_rows_of_a_padded_batch_answer_as_each_alone(model: MuLlama) -> None:
 def test_writing_with_a_cache_equals_reading_at_once(model: MuLlama) -> None:
     features, prompt = torch.randn(1, 2, 7), [5, 9, 11]
     conditioning, ids = model.condition(features), list(prompt)
-    for token in Decoder(
+    for token in TokenDecoder(
         model, prompts=[prompt], conditioning=conditioning, options=GenerationOptions(max_new_tokens=6),
         eos_ids=frozenset(),
     ):  # fmt: skip

@@ -104,7 +104,7 @@ def test_standardised_features_lose_mean_and_scale() -> None:
     features = torch.randn(2, 2, 7)
     plain = model.adapter.mix(features)
     model.adapter.feature_mean.fill_(3.0)
-    model.adapter.feature_deviation.fill_(2.0)
+    model.adapter.feature_std.fill_(2.0)
     torch.testing.assert_close(model.adapter.mix(features * 2 + 3), plain, atol=1e-5, rtol=1e-5)
 
 

@@ -78,11 +78,11 @@ def read_gguf_llama(path: Path) -> LlamaSpec:
     names = _check_names(gguf)
     config = _config(gguf)
     tensors: dict[str, LazyTensor] = {}
-    for own, value in gguf.tensors.items():
-        if own != ROPE_FACTORS:
-            heads = rotary_heads(own, config)
-            name = f"{gguf.path}: {own!r}"
-            tensors[names[own]] = value if heads is None else rows_in_halves(value, heads, config, name=name)
+    for gguf_name, value in gguf.tensors.items():
+        if gguf_name != ROPE_FACTORS:
+            heads = rotary_heads(gguf_name, config)
+            name = f"{gguf.path}: {gguf_name!r}"
+            tensors[names[gguf_name]] = value if heads is None else rows_in_halves(value, heads, config, name=name)
     biases = bias_names(config.num_hidden_layers, attention=config.attention_bias, feed_forward=config.mlp_bias)
     for name in biases.values():
         if name not in tensors:
@@ -107,8 +107,8 @@ def _only_model(folder: Path) -> Path:
         split = _SPLIT.fullmatch(file.name)
         models.setdefault(split["stem"] if split else file.name, file)
     if len(models) != 1:
-        found = ", ".join(file.name for file in models.values()) or "no .gguf file"
-        raise CheckpointError(f"{folder}: holds {found}; expected one GGUF: name the file itself")
+        names = ", ".join(file.name for file in models.values()) or "no .gguf file"
+        raise CheckpointError(f"{folder}: holds {names}; expected one GGUF: name the file itself")
     return next(iter(models.values()))
 
 
@@ -141,7 +141,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
         raise CheckpointError(f"{path}: not a whole GGUF file ({error}); {_AGAIN}") from error
     if reader.byte_order != "I":
         raise CheckpointError(f"{path}: has the bytes of each number in the other order; expected little-endian GGUF")
-    # Nothing of the reader is kept: it maps the whole file into memory.
+    # The reader is dropped here: it maps the whole file into memory.
     return fields, {record.name: _describe(path, record) for record in reader.tensors}
 
 
@@ -185,7 +185,7 @@ def _check_names(gguf: _Gguf) -> dict[str, str]:
     unknown = set(gguf.tensors) - set(names) - {ROPE_FACTORS}
     if unknown:
         raise CheckpointError(f"{unknown_keys_message(gguf.path, unknown, names)}; expected a plain LLaMA's")
-    missing = [own for own in weights if own not in gguf.tensors and own != OUTPUT]
+    missing = [name for name in weights if name not in gguf.tensors and name != OUTPUT]
     if missing:
         raise CheckpointError(
             f"{gguf.path}: lacks {len(missing)} of {len(weights)} tensors, first {missing[0]!r}; "

@@ -82,8 +82,8 @@ def tokenizer_fields(tokenizer: TokenizerFile, config: LlamaConfig) -> dict[str,
     Raises:
         CheckpointError: if it doesn't fit the LLaMA, or GGUF has no name for its kind.
     """
-    own = _from_sentencepiece if tokenizer.name == SENTENCEPIECE_FILE else _from_json
-    fields = own(tokenizer, config)
+    convert = _from_sentencepiece if tokenizer.name == SENTENCEPIECE_FILE else _from_json
+    fields = convert(tokenizer, config)
     missing = config.vocab_size - len(fields["tokens"])
     if missing < 0:
         raise CheckpointError(

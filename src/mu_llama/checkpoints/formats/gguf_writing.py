@@ -66,9 +66,9 @@ def write_gguf(
         tensors: plain weights, and maybe biases, under transformers' names; read one at a time.
         tokenizer: of this LLaMA.
         name: of the model.
-        description: what it is; that it can't hear is added.
+        description: what it is; that it has no audio adapter is added.
         licence: of the weights, best as an SPDX id.
-        advance: told the bytes of each of `tensors` as it is written.
+        advance: called with the number of bytes of each of `tensors` as it is written.
 
     Raises:
         CheckpointError: if tensors are missing or unknown, or GGUF has no place for something of this LLaMA.
@@ -122,10 +122,10 @@ def _entries(config: LlamaConfig, tensors: Mapping[str, LazyTensor], *, source: 
     if missing:
         raise CheckpointError(f"{source}: {missing[0]!r} isn't among the weights to write; expected a whole LLaMA")
     entries = _scaled_angles(config, source=source)
-    for own, name in names.items():
+    for gguf_name, name in names.items():
         if name in tensors:
-            stored = _as_llama_cpp(tensors[name], rotary_heads(own, config), name=name, source=source)
-            entries.append(_Entry(own, stored, tensors[name].size_bytes))
+            stored = _as_llama_cpp(tensors[name], rotary_heads(gguf_name, config), name=name, source=source)
+            entries.append(_Entry(gguf_name, stored, tensors[name].size_bytes))
     return entries
 
 

@@ -51,8 +51,8 @@ def read_llama_folder(folder: Path, *, with_weights: bool = True) -> LlamaSpec:
         config = LlamaConfig.from_dict(raw)
     except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: {' '.join(str(error).split())}; get it again") from error
-    found = _read_weights(folder) if with_weights else {}
-    tensors = {name: value for name, value in found.items() if not name.endswith(_ROTARY_TABLE)}
+    stored = _read_weights(folder) if with_weights else {}
+    tensors = {name: value for name, value in stored.items() if not name.endswith(_ROTARY_TABLE)}
     if config.tie_word_embeddings:
         tensors.pop("lm_head.weight", None)
     files = (folder / CONFIG_FILE, *(weight_files(folder) if with_weights else ()))
@@ -110,7 +110,7 @@ def write_llama_folder(
         config: sizes; its dtype is set to the weights'.
         tensors: under transformers' names.
         tokenizer: its file is copied.
-        advance: told the bytes of each tensor as it is written.
+        advance: called with the number of bytes of each tensor as it is written.
 
     Raises:
         OSError: if the disk is full or the folder can't be written.

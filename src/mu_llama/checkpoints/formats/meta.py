@@ -171,12 +171,12 @@ def read_meta_tensors(shards: tuple[Path, ...], folder: Path) -> dict[str, LazyT
 
 def _llama_keys(content: dict[str, Any], path: Path) -> dict[str, LazyTensor]:
     skipped = ("rope.freqs", "gate", "lora", "bias")
-    kept = {name: value for name, value in content.items() if not any(part in name for part in skipped)}
-    unknown = [name for name, value in kept.items() if parse_meta_name(name) is None or not hasattr(value, "shape")]
+    tensors = {name: value for name, value in content.items() if not any(part in name for part in skipped)}
+    unknown = [name for name, value in tensors.items() if parse_meta_name(name) is None or not hasattr(value, "shape")]
     if unknown:
         message = unknown_keys_message(path, unknown, ["layers.0.attention.wq.weight", "norm.weight"])
         raise CheckpointError(f"{message}; expected LLaMA's weights in Meta's layout")
-    return kept
+    return tensors
 
 
 def _join(name: str, pieces: list[LazyTensor]) -> LazyTensor:
@@ -211,13 +211,13 @@ def llama_config_from_meta(tensors: Mapping[str, LazyTensor], params: MetaParams
             "expected the params.json that came with these weights"
         )
     head_dim = query_rows // params.num_heads
-    found = {
+    sizes = {
         "dim": hidden_size, "n_layers": num_layers, "n_kv_heads": key_rows // head_dim, "vocab_size": vocab_size,
     }  # fmt: skip
     for name, said in params.sizes.items():
-        if said != found[name]:
+        if said != sizes[name]:
             raise CheckpointError(
-                f"{params.source} says {name} {said}, but the weights have {found[name]}; "
+                f"{params.source} says {name} {said}, but the weights have {sizes[name]}; "
                 "expected the params.json that came with these weights"
             )
     return LlamaConfig(
@@ -249,7 +249,7 @@ def holds_meta_llama(path: Path) -> bool:
 
 
 def _recognise(folder: Path) -> Detection:
-    """Tell what is there of a LLaMA in Meta's layout; the tokenizer may also be one folder above."""
+    """Describe which parts of a LLaMA in Meta's layout a folder has; the tokenizer may also be one folder above."""
     sizes = read_meta_params(folder / PARAMS_FILE).sizes
     num_shards = sum(path.is_file() for path in folder.glob(_WEIGHT_FILES))
     has_tokenizer = any((place / SENTENCEPIECE_FILE).is_file() for place in (folder, folder.parent))

@@ -43,7 +43,7 @@ class ModelConfig:
     licences: dict[str, str] = field(default_factory=dict)
     """Part of the model to its licence."""
     window: str = "full"
-    """Name of the plan that says which seconds are heard."""
+    """Name of the plan that says which seconds of a track are encoded."""
     format: str = LAYOUT
     """Version of this layout."""
 
@@ -133,7 +133,7 @@ def write_model_files(
         config: sizes and names.
         adapter: tensors under the names `adapter.*` and `conditioner.*`.
         tuning: as `ModelSpec.tuning`; no file is written if it is empty.
-        advance: told the bytes of each tensor as it is written.
+        advance: called with the number of bytes of each tensor as it is written.
 
     Raises:
         OSError: if the disk is full or the folder can't be written.

@@ -44,7 +44,7 @@ def read_safetensors(path: Path) -> dict[str, LazyTensor]:
     """
     refuse_lfs_pointer(path)
     try:
-        # The library checks that header and length fit together; it doesn't tell offsets.
+        # The library checks that header and length fit together; it doesn't give offsets.
         with safe_open(path, framework="pt"):
             pass
         with path.open("rb") as file:
@@ -75,7 +75,7 @@ def write_safetensors(
     Args:
         path: where.
         tensors: read in their order, one at a time.
-        advance: told the bytes of each tensor as it is written.
+        advance: called with the number of bytes of each tensor as it is written.
 
     Raises:
         OSError: if the disk is full or the folder can't be written; no part of the file stays.
@@ -143,7 +143,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=8)
 def _read(path: Path, size_bytes: int, time_ns: int) -> dict[str, Any]:
-    """Read a file once, though it is looked at to recognise it and again to load it."""
+    """Read a file once, though it is opened to recognise it and again to load it."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     _check_archive(path)
@@ -162,8 +162,8 @@ def _read(path: Path, size_bytes: int, time_ns: int) -> dict[str, Any]:
         raise CheckpointError(f"{path}: can't be read ({reason}); download it again") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected a dictionary of tensors")
-    found: dict[str, Any] = _stored(content, path)
-    return found
+    tensors: dict[str, Any] = _stored(content, path)
+    return tensors
 
 
 def _check_archive(path: Path) -> None:

@@ -15,7 +15,7 @@ from transformers import HubertModel
 
 from mu_llama.audio.waveform import Samples, Waveform
 from mu_llama.encoders.mert.config import PUBLISHED_CONFIGS, MertConfig, parse_mert_config, read_mert_config
-from mu_llama.encoders.mert.weights import check_fit, find_mert_folder, fit_names, read_mert_tensors
+from mu_llama.encoders.mert.weights import check_mert_fit, find_mert_folder, fit_names, read_mert_tensors
 from mu_llama.errors import AudioError, CheckpointError
 
 _NORMALISE_EPS = 1e-7
@@ -203,7 +203,7 @@ def _build(
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the config of {source} makes no model: {error}") from error
     fitted = fit_names(tensors, source=source)
-    check_fit(fitted, model.state_dict(), source=source)
+    check_mert_fit(fitted, model.state_dict(), source=source)
     placed = {
         name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else tensor.dtype)
         for name, tensor in fitted.items()

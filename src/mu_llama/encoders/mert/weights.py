@@ -62,7 +62,7 @@ def fit_names(tensors: Mapping[str, torch.Tensor], *, source: str) -> dict[str, 
     return fitted
 
 
-def check_fit(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], *, source: str) -> None:
+def check_mert_fit(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], *, source: str) -> None:
     """Compare names and shapes with those of the model that config.json describes.
 
     Raises:

@@ -47,12 +47,12 @@ class MusicnnWeights:
 
 @dataclass(frozen=True, eq=False)
 class MusicnnFeatures:
-    """What MusiCNN hears in P patches of about three seconds; V variants stand side by side in every row."""
+    """What MusiCNN gives for P patches of about three seconds; V variants stand side by side in every row."""
 
     start_s: torch.Tensor
     """Float32 (P,): where each patch starts, in seconds from the start of the window."""
     weights: torch.Tensor
-    """Float32 (P,), summing to 1: the share of the window that each patch is the first to hear."""
+    """Float32 (P,), summing to 1: the share of the window that each patch is the first to cover."""
     penultimate: torch.Tensor
     """Float32 (P, 200 V): the last hidden layer."""
     pooled: torch.Tensor
@@ -71,7 +71,7 @@ class MusicnnFeatures:
 
 
 class MusicnnEncoder:
-    """Encode a window as the average over time of what MusiCNN hears; satisfies `Encoder`.
+    """Encode a window as the average over time of MusiCNN's features; satisfies `Encoder`.
 
     Args:
         weights: from `read_musicnn_weights`.
@@ -125,7 +125,7 @@ class MusicnnEncoder:
             >>> build_musicnn().encode(Waveform(hum, 16000)).shape
             torch.Size([1, 500])
         """
-        features = self.listen(window).averaged()
+        features = self.encode_patches(window).averaged()
         return torch.cat([getattr(features, part) for part in self.parts], -1)
 
     def tag_probabilities(self, values: torch.Tensor) -> dict[str, float]:
@@ -142,8 +142,8 @@ class MusicnnEncoder:
         return dict(sorted(named, key=lambda item: -item[1]))
 
     @torch.inference_mode()
-    def listen(self, window: Waveform) -> MusicnnFeatures:
-        """Hear one window patch by patch; arguments and errors as for `encode`."""
+    def encode_patches(self, window: Waveform) -> MusicnnFeatures:
+        """Encode one window patch by patch; arguments and errors as for `encode`."""
         (spectrogram,) = map_on_own_threads(self._spectrogram, [_checked(window).samples])
         starts, weights = patch_plan(len(spectrogram))
         patches = torch.stack([spectrogram[start : start + PATCH_FRAMES] for start in starts])
@@ -207,14 +207,14 @@ def normalised(samples: torch.Tensor) -> torch.Tensor:
 
 
 def patch_plan(num_frames: int) -> tuple[list[int], list[float]]:
-    """Choose patches so that every frame is heard.
+    """Choose patches that cover every frame.
 
     Args:
         num_frames: length of the spectrogram, at least one patch.
 
     Returns:
         The first frame of each patch: back to back, and one more at the end if frames remain. And the weight
-        of each patch: the share of frames that it is the first to hear.
+        of each patch: the share of frames that it is the first to cover.
 
     Example:
         >>> patch_plan(200)[0]

@@ -1,10 +1,10 @@
-"""Keys and values of what stands before a question, kept for every question that follows it.
+"""Prefix cache: keys and values of what stands before a question, reused by every question that follows it.
 
-Audio tokens and the template's head come first, so what the LLaMA makes of them belongs to the track; what it makes of
-earlier questions and answers belongs to the conversation. Both can be read before the next question is there.
+Audio tokens and the template's head come first, so their keys and values belong to the track; those of earlier
+questions and answers belong to the conversation. Both can be computed before the next question arrives.
 
 In bf16 the last bit of a product depends on how many rows are multiplied at once. So a prompt is read in the same
-segments whether they were kept or not, and reading ahead changes no answer.
+segments whether they are cached or not, and reading ahead changes no answer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class _Segment:
-    """What was read of one segment, after those before it."""
+    """Keys and values of one segment, computed after those before it."""
 
     ids: list[int]
     layers: list[tuple[Tensor, Tensor]]
@@ -41,44 +41,44 @@ class _Segment:
 
 
 class PrefixCache:
-    """Segments of one track and model that were read, of the latest conversation; empty until somebody asks."""
+    """Cached segments of one track and model, of the latest conversation; empty before the first question."""
 
     def __init__(self) -> None:
         self.segments: list[_Segment] = []
 
     def matching(self, segments: Sequence[list[int]]) -> list[_Segment]:
-        """What is kept of a conversation: its first segments."""
+        """The cached segments that a conversation begins with."""
         pairs = zip(self.segments, segments, strict=False)
-        return [kept for kept, _ in takewhile(lambda pair: pair[0].ids == pair[1], pairs)]
+        return [cached for cached, _ in takewhile(lambda pair: pair[0].ids == pair[1], pairs)]
 
 
 @torch.inference_mode()
 def read_segments(
-    model: MuLlama, conditioning: Tensor, segments: Sequence[list[int]], kept: PrefixCache
+    model: MuLlama, conditioning: Tensor, segments: Sequence[list[int]], prefix: PrefixCache
 ) -> list[_Segment]:
-    """Read and keep segments that aren't kept; gives all of them.
+    """Compute and cache the segments that aren't cached; gives all of them.
 
     Args:
         model: the model.
         conditioning: (N, H), audio tokens of the track.
         segments: of a conversation, see `Prompt`.
-        kept: of the track.
+        prefix: of the track.
     """
-    found = kept.matching(segments)
-    if len(found) == len(segments):
-        return found
-    cache = _cache_of(model, [found])
-    for ids in segments[len(found) :]:
-        found += _read(model, conditioning[None], ids, cache)
-    kept.segments = found
-    return found
+    cached = prefix.matching(segments)
+    if len(cached) == len(segments):
+        return cached
+    cache = _cache_of(model, [cached])
+    for ids in segments[len(cached) :]:
+        cached += _read(model, conditioning[None], ids, cache)
+    prefix.segments = cached
+    return cached
 
 
 @torch.inference_mode()
 def begin_cache(
-    model: MuLlama, conditioning: Tensor, prompts: Sequence[Prompt], kept: Sequence[PrefixCache]
+    model: MuLlama, conditioning: Tensor, prompts: Sequence[Prompt], prefixes: Sequence[PrefixCache]
 ) -> tuple[Cache, int]:
-    """Make a cache that holds what is known of each prompt; what isn't kept is read and kept.
+    """Make a cache that holds what is known of each prompt; what isn't cached yet is computed and cached.
 
     One prompt goes on from all of its segments. Of several, which go on together and so from equal lengths, the first
     segment is used: it holds the same text in front of every conversation.
@@ -87,7 +87,7 @@ def begin_cache(
         model: the model.
         conditioning: (B, N, H), audio tokens of each row.
         prompts: of the rows.
-        kept: of the rows' tracks; rows of one track share theirs.
+        prefixes: of the rows' tracks; rows of one track share theirs.
 
     Returns:
         The cache, and how many tokens of each prompt are in it.
@@ -95,19 +95,19 @@ def begin_cache(
     if not all(prompt.segments for prompt in prompts):
         return model.new_cache(), 0
     if len(prompts) == 1:
-        rows = [read_segments(model, conditioning[0], prompts[0].segments, kept[0])]
+        rows = [read_segments(model, conditioning[0], prompts[0].segments, prefixes[0])]
     else:
         heads = [prompt.segments[:1] for prompt in prompts]
-        missing = {own: row for row, own in enumerate(kept) if not own.matching(heads[row])}
+        missing = {prefix: row for row, prefix in enumerate(prefixes) if not prefix.matching(heads[row])}
         if missing:
             some = list(missing.values())
             read = _read(model, conditioning[some], heads[0][0], model.new_cache())
-            for own, segment in zip(missing, read, strict=True):
-                own.segments = [segment]
-        rows = [own.matching(head) for own, head in zip(kept, heads, strict=True)]
+            for prefix, segment in zip(missing, read, strict=True):
+                prefix.segments = [segment]
+        rows = [prefix.matching(head) for prefix, head in zip(prefixes, heads, strict=True)]
     # A token of each prompt is left to go on from.
     used = min(min(_common(prompt, row), len(prompt.ids) - 1) for prompt, row in zip(prompts, rows, strict=True))
-    return _cache_of(model, rows, most=model.num_tokens_before_prompt + used), used
+    return _cache_of(model, rows, max_tokens=model.num_tokens_before_prompt + used), used
 
 
 def _common(prompt: Prompt, row: Sequence[_Segment]) -> int:
@@ -116,12 +116,14 @@ def _common(prompt: Prompt, row: Sequence[_Segment]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prompt.ids, read, strict=False)))
 
 
-def _cache_of(model: MuLlama, rows: Sequence[Sequence[_Segment]], most: int | None = None) -> Cache:
-    """Put the segments of each row one behind the other, up to `most` tokens; rows are equally long."""
+def _cache_of(model: MuLlama, rows: Sequence[Sequence[_Segment]], max_tokens: int | None = None) -> Cache:
+    """Put the segments of each row one behind the other, up to `max_tokens` tokens; rows are equally long."""
     cache = model.new_cache()
     for layer in range(len(rows[0][0].layers) if rows[0] else 0):
         keys, values = (
-            torch.stack([torch.cat([segment.layers[layer][which] for segment in row], dim=1)[:, :most] for row in rows])
+            torch.stack(
+                [torch.cat([segment.layers[layer][which] for segment in row], dim=1)[:, :max_tokens] for row in rows]
+            )
             for which in (0, 1)
         )
         cache.update(keys, values, layer)
@@ -135,5 +137,5 @@ def _read(model: MuLlama, conditioning: Tensor, ids: list[int], cache: Cache) ->
     known = model.inputs(text, conditioning, past_key_values=cache)
     model.llama.get_decoder()(**known, past_key_values=cache, use_cache=True)
     # Copies, so that one row doesn't keep a whole batch alive.
-    own = [(layer.keys[:, :, before:], layer.values[:, :, before:]) for layer in cache.layers]
-    return [_Segment(ids, [(k[row].clone(), v[row].clone()) for k, v in own]) for row in range(len(conditioning))]
+    added = [(layer.keys[:, :, before:], layer.values[:, :, before:]) for layer in cache.layers]
+    return [_Segment(ids, [(k[row].clone(), v[row].clone()) for k, v in added]) for row in range(len(conditioning))]

@@ -1,4 +1,4 @@
-"""Write tokens: one loop over transformers' forward pass, for any number of rows, as a stream."""
+"""The decode loop: one loop over transformers' forward pass, for any number of rows, as a stream."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Token:
     """Why the row ends here; None while it goes on."""
 
 
-class Decoder:
+class TokenDecoder:
     """Continues prompts, all rows in one batch; iterate to get tokens, row by row within a step.
 
     Rows that end leave the batch. A caller that sees a stop text calls `finish(row)`; one that stops iterating
@@ -41,7 +41,7 @@ class Decoder:
         conditioning: (B, Q, A), one row a prompt, or None for text alone.
         options: how to choose tokens.
         eos_ids: tokens that end a row.
-        cache: of the prompts' beginnings, from `begin_cache`; it is used up. None reads all anew.
+        cache: of the prompts' beginnings, from `begin_cache`; it is consumed. None prefills whole prompts.
         num_cached: how many tokens of each prompt are in the cache.
 
     Raises:
@@ -105,15 +105,15 @@ class Decoder:
                 if token.finish_reason is not None:
                     self._finished.add(row)
                 yield token
-            kept = [index for index, row in enumerate(self._rows) if row not in self._finished]
-            if not kept:
+            remaining = [index for index, row in enumerate(self._rows) if row not in self._finished]
+            if not remaining:
                 return
             with torch.inference_mode():
-                ids = torch.tensor([[chosen[index]] for index in kept], device=self._model.device)
-                if len(kept) < len(self._rows):
-                    self._keep_rows(cache, kept)
+                ids = torch.tensor([[chosen[index]] for index in remaining], device=self._model.device)
+                if len(remaining) < len(self._rows):
+                    self._keep_rows(cache, remaining)
                 if self._mask is not None:
-                    self._mask = torch.cat([self._mask, self._mask.new_ones(len(kept), 1)], dim=1)
+                    self._mask = torch.cat([self._mask, self._mask.new_ones(len(remaining), 1)], dim=1)
 
     def _positions(self, width: int) -> Tensor | None:
         """Positions that count real tokens only; None (count from the cache) where nothing is padded."""
@@ -140,11 +140,11 @@ class Decoder:
             return Token(row, None, "stop")
         return Token(row, token_id, "length" if num_written >= self._budgets[row] else None)
 
-    def _keep_rows(self, cache: object, kept: list[int]) -> None:
+    def _keep_rows(self, cache: object, indices: list[int]) -> None:
         # On the CPU it selects from layers on any device.
-        cache.batch_select_indices(torch.tensor(kept))  # type: ignore[attr-defined]
-        index = torch.tensor(kept, device=self._model.device)
-        self._rows = [self._rows[i] for i in kept]
+        cache.batch_select_indices(torch.tensor(indices))  # type: ignore[attr-defined]
+        index = torch.tensor(indices, device=self._model.device)
+        self._rows = [self._rows[i] for i in indices]
         if self._conditioning is not None:
             self._conditioning = self._conditioning[index]
         if self._mask is not None:

@@ -42,20 +42,20 @@ def plan_devices(
         balanced = accelerate.utils.get_balanced_memory(
             llama, max_memory=max_memory, no_split_module_classes=_WHOLE_LAYER, **sizes
         )
-        found = accelerate.infer_auto_device_map(
+        places = accelerate.infer_auto_device_map(
             llama, max_memory=balanced, no_split_module_classes=_WHOLE_LAYER, **sizes
         )
     elif isinstance(device_map, Mapping):
-        found = dict(device_map)
-        missing = [name for name, _ in llama.named_parameters() if _entry(found, name) is None]
+        places = dict(device_map)
+        missing = [name for name, _ in llama.named_parameters() if _entry(places, name) is None]
         if missing:
             raise ConfigError(f"the device map has no place for {missing[0]!r}; name its module, or '' for the rest")
     else:
         raise ConfigError(f"device map is {device_map!r}; expected auto or a table of modules and devices")
-    if "disk" in found.values():
+    if "disk" in places.values():
         raise ConfigError("the model doesn't fit the devices and memory of this machine; use --quantize int8 or int4")
     # accelerate counts GPUs
-    return {name: torch.device("cuda", d) if isinstance(d, int) else torch.device(d) for name, d in found.items()}
+    return {name: torch.device("cuda", d) if isinstance(d, int) else torch.device(d) for name, d in places.items()}
 
 
 def device_of(devices: Mapping[str, torch.device], module: str) -> torch.device:

@@ -21,7 +21,7 @@ from mu_llama import devices
 
 # Weights turned to floats at a time, and up to how many rows are multiplied as a prompt's are.
 _FLOATS_NUMEL = 2**19
-_MOST_PROMPT_ROWS = 256
+_MAX_PROMPT_ROWS = 256
 # Beyond a few, rows are multiplied in blocks of so many.
 _FEW_ROWS, _ROW_BLOCK = 4, 16
 
@@ -66,7 +66,7 @@ def _through_floats(rows: Tensor, weight: Tensor) -> Tensor:
     pieces = torch.split(weight, max(1, _FLOATS_NUMEL // weight.shape[1]))
     wide = rows.reshape(-1, weight.shape[1]).float()
     is_trained = torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad)
-    if is_trained or len(wide) > _MOST_PROMPT_ROWS:
+    if is_trained or len(wide) > _MAX_PROMPT_ROWS:
         narrow = torch.cat([multiply(wide, piece.float()).to(rows.dtype) for piece in pieces], dim=-1)
     else:
         narrow = _prompt_product(wide, pieces).to(rows.dtype, memory_format=torch.contiguous_format)

@@ -25,7 +25,7 @@ from mu_llama.errors import CheckpointError
 from mu_llama.progress import ProgressCallback, no_progress
 
 # Rounding to 4 bits moves the logits of smaller ones (python -m benchmarks.quantized).
-_LEAST_INT4_WIDTH = 2048
+_MIN_INT4_WIDTH = 2048
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Placement:
     device: torch.device
     """Device of the adapter and, without a map, of everything."""
     dtype: torch.dtype
-    """Of the LLaMA. The adapter computes in float32; in half precision its big matrices are kept in that."""
+    """Of the LLaMA. The adapter computes in float32; in half precision its big matrices stay in that."""
     quantize: Quantization | None = None
     """Width of the LLaMA's linear layers where they are quantized."""
     device_map: DeviceMap | None = None
@@ -69,7 +69,7 @@ def prepare(parts: ModelSpec, placement: Placement) -> Assembly:
     model = build_mu_llama(config, parts.adapter_config, dtype=dtype, value_lora_rank=rank)
     check_fit(model.llama, llama, source=parts.source if parts.tuning else parts.llama.source)
     check_fit(model, {**{f"llama.{name}": value for name, value in llama.items()}, **adapter}, source=parts.source)
-    if placement.quantize == "int4" and config.hidden_size < _LEAST_INT4_WIDTH:
+    if placement.quantize == "int4" and config.hidden_size < _MIN_INT4_WIDTH:
         warnings.warn(
             f"int4 changes what a LLaMA as small as this one says (width {config.hidden_size}); use int8",
             stacklevel=2,
@@ -90,7 +90,7 @@ def fill(assembly: Assembly, *, progress: ProgressCallback = no_progress) -> MuL
         devices = plan_devices(model.llama, placement.device_map, quantize=placement.quantize)
     tensors = {**{f"llama.{name}": value for name, value in assembly.llama.items()}, **assembly.adapter}
     advance = progress("loading", sum(value.size_bytes for value in tensors.values()))
-    with without_holes():
+    with _malloc_for_loading():
         for module, names in _by_module(tensors).items():
             inner = module.removeprefix("llama.")
             device = placement.device if inner == module else device_of(devices, inner)
@@ -203,8 +203,8 @@ _AFTERWARDS_BYTES = 32_000_000
 
 
 @contextmanager
-def without_holes() -> Iterator[None]:
-    """Let glibc give big blocks back to the system when they are freed, and shrink its heap at the end.
+def _malloc_for_loading() -> Iterator[None]:
+    """Let glibc give big blocks back to the system when they are freed, and trim what it holds at the end.
 
     Otherwise weights that stay are scattered among temporaries that go: up to 2 GB more for an int8 model of 7 GB.
     Does nothing where the C library isn't glibc.

@@ -19,10 +19,10 @@ INT8_KERNEL_WIDTH = 32
 # Its int4 packing takes rows by 16.
 INT4_KERNEL_ROWS = 16
 # Above so many rows, turning the weights to floats piece by piece beats PyTorch's int8 kernel.
-_MOST_INT8_KERNEL_ROWS = 8
+_MAX_INT8_KERNEL_ROWS = 8
 # Weights turned to floats at a time: small enough to stay in the cache.
 _PIECE_NUMEL = 2**21
-_MOST_KEPT_COLUMNS = 32
+_MAX_FLOAT_COLUMNS = 32
 
 
 class Int8Linear(nn.Module):
@@ -34,8 +34,8 @@ class Int8Linear(nn.Module):
 
     quantized: Tensor
     scale: Tensor
-    kept_columns: Tensor
-    kept_weight: Tensor
+    float_columns: Tensor
+    float_weight: Tensor
     bias: Tensor | None
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -47,8 +47,8 @@ class Int8Linear(nn.Module):
         """
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        num_kept = max(1, min(_MOST_KEPT_COLUMNS, self.in_features // 16))
-        columns = weight.abs().amax(dim=0).topk(num_kept).indices.sort().values
+        num_float = max(1, min(_MAX_FLOAT_COLUMNS, self.in_features // 16))
+        columns = weight.abs().amax(dim=0).topk(num_float).indices.sort().values
         quantized = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
         scale = torch.empty(self.out_features, dtype=weight.dtype, device=weight.device)
         num_rows = _piece_rows(self.in_features)
@@ -61,18 +61,18 @@ class Int8Linear(nn.Module):
             into.copy_((rest / part_scale.float()[:, None]).round_().clamp_(-127, 127))
         self.register_buffer("quantized", quantized)
         self.register_buffer("scale", scale)
-        self.register_buffer("kept_columns", columns)
-        self.register_buffer("kept_weight", weight.index_select(1, columns))
+        self.register_buffer("float_columns", columns)
+        self.register_buffer("float_weight", weight.index_select(1, columns))
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
         rows = x.reshape(-1, self.in_features)
         # The kernel is a plain loop for float32.
-        narrow = len(rows) <= _MOST_INT8_KERNEL_ROWS and rows.dtype == torch.bfloat16 and rows.device.type == "cpu"
+        narrow = len(rows) <= _MAX_INT8_KERNEL_ROWS and rows.dtype == torch.bfloat16 and rows.device.type == "cpu"
         if narrow and self.in_features % INT8_KERNEL_WIDTH == 0:
             out = torch._weight_int8pack_mm(rows.contiguous(), self.quantized, self.scale.to(rows.dtype))
-            out += multiply(rows.index_select(1, self.kept_columns), self.kept_weight.to(rows.dtype))
+            out += multiply(rows.index_select(1, self.float_columns), self.float_weight.to(rows.dtype))
         else:
             out = torch.cat([multiply(rows, piece) for piece in self._float_pieces(rows.dtype)], dim=1)
         if self.bias is not None:
@@ -82,10 +82,10 @@ class Int8Linear(nn.Module):
     def _float_pieces(self, dtype: torch.dtype) -> Iterator[Tensor]:
         """The weights as floats, some rows (N, in) at a time."""
         num_rows = _piece_rows(self.in_features)
-        parts = (torch.split(value, num_rows) for value in (self.quantized, self.scale, self.kept_weight))
-        for quantized, scale, kept in zip(*parts, strict=True):
+        parts = (torch.split(value, num_rows) for value in (self.quantized, self.scale, self.float_weight))
+        for quantized, scale, floats in zip(*parts, strict=True):
             piece = quantized.to(dtype) * scale.to(dtype)[:, None]
-            yield piece.index_copy_(1, self.kept_columns, kept.to(dtype))
+            yield piece.index_copy_(1, self.float_columns, floats.to(dtype))
 
     def extra_repr(self) -> str:
         """What `print(model)` says."""

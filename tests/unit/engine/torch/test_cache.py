@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.engine.torch.cache import PrefixCache, Prompt, begin_cache, read_segments
-from mu_llama.engine.torch.decoding import Decoder
+from mu_llama.engine.torch.decoding import TokenDecoder
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.training.phases import JOINT
 from mu_llama.training.trainable import build_trainable
@@ -44,7 +44,7 @@ def written(
 ) -> list[list[int]]:
     """The answers; without kept prefixes, of prompts that are read at once."""
     cache, num_cached = (None, 0) if kept is None else begin_cache(model, conditioning, prompts, kept)
-    decoder = Decoder(
+    decoder = TokenDecoder(
         model, prompts=[prompt.ids for prompt in prompts], conditioning=conditioning, eos_ids=frozenset(),
         options=GenerationOptions(max_new_tokens=8), cache=cache, num_cached=num_cached,
     )  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mu_llama.engine.sampling import GenerationOptions, choose_token, nucleus
-from mu_llama.engine.torch.decoding import Decoder
+from mu_llama.engine.torch.decoding import TokenDecoder
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.errors import ConfigError, QuestionError
 from tests.factories.models import make_model
@@ -19,7 +19,7 @@ def written(
 ) -> list[list[int]]:
     options = GenerationOptions(**{"max_new_tokens": 20, **settings})  # type: ignore[arg-type]
     rows: list[list[int]] = [[] for _ in prompts]
-    decoder = Decoder(model, prompts=prompts, conditioning=conditioning, options=options, eos_ids=frozenset({0}))
+    decoder = TokenDecoder(model, prompts=prompts, conditioning=conditioning, options=options, eos_ids=frozenset({0}))
     for token in decoder:
         if token.id is not None:
             rows[token.row].append(token.id)
@@ -52,7 +52,7 @@ def test_rows_that_end_leave_the_batch() -> None:
     handle = model.llama.register_forward_pre_hook(
         lambda _, __, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
     )
-    decoder = Decoder(
+    decoder = TokenDecoder(
         model, prompts=PROMPTS, conditioning=None, options=GenerationOptions(max_new_tokens=6), eos_ids=frozenset({999})
     )
     for token in decoder:
@@ -71,7 +71,7 @@ def test_the_context_limits_the_answer() -> None:
 
 
 def test_grad_mode_is_left_alone_between_tokens() -> None:
-    decoder = Decoder(
+    decoder = TokenDecoder(
         make_model(), prompts=[[1]], conditioning=None, options=GenerationOptions(max_new_tokens=3), eos_ids=frozenset()
     )
     for _ in decoder:

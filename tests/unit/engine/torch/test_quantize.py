@@ -209,7 +209,7 @@ def test_many_rows_go_through_float32_where_bf16_is_slow(monkeypatch: pytest.Mon
     exact = x.double() @ linear.weight.double().T + (linear.bias.double() if bias else 0)
     fast = fast_linear(linear)
     for trained, most_rows in ((False, 256), (False, 4), (True, 256)):
-        monkeypatch.setattr(kernels, "_MOST_PROMPT_ROWS", most_rows)
+        monkeypatch.setattr(kernels, "_MAX_PROMPT_ROWS", most_rows)
         product = fast(x.requires_grad_(trained))
         assert product.dtype == torch.bfloat16
         torch.testing.assert_close(product.double(), exact, atol=1e-2, rtol=2**-7)
