@@ -97,11 +97,6 @@ def test_heavy_libraries_have_one_door(path: Path) -> None:
             assert any(relative.startswith(door) for door in DOORS[library]), f"{relative} imports {library}"
 
 
-def test_files_keep_their_size() -> None:
-    long = {str(path.relative_to(SRC)): n for path in FILES if (n := len(path.read_text().splitlines())) > 340}
-    assert not long, f"what are these two of? {long}"
-
-
 @pytest.mark.parametrize("statement", ["import mu_llama", "import mu_llama.cli.main", "import mu_llama.encoders"])
 def test_importing_loads_neither_torch_nor_extras(statement: str) -> None:
     heavy = {"torch", "transformers", "av", "numpy", "peft", "gradio"}

@@ -111,8 +111,8 @@ def test_named_files_modules_and_targets_exist(path: Path) -> None:
             first, slash, rest = word.partition("/")
             if slash and first in OWN_FOLDERS and re.fullmatch(r"[\w./-]+", rest):
                 assert (ROOT / word).exists(), word
-        for module in re.findall(r"python -m ((?:benchmarks|mu_llama)[\w.]*)", line):
-            base = (ROOT if module.startswith("benchmarks") else ROOT / "src") / module.replace(".", "/")
+        for module in re.findall(r"python -m ((?:benchmarks|mu_llama|recipes)[\w.]*)", line):
+            base = (ROOT / "src" if module.startswith("mu_llama") else ROOT) / module.replace(".", "/")
             assert base.with_suffix(".py").is_file() or (base / "__main__.py").is_file(), module
         made = re.match(r"make (?!\.\.\.)(.+)", line)
         for target in [word for word in shlex.split(made[1], comments=True) if "=" not in word] if made else []:

@@ -1,4 +1,4 @@
-"""Identifiers use the field's words (CONTRIBUTING.md lists them), and a public name is defined in one module."""
+"""Identifiers use the field's words, and a public name is defined in one module (docs/decisions/layout.md)."""
 
 from __future__ import annotations
 
