@@ -26,8 +26,8 @@ ROW_OF = {part: index for index, row in enumerate(ROWS) for part in row}
 # A heavy or optional library has one door.
 DOORS = {
     "gguf": {"checkpoints/gguf"},
-    "av": {"audio/ffmpeg_decoder.py", "audio/frames.py"},
-    "soundfile": {"audio/soundfile_decoder.py", "audio/wav_writing.py"},
+    "av": {"audio/decoders/ffmpeg.py", "audio/decoders/frames.py"},
+    "soundfile": {"audio/decoders/soundfile.py", "audio/read.py"},
     "soxr": {"audio/resample.py"},
     "sentencepiece": {"text/tokenizer.py"},
     "huggingface_hub": {"hub.py", "encoders/mert/config.py", "checkpoints/hugging_face.py", "checkpoints/gguf.py"},

@@ -19,7 +19,7 @@ from tracks import read_tracks
 
 from mu_llama.audio.facts import measure_facts
 from mu_llama.files import to_line, write_whole
-from mu_llama.inference.measuring import in_words
+from mu_llama.inference.extractor import in_words
 from mu_llama.labels.track import Track
 
 _SOLO_TAGS = {

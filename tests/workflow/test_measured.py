@@ -12,8 +12,8 @@ import pytest
 from mu_llama.audio.facts import Fact, Facts
 from mu_llama.audio.waveform import Waveform
 from mu_llama.inference.answering import make_row
+from mu_llama.inference.extractor import in_words, measure_in_words
 from mu_llama.inference.listener import Listener
-from mu_llama.inference.measuring import in_words, measure_in_words
 from mu_llama.inference.results import EncodedTrack
 from mu_llama.musicqa.dialogues.wording import wording
 from mu_llama.text.fact_prompts import MeasuredFact, topics_of, with_measured

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from mu_llama.app.chat import DemoService, Window
-from mu_llama.app.visit import Visit
+from mu_llama.app.service import DemoService, Window
+from mu_llama.app.session import Visit
 from mu_llama.errors import AudioError, QuestionError
 from mu_llama.generation import GenerationOptions
 from mu_llama.inference.answering import Row as Waiting

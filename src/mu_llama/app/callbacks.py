@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mu_llama.app.assets import mel_picture
 from mu_llama.app.batch import Asked, Row, answer_files, readable
-from mu_llama.app.chat import DemoService, Window
-from mu_llama.app.held import TrackHandle
-from mu_llama.app.pictures import mel_picture
-from mu_llama.app.visit import Visit
+from mu_llama.app.service import DemoService, Window
+from mu_llama.app.session import TrackHandle, Visit
 from mu_llama.errors import MuLlamaError, QuestionError
 from mu_llama.generation import GenerationOptions
 from mu_llama.text.prompts import Turn
@@ -30,14 +29,18 @@ class Callbacks:
     Args:
         desk: answers.
         toast: shows a sentence.
+        unchanged: gives the value that leaves a control as it is.
     """
 
-    def __init__(self, desk: DemoService, toast: Callable[[str], None]) -> None:
+    def __init__(
+        self, desk: DemoService, toast: Callable[[str], None], *, unchanged: Callable[[], Any] = lambda: None
+    ) -> None:
         self.desk = desk
         self._toast = toast
+        self._unchanged = unchanged
 
     @contextmanager
-    def telling(self) -> Iterator[None]:
+    def errors_as_toasts(self) -> Iterator[None]:
         """Turn an error into a toast of one sentence; one that isn't this project's goes to the log as a whole."""
         try:
             yield
@@ -47,6 +50,30 @@ class Callbacks:
             logger.exception("a control of the page failed")
             name = type(error).__name__
             self._toast(f"Something went wrong ({name}); try again, and look into the server's log if it stays so.")
+
+    def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a function: where it fails or returns None, the page stays as it is; an error is a toast."""
+
+        def run(*values: Any) -> Any:
+            result = None
+            with self.errors_as_toasts():
+                result = function(*values)
+            return self._unchanged() if result is None else result
+
+        return run
+
+    def guard_stream(self, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        """Wrap a function that yields, as `guard` does; what it yielded before an error stays on the page."""
+
+        def run(*values: Any) -> Iterator[Any]:
+            succeeded = False
+            with self.errors_as_toasts():
+                yield from function(*values)
+                succeeded = True
+            if not succeeded:
+                yield self._unchanged()
+
+        return run
 
     def expect(self, path: str | None, visit: Visit) -> tuple[Any, ...]:
         """Let the old track go at once, before the new one is heard; gives the line and all that is shown, empty."""
@@ -63,7 +90,7 @@ class Callbacks:
         hearing = visit.expect(is_coming=bool(path))
         shown, held = _EMPTY, None
         if path:
-            with self.telling():
+            with self.errors_as_toasts():
                 held, shown = self._take(path, window)
         if visit.arrive(hearing, held):
             self.desk.read_ahead(visit)
@@ -112,7 +139,7 @@ class Callbacks:
     def edit(self, message: int, text: str, visit: Visit, *settings: Any) -> Iterator[list[Message]]:
         """Ask an earlier question in other words; what came after it goes. What can't be asked stays as it was."""
         before, asked = list(visit.turns), False
-        with self.telling():
+        with self.errors_as_toasts():
             yield from self.ask(text, visit, *settings, keep=message // 2)
             asked = True
         if not asked:

@@ -1,8 +1,9 @@
-"""The demo's page: what stands where, and which of `chat`'s functions a control calls. The only door to gradio."""
+"""The demo's page: its layout, which callback each control calls, and how it is served. The only import of gradio."""
 
 from __future__ import annotations
 
 import html
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,38 +15,11 @@ import gradio as gr
 from mu_llama.app.assets import CSS, EMPTY_THE_BOX, plain_toasts
 from mu_llama.app.batch import FORMATS, HEADINGS, Row, readable, save_all
 from mu_llama.app.callbacks import Callbacks, Message
-from mu_llama.app.chat import CAPTION_QUESTION, DemoService
-from mu_llama.app.serving import Serving, reach_past_proxies
-from mu_llama.app.visit import Visit
+from mu_llama.app.service import CAPTION_QUESTION, DemoService
+from mu_llama.app.session import Visit
 from mu_llama.musicqa.reply import FIXED_QUESTIONS
 
 _TITLE = "mu-llama: talk about a track"
-
-
-def _told(page: Callbacks, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Leave the page as it is where a function fails or gives nothing, and show a toast."""
-
-    def run(*values: Any) -> Any:
-        found = None
-        with page.telling():
-            found = function(*values)
-        return gr.skip() if found is None else found
-
-    return run
-
-
-def _told_on_the_way(page: Callbacks, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """The same for functions that yield; what they showed before stays."""
-
-    def run(*values: Any) -> Iterator[Any]:
-        went_well = False
-        with page.telling():
-            yield from function(*values)
-            went_well = True
-        if not went_well:
-            yield gr.skip()
-
-    return run
 
 
 def _toast(text: str) -> None:
@@ -61,7 +35,7 @@ def _place(event: Any) -> int:
 
 def build_page(desk: DemoService, *, examples: Sequence[Path] = ()) -> gr.Blocks:
     """Lay the page out over a desk."""
-    page = Callbacks(desk, _toast)
+    page = Callbacks(desk, _toast, unchanged=gr.skip)
     blocks = gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(3600, 24 * 3600))
     with blocks:
         gr.Markdown(f"# {_TITLE}\nUpload, record or pick a track, then ask. No other server hears it.")
@@ -181,7 +155,7 @@ def _listening(
             concurrency_id="hear", trigger_mode="multiple",
         )  # fmt: skip
         listening.then(
-            _told(page, page.measure), [visit], [facts], show_progress_on=facts, concurrency_id="facts",
+            page.guard(page.measure), [visit], [facts], show_progress_on=facts, concurrency_id="facts",
             trigger_mode="multiple",
         )  # fmt: skip
 
@@ -202,7 +176,7 @@ def _or_taken_away(page: Callbacks) -> Callable[[str | None, Visit, Any], Any]:
 def _asking(page: Callbacks, visit: gr.State, talk: _Talk, sliders: list[gr.Slider]) -> list[Any]:
     """Everything that asks; gives the events, so that they can be cancelled."""
     given, chat = [visit, *sliders], [talk.chat]
-    ask = _told_on_the_way(page, page.ask)
+    ask = page.guard_stream(page.ask)
     # Asked while an answer is being written, a question waits its turn.
     waits: dict[str, Any] = {"concurrency_id": "ask", "trigger_mode": "multiple"}
     boxed = [talk.question, *given]
@@ -223,7 +197,7 @@ def _asking_from_the_box(page: Callbacks) -> Callable[..., Iterator[Any]]:
 
     def run(question: str, *given: Any) -> Iterator[Any]:
         went_well = False
-        with page.telling():
+        with page.errors_as_toasts():
             for messages in page.ask(question, *given):
                 yield gr.skip(), messages
             went_well = True
@@ -235,21 +209,21 @@ def _asking_from_the_box(page: Callbacks) -> Callable[..., Iterator[Any]]:
 
 def _regenerating(page: Callbacks) -> Callable[..., Iterator[Any]]:
     def run(event: gr.RetryData, *values: Any) -> Iterator[Any]:
-        yield from _told_on_the_way(page, page.regenerate)(_place(event), *values)
+        yield from page.guard_stream(page.regenerate)(_place(event), *values)
 
     return _known(run, gr.RetryData)
 
 
 def _editing(page: Callbacks) -> Callable[..., Iterator[Any]]:
     def run(event: gr.EditData, *values: Any) -> Iterator[Any]:
-        yield from _told_on_the_way(page, page.edit)(_place(event), str(event.value), *values)
+        yield from page.guard_stream(page.edit)(_place(event), str(event.value), *values)
 
     return _known(run, gr.EditData)
 
 
 def _judging(page: Callbacks) -> Callable[..., None]:
     def run(event: gr.LikeData, visit: Visit) -> None:
-        _told(page, page.judge)(_place(event), event.liked if isinstance(event.liked, bool) else None, visit)
+        page.guard(page.judge)(_place(event), event.liked if isinstance(event.liked, bool) else None, visit)
 
     return _known(run, gr.LikeData)
 
@@ -284,7 +258,7 @@ def _many_files(page: Callbacks, window: gr.Radio, sliders: list[gr.Slider]) -> 
         lambda visit: [visit.begin(), *[gr.DownloadButton(interactive=False)] * len(FORMATS)], [visit],
         [run, *downloads], queue=False,
     )  # fmt: skip
-    running = started.then(_told_on_the_way(page, page.batch), given, filled, concurrency_id="batch")
+    running = started.then(page.guard_stream(page.batch), given, filled, concurrency_id="batch")
     running.then(_prepared, [rows], downloads)
     stop.click(lambda visit: visit.stop(), [visit], None, queue=False)
 
@@ -307,3 +281,38 @@ def serve(blocks: gr.Blocks, serving: Serving, *, most_mb: int, examples: Sequen
         run_history=False, footer_links=[], quiet=False, theme=gr.themes.Soft(),
         css=CSS, js=plain_toasts(most_mb),
     )  # fmt: skip
+
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_NO_PROXY = ("no_proxy", "NO_PROXY")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where a page is served, and who may see it."""
+
+    host: str = "127.0.0.1"
+    """Address to listen at."""
+    port: int | None = None
+    """Port; None takes a free one from 7860 on."""
+    share: bool = False
+    """Whether a public address is made through gradio's servers."""
+    auth: tuple[str, str] | None = None
+    """Name and password that a visitor must give."""
+
+
+def reach_past_proxies(host: str) -> None:
+    """Keep this process from asking a proxy for itself: gradio looks whether its own page is there.
+
+    Only the hosts of this machine are added to `no_proxy`; all others go through the proxy as before.
+
+    Args:
+        host: the address that is listened at.
+    """
+    # Lower case goes first where both are set, so that what only one of them names must not be lost.
+    value = next((os.environ[name] for name in _NO_PROXY if os.environ.get(name)), "")
+    hosts = [entry.strip() for entry in value.split(",") if entry.strip()]
+    if "*" in hosts:
+        return
+    hosts += [own for own in (*_LOOPBACK, host) if own not in hosts]
+    os.environ.update(dict.fromkeys(_NO_PROXY, ",".join(hosts)))

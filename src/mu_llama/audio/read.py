@@ -1,29 +1,30 @@
-"""Reads the sound of any file as a stream of blocks, or as one mono waveform."""
+"""Reads the sound of any file as a stream of blocks or as one mono waveform, and writes it as WAV."""
 
 from __future__ import annotations
 
 import math
 import numbers
+import secrets
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
+import soundfile
 
-from mu_llama.audio.diagnosis import explain_refusal, is_cut_off
+from mu_llama.audio.decoders.ffmpeg import FfmpegDecoder
+from mu_llama.audio.decoders.soundfile import SoundfileDecoder
+from mu_llama.audio.diagnosis import MISSING_S, explain_refusal, is_cut_off
 from mu_llama.audio.downmix import Downmix
-from mu_llama.audio.ffmpeg_decoder import FfmpegDecoder
 from mu_llama.audio.resample import ResampleStream
-from mu_llama.audio.soundfile_decoder import SoundfileDecoder
 from mu_llama.audio.source import AudioSource, ByteReader, open_bytes
 from mu_llama.audio.waveform import Samples, Waveform
 from mu_llama.errors import AudioError
 
 __all__ = ["AudioSource", "AudioStream", "AudioWarning", "open_audio", "read_audio"]
-
-MISSING_S = 0.5
-"""A track this much shorter than its header says counts as truncated."""
 
 MAX_POSITION = 2**53
 """A sample that no track has; offsets and durations beyond mean this one."""
@@ -272,3 +273,30 @@ def _decoder(reader: ByteReader) -> Decoder:
                 f"{reader.label}: reading failed ({reader.failure}); check the disk or stream"
             ) from reader.failure
         raise AudioError(f"{reader.label}: {explain_refusal(reader, str(first))}") from first
+
+
+def write_wav(source: Path, target: Path) -> None:
+    """Convert a file at its own rate and channels; the wav appears whole or not at all.
+
+    Raises:
+        AudioError: if the source can't be heard, or the wav can't be written.
+    """
+    scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            open_audio(source) as stream,
+            soundfile.SoundFile(
+                scratch, "w", samplerate=stream.rate_hz, channels=stream.num_channels, format="WAV", subtype="PCM_16"
+            ) as file,
+        ):
+            for block in stream:
+                file.write(block.T)
+        scratch.replace(target)
+    except (OSError, soundfile.SoundFileError) as error:
+        if isinstance(error, AudioError):
+            raise
+        raise AudioError(f"{target}: can't be written ({error}); free space or check the folder") from error
+    finally:
+        with suppress(OSError):
+            scratch.unlink()

@@ -53,8 +53,8 @@ def demo(model: opt.ModelOptions = opt.ModelOptions(), serving: ServeOptions = S
             raise ConfigError("the demo needs gradio; run: pip install 'mu-llama[demo]'") from error
         except ImportError as error:  # what gradio loads in its turn, such as a proxy's protocol
             raise ConfigError(f"the demo's gradio can't be loaded ({error})") from error
-        from mu_llama.app.chat import DemoService, Limits
-        from mu_llama.app.serving import Serving
+        from mu_llama.app.page import Serving
+        from mu_llama.app.service import DemoService, Limits
 
         _check_likes(serving.likes)
         limits = Limits(serving.most_mb, serving.most_minutes, serving.most_tracks)

@@ -1,7 +1,8 @@
-"""From a source of sound to its features, through the cache."""
+"""From a source of sound to its features, through the cache, and to its measured facts in words."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mu_llama.audio.downmix import Downmix
+from mu_llama.audio.facts import Facts, measure_facts
 from mu_llama.audio.read import warn_of_cancelling
 from mu_llama.audio.source import AudioSource, display_name, repeatable, source_label
 from mu_llama.audio.waveform import Waveform
@@ -17,7 +19,8 @@ from mu_llama.audio.windows import Window, WindowPlan, stream_windows
 from mu_llama.encoders.cache import FeatureCache, content_hash, feature_key
 from mu_llama.encoders.pooling import TrackFeatures, Weighting, encode_track
 from mu_llama.encoders.protocol import Encoder
-from mu_llama.errors import AudioError
+from mu_llama.errors import AudioError, MuLlamaError
+from mu_llama.text.fact_prompts import MeasuredFact
 
 Audio = AudioSource | Waveform
 
@@ -140,3 +143,34 @@ def _refuse_silence(windows: Iterator[Window], name: str, mix: Downmix) -> Itera
         raise AudioError(
             f"{display_name(name)}: silent (peak below -80 dBFS); expected something to hear: check the recording"
         )
+
+
+logger = logging.getLogger(__name__)
+
+
+def in_words(facts: Facts) -> dict[str, MeasuredFact]:
+    """Put measured facts into words, by topic; what wasn't measured is left out.
+
+    Example:
+        >>> in_words(Facts(205.4, None, None, None))["duration"].text
+        '3:25 minutes'
+    """
+    words = {"duration": MeasuredFact(f"{int(facts.duration_s // 60)}:{int(facts.duration_s % 60):02d} minutes")}
+    if (tempo := facts.tempo_bpm) is not None:
+        words["tempo"] = MeasuredFact(f"{float(tempo.value):.0f} BPM", tempo.confidence)
+    if (key := facts.key) is not None:
+        words["key"] = MeasuredFact(str(key.value), key.confidence)
+    if (level := facts.loudness_lufs) is not None:
+        words["loudness"] = MeasuredFact(f"{float(level.value):.1f} LUFS", level.confidence)
+    return words
+
+
+def measure_in_words(
+    audio: AudioSource | Waveform, *, offset_s: float, duration_s: float | None
+) -> dict[str, MeasuredFact]:
+    """Measure a track for a prompt; where it can't be done, say why in the log and give nothing."""
+    try:
+        return in_words(measure_facts(audio, offset_s=offset_s, duration_s=duration_s))
+    except (MuLlamaError, OSError, ValueError) as error:
+        logger.warning("tempo and key are not measured: %s", error)
+        return {}

@@ -36,8 +36,7 @@ from mu_llama.inference.answering import (
     write_rows,
 )
 from mu_llama.inference.conversation import Conversation
-from mu_llama.inference.extractor import Audio, FeatureExtractor, audio_name
-from mu_llama.inference.measuring import measure_in_words
+from mu_llama.inference.extractor import Audio, FeatureExtractor, audio_name, measure_in_words
 from mu_llama.inference.results import Answer, AnswerStream, ComputedOnce, EncodedTrack, Failure
 from mu_llama.model.quantization import Quantization
 from mu_llama.model.retrieval import BlendOptions, NeighbourBlend

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mu_llama.audio.equal_files import equal_files
+from mu_llama.audio.file_names import equal_files
 from mu_llama.labels.track import Track
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mu_llama.audio.file_names import path_on_disk
-from mu_llama.audio.wav_writing import write_wav
+from mu_llama.audio.read import write_wav
 from mu_llama.errors import AudioError
 from mu_llama.files import drop_cut_line, read_lines, to_line, write_whole
 from mu_llama.labels.track import Track

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from mu_llama.audio.completeness import find_lost_end
+from mu_llama.audio.diagnosis import find_lost_end
 from mu_llama.audio.read import AudioStream, open_audio
 from mu_llama.errors import AudioError
 from mu_llama.labels.track import Track

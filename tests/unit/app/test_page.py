@@ -20,10 +20,15 @@ from typer.testing import CliRunner
 
 from mu_llama.app.batch import save_all
 from mu_llama.app.callbacks import Callbacks
-from mu_llama.app.chat import DemoService, Limits
-from mu_llama.app.page import _asking_from_the_box, _told, _told_on_the_way, build_page, serve
-from mu_llama.app.serving import Serving, reach_past_proxies
-from mu_llama.app.visit import Visit
+from mu_llama.app.page import (
+    Serving,
+    _asking_from_the_box,
+    build_page,
+    reach_past_proxies,
+    serve,
+)
+from mu_llama.app.service import DemoService, Limits
+from mu_llama.app.session import Visit
 from mu_llama.audio.read import AudioWarning
 from mu_llama.checkpoints.open_model import PLANS
 from mu_llama.cli.main import typer_app
@@ -45,7 +50,7 @@ def toasts() -> list[str]:
 
 @pytest.fixture
 def page(tiny: Listener, toasts: list[str]) -> Callbacks:
-    return Callbacks(DemoService(tiny, limits=Limits(most_tracks=4)), toasts.append)
+    return Callbacks(DemoService(tiny, limits=Limits(most_tracks=4)), toasts.append, unchanged=gr.skip)
 
 
 def asked(steps: Iterator[Messages]) -> Messages:
@@ -149,11 +154,11 @@ def test_errors_are_toasts_of_one_sentence_and_the_page_stays(
         yield 1
         raise error
 
-    assert _told(page, fail)() == gr.skip()
-    assert list(_told_on_the_way(page, fail_late)()) == [1, gr.skip()]
+    assert page.guard(fail)() == gr.skip()
+    assert list(page.guard_stream(fail_late)()) == [1, gr.skip()]
     assert toasts == [text, text]
     assert len(caplog.records) == (0 if isinstance(error, MuLlamaError) else 2)
-    assert _told(page, lambda: 3)() == 3
+    assert page.guard(lambda: 3)() == 3
 
 
 def test_a_question_that_cannot_be_asked_goes_back_into_its_box(

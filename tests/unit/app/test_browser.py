@@ -28,7 +28,7 @@ from mu_llama.inference.results import Answer
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CELLO = ROOT / "examples" / "audio" / "midnight-dance-cello.ogg"
 ROCK = ROOT / "examples" / "audio" / "war-of-freedom.ogg"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

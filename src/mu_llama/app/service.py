@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 
 from mu_llama.app.compute_thread import ComputeThread
-from mu_llama.app.held import TrackHandle, TrackHandles
-from mu_llama.app.visit import Visit
+from mu_llama.app.session import TrackHandle, TrackHandles, Visit
 from mu_llama.audio.read import open_audio
 from mu_llama.audio.windows import WindowPlan, merge_spans
 from mu_llama.checkpoints.open_model import PLANS
@@ -22,9 +21,8 @@ from mu_llama.errors import AudioError, QuestionError
 from mu_llama.files import to_line
 from mu_llama.generation import GenerationOptions
 from mu_llama.inference.answering import check_question, read_ahead
-from mu_llama.inference.extractor import FeatureExtractor
+from mu_llama.inference.extractor import FeatureExtractor, measure_in_words
 from mu_llama.inference.listener import Listener
-from mu_llama.inference.measuring import measure_in_words
 from mu_llama.inference.results import EncodedTrack
 from mu_llama.model.prefix_cache import PrefixCache
 from mu_llama.model.retrieval import NeighbourBlend

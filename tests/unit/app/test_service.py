@@ -20,12 +20,12 @@ import pytest
 import soundfile
 import torch
 
+from mu_llama.app.assets import mel_picture
 from mu_llama.app.batch import Asked, Row, answer_files, save_rows
 from mu_llama.app.callbacks import Callbacks
-from mu_llama.app.chat import DemoService, Limits, Window
 from mu_llama.app.compute_thread import ComputeThread
-from mu_llama.app.pictures import mel_picture
-from mu_llama.app.visit import Visit
+from mu_llama.app.service import DemoService, Limits, Window
+from mu_llama.app.session import Visit
 from mu_llama.audio.waveform import Waveform
 from mu_llama.encoders.musicnn.encoder import build_musicnn
 from mu_llama.errors import AudioError, QuestionError
@@ -187,7 +187,7 @@ def test_what_stands_before_the_next_question_is_read_ahead(
 ) -> None:
     read: list[tuple[EncodedTrack, list[Turn], int]] = []
     monkeypatch.setattr(
-        "mu_llama.app.chat.read_ahead", lambda _, track, turns: read.append((track, turns, threading.get_ident()))
+        "mu_llama.app.service.read_ahead", lambda _, track, turns: read.append((track, turns, threading.get_ident()))
     )
     compute, visit, page = desk.compute.run(threading.get_ident), Visit(), Callbacks(desk, pytest.fail)
     page.hear(str(tracks[0]), visit, "auto")
@@ -203,7 +203,7 @@ def test_what_was_overtaken_is_not_read_ahead(
     desk: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[object] = []
-    monkeypatch.setattr("mu_llama.app.chat.read_ahead", lambda *values: read.append(values))
+    monkeypatch.setattr("mu_llama.app.service.read_ahead", lambda *values: read.append(values))
     busy = threading.Event()
 
     def meanwhile(visit: Visit, change: Callable[[], object]) -> None:

@@ -15,7 +15,7 @@ from mu_llama.audio.waveform import Waveform
 from mu_llama.audio.windows import FULL, PUBLISHED, WindowPlan, merge_spans, stream_windows
 from mu_llama.errors import AudioError, ConfigError
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "set_a"
+GOLDEN = Path(__file__).parents[2] / "golden" / "set_a"
 
 
 def noise(seconds: float, rate_hz: int, *, seed: int = 0) -> Waveform:

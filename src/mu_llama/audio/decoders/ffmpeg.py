@@ -10,8 +10,8 @@ from typing import Any
 import av
 import av.stream
 
+from mu_llama.audio.decoders.frames import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, to_blocks
 from mu_llama.audio.diagnosis import is_joined_mp3
-from mu_llama.audio.frames import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, to_blocks
 from mu_llama.audio.source import ByteReader
 from mu_llama.audio.waveform import Samples
 from mu_llama.errors import AudioError
