@@ -39,10 +39,10 @@ def logits(model: MuLlama, prompts: Sequence[list[int]], features: torch.Tensor)
 
 def compare(parts: ModelSpec, audio: Path) -> dict[str, dict[str, float]]:
     """Cosine of each kind with bf16: over all logits, and of the logits that choose the first token."""
-    from mu_llama.checkpoints.open_model import PLANS
+    from mu_llama.audio.windows import PLANS
 
     hearing = FeatureExtractor(lambda: make_encoder(parts, device="cpu"), plan=PLANS[parts.window], cache=None)
-    features = hearing.hear(audio).values
+    features = hearing.extract(audio).values
     tokenizer = open_tokenizer(parts.llama, parts.template)
     questions = [case["question"] for case in json.loads((GOLDEN / "expected.json").read_text())["prompts"]]
     prompts = [tokenizer.encode_prompt(parts.template.render([Turn(question)])) for question in questions]

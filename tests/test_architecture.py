@@ -12,7 +12,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "mu_llama"
 # A file imports its own folder and rows above it; entries of one row don't know each other.
 ROWS = (
-    {"errors", "git_lfs"},
+    {"errors", "git_lfs", "deprecation"},
     {"devices", "hub", "progress", "files"},
     {"audio", "text", "sampling"},
     {"encoders", "model", "labels"},
@@ -94,6 +94,26 @@ def test_heavy_libraries_have_one_door(path: Path) -> None:
         assert library not in FORBIDDEN, f"{relative} imports {library}"
         if library in DOORS:
             assert any(relative.startswith(door) for door in DOORS[library]), f"{relative} imports {library}"
+
+
+# The demo goes through the facade: audio for limits and pictures, text for questions; no model, encoder, checkpoint.
+APP_MAY_IMPORT = {
+    "mu_llama.app", "mu_llama.audio", "mu_llama.text", "mu_llama.errors", "mu_llama.files",
+    "mu_llama.generation.GenerationOptions", "mu_llama.inference.listener.Listener", "mu_llama.inference.results",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted((SRC / "app").glob("*.py")), ids=lambda path: path.name)
+def test_the_demo_goes_through_the_listener(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in modules:
+            assert name.split(".")[0] not in {"torch", "transformers"}, f"{path.name} imports {name}"
+            if name.startswith("mu_llama."):
+                allowed = any(f"{name}.".startswith(f"{door}.") for door in APP_MAY_IMPORT)
+                assert allowed, f"{path.name} imports {name}; give `Listener` a method for it"
 
 
 def test_files_keep_their_size() -> None:

@@ -60,7 +60,7 @@ def write_test_set(work: Path, out: Path, *, split: str = "test") -> None:
     features, rows = list[torch.Tensor](), list[dict[str, Any]]()
     for number, track in enumerate(read_tracks(work)[split]):
         assert track.audio is not None
-        values = hearing.hear(track.audio).values
+        values = hearing.extract(track.audio).values
         tags = encoder.tag_probabilities(values)
         facts = in_words(measure_facts(track.audio)) if number % _MEASURED_EVERY == 0 else {}
         measured = {name: (fact.text, fact.confidence) for name, fact in facts.items() if name in ("tempo", "key")}

@@ -20,7 +20,8 @@ from mu_llama.musicqa.export.published import export_published
 from mu_llama.musicqa.export.staging import ExportError, staged
 from mu_llama.musicqa.importing import import_items
 from mu_llama.musicqa.items import Item, read_items
-from mu_llama.musicqa.reply import FIXED_QUESTIONS, Reply
+from mu_llama.musicqa.reply import Reply
+from mu_llama.text.prompts import FIXED_QUESTIONS
 from mu_llama.training.config_file import load_config
 from mu_llama.training.config_sources import DatasetEntry
 from mu_llama.training.examples import read_datasets

@@ -1,173 +1,131 @@
-"""The conversation behind the page: tracks come in, questions are answered, nothing here knows gradio."""
+"""The demo's logic: encodes tracks and answers questions for all sessions. Knows nothing of gradio."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
-
-import torch
 
 from mu_llama.app.compute_thread import ComputeThread
-from mu_llama.app.session import TrackHandle, TrackHandles, Visit
+from mu_llama.app.session import DemoSession, TrackHandle, TrackHandles
 from mu_llama.audio.read import open_audio
-from mu_llama.audio.windows import WindowPlan, merge_spans
-from mu_llama.checkpoints.open_model import PLANS
+from mu_llama.audio.windows import WindowChoice, merge_spans
 from mu_llama.errors import AudioError, QuestionError
 from mu_llama.files import to_line
 from mu_llama.generation import GenerationOptions
-from mu_llama.inference.answering import check_question, read_ahead
-from mu_llama.inference.extractor import FeatureExtractor, measure_in_words
 from mu_llama.inference.listener import Listener
 from mu_llama.inference.results import EncodedTrack
-from mu_llama.model.prefix_cache import PrefixCache
-from mu_llama.model.retrieval import NeighbourBlend
 from mu_llama.text.prompts import Turn
 
-if TYPE_CHECKING:
-    from mu_llama.encoders.musicnn.encoder import MusicnnEncoder
-
-Window = Literal["auto", "full", "published"]
-CAPTION_QUESTION = "Write a caption for text-to-music."
-_TOP_TAGS = 8
+_NUM_TAGS = 8
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a demo takes."""
+    """Limits of a demo."""
 
-    most_mb: int = 200
+    max_mb: int = 200
     """Size of a file, in megabytes."""
-    most_minutes: float = 60.0
+    max_minutes: float = 60.0
     """Length of a track."""
-    most_tracks: int = 64
-    """Tracks held at once, over all sessions."""
-    most_answers: int = 2000
+    max_tracks: int = 64
+    """Tracks stored at once, over all sessions."""
+    max_answers: int = 2000
     """Files times questions of a batch."""
 
 
 class DemoService:
-    """Takes tracks in and answers about them, for all sessions.
+    """Encodes tracks and answers questions about them, for all sessions.
 
     Args:
-        listener: who answers.
+        listener: answers the questions.
         limits: on files.
-        likes: JSON lines file for judgements of answers; None keeps none.
+        likes: JSON lines file for ratings of answers; None stores none.
     """
 
     def __init__(self, listener: Listener, *, limits: Limits = Limits(), likes: Path | None = None) -> None:
-        self.listener = listener
-        self.limits = limits
-        self._likes = likes
-        self._held = TrackHandles(limits.most_tracks)
-        self._writing = threading.Lock()
         self.compute = ComputeThread()
         """Where everything is computed."""
-        self._listeners: dict[WindowPlan, Listener] = {}
+        self.listener = listener.computed_by(self.compute.run)
+        self.limits = limits
+        self._likes = likes
+        self._handles = TrackHandles(limits.max_tracks)
+        self._likes_lock = threading.Lock()
 
     @property
-    def keeps_likes(self) -> bool:
-        """Whether judgements are saved."""
+    def stores_likes(self) -> bool:
+        """Whether ratings of answers are saved."""
         return self._likes is not None
 
-    @property
-    def window(self) -> Window:
-        """Which seconds are heard unless a visitor chooses: as the listener was loaded."""
-        plan = self.listener.hearing.plan
-        return "auto" if plan == self.listener.opened.plan else plan.name
-
-    def take(self, path: str | Path | None, *, window: Window = "auto") -> TrackHandle:
-        """Hear a file and hold it.
+    def add(self, path: str | Path | None, *, window: WindowChoice | None = None) -> TrackHandle:
+        """Encode a file and store the track.
 
         Args:
             path: the file.
-            window: which seconds are heard, as `mu_llama.load` has it.
+            window: which seconds are used, as in `mu_llama.load`; None as the listener was loaded.
 
         Raises:
-            AudioError: if there is none, it is too large or too long, or it can't be heard.
+            AudioError: if there is no file, it is too large or too long, can't be read or is silent.
         """
-        track = self.hear(path, window=window)
-        encoder = self.listener.opened.parts.encoder.spec
-        if encoder.get("kind") != "musicnn" or track.features is None:
-            return self._held.add(Path(str(path)), track, {})  # MERT has no tagger
-        tagger, features = cast("MusicnnEncoder", self.listener.hearing.encoder), track.features
-        return self._held.add(Path(str(path)), track, self.compute.run(lambda: tagger.tag_probabilities(features)))
+        track = self.encode(path, window=window)
+        return self._handles.add(Path(str(path)), track, self.listener.tags(track))
 
-    def hear(self, path: str | Path | None, *, window: Window = "auto") -> EncodedTrack:
-        """Hear a file without holding it; arguments and errors as for `take`."""
+    def encode(self, path: str | Path | None, *, window: WindowChoice | None = None) -> EncodedTrack:
+        """Encode a file without storing the track; arguments and errors as for `add`."""
         if not path:
             raise AudioError("there is no track yet; upload, record or pick one first")
-        path, most_s = Path(path), 60 * self.limits.most_minutes
+        path, max_s = Path(path), 60 * self.limits.max_minutes
         declared_s = self._check(path)
-        # A file that doesn't say how long it is isn't heard for hours to find out.
-        most = None if declared_s is not None else most_s + 1
-        listener, start = self._listener(window), time.perf_counter()
-        features = listener.hearing.hear(path, duration_s=most)
-        track = self.compute.run(lambda: listener.recall(features, name=str(path), since=start))
-        end_s = max(end for _, end in track.heard)
-        if end_s > most_s:
+        # Of a file that doesn't state its length, little more than the limit is read to find it out.
+        track = self.listener.listen(path, duration_s=max_s + 1 if declared_s is None else None, window=window)
+        end_s = max(end for _, end in track.spans)
+        if end_s > max_s:
             raise self._too_long(path, end_s)
-        return replace(track, measure=cache(partial(measure_in_words, path, offset_s=0.0, duration_s=most)))
-
-    def _listener(self, window: Window) -> Listener:
-        """The listener of a window; all share one encoder, unless it is dropped after each track."""
-        own = self.listener
-        plan = own.opened.plan if window == "auto" else PLANS[window]
-        if plan not in self._listeners:
-            keep = own.hearing.keep_encoder
-            # Built here, not when first asked for: Python 3.11 has one lock for the encoders of all hearings.
-            shared = self.compute.encoder(lambda: own.hearing.encoder) if keep else None
-            make = (lambda: shared) if shared else partial(self.compute.encoder, own.opened.make_encoder)
-            hearing = FeatureExtractor(make, plan=plan, cache=own.hearing.cache, keep_encoder=keep)
-            self._listeners[plan] = Listener(own.opened, hearing=hearing, blend=own.blend)
-        return self._listeners[plan]
+        return track
 
     def _check(self, path: Path) -> float | None:
-        """Refuse what is too large; gives the length that the file states."""
+        """Refuse a file that is too large; returns the length that it states."""
         try:
             size_mb = path.stat().st_size / 1e6
         except OSError as error:
             raise AudioError(f"{path.name} is gone ({error.strerror}); upload it again") from error
-        if size_mb > self.limits.most_mb:
-            raise AudioError(f"{path.name} has {size_mb:.0f} MB, the most is {self.limits.most_mb}; cut or compress it")
+        if size_mb > self.limits.max_mb:
+            raise AudioError(f"{path.name} has {size_mb:.0f} MB, the most is {self.limits.max_mb}; cut or compress it")
         with open_audio(path) as stream:
-            if stream.declared_s is not None and stream.declared_s > 60 * self.limits.most_minutes:
+            if stream.declared_s is not None and stream.declared_s > 60 * self.limits.max_minutes:
                 raise self._too_long(path, stream.declared_s)
             return stream.declared_s
 
     def _too_long(self, path: Path, seconds: float) -> AudioError:
-        most = self.limits.most_minutes
+        most = self.limits.max_minutes
         return AudioError(f"{path.name} lasts {seconds / 60:.0f} minutes, the most is {most:.0f}; cut it")
 
-    def held(self, token: str) -> TrackHandle:
-        """Find a track of a session; errors as for `TrackHandles.get`."""
-        return self._held.get(token)
+    def handle(self, token: str) -> TrackHandle:
+        """Look a track of a session up; errors as for `TrackHandles.get`."""
+        return self._handles.get(token)
 
     def drop(self, token: str) -> None:
-        """Give a track up."""
-        self._held.drop(token)
+        """Remove a track."""
+        self._handles.drop(token)
 
-    def heard_in_words(self, held: TrackHandle) -> str:
-        """Say which seconds were heard, and which model answers under which licence."""
-        parts = self.listener.opened.parts
-        spans = ", ".join(f"{clock(start)}-{clock(end)}" for start, end in merge_spans(held.track.heard))
-        licences = ", ".join(sorted(set(parts.licences.values()))) or "see its model card"
-        return f"Heard {spans} of {held.path.name}. {self.listener.name} answers ({licences})."
+    def describe(self, handle: TrackHandle) -> str:
+        """Say which seconds were used, and which model answers under which licence."""
+        spans = ", ".join(f"{clock(start)}-{clock(end)}" for start, end in merge_spans(handle.track.spans))
+        licences = ", ".join(sorted(set(self.listener.licences.values()))) or "see its model card"
+        return f"Listened to {spans} of {handle.path.name}. {self.listener.name} answers ({licences})."
 
-    def top_tags(self, held: TrackHandle) -> dict[str, float]:
-        """The likeliest tags in plain words; of a word that two taggers know, the surer."""
+    def top_tags(self, handle: TrackHandle) -> dict[str, float]:
+        """The likeliest tags in plain words; of a word in two tag vocabularies, the likelier."""
         words: dict[str, float] = {}
-        for name, probability in held.tags.items():
+        for name, probability in handle.tags.items():
             words.setdefault(name.partition(":")[2].lower(), probability)
-        return dict(list(words.items())[:_TOP_TAGS])
+        return dict(list(words.items())[:_NUM_TAGS])
 
     def ask(
         self,
-        visit: Visit,
+        session: DemoSession,
         question: str,
         *,
         options: GenerationOptions,
@@ -180,65 +138,55 @@ class DemoService:
         computation ends. Closing the iterator does the same.
 
         Args:
-            visit: the session.
-            question: what is asked.
-            options: how the answer is written.
+            session: the session.
+            question: the question.
+            options: how the answer is generated.
             keep: how many of the earlier turns stay; None keeps all.
             knn_weight: share of an index's neighbours in the track's vector; None is the listener's own.
 
         Raises:
-            AudioError: if the track isn't held any more, or there is none.
+            AudioError: if the track was dropped, or there is none.
             QuestionError: if the question is empty, or the conversation too long.
         """
-        if visit.is_hearing:
-            raise AudioError("the track is still being heard; ask again in a moment")
-        held = self._held.get(visit.token)
-        check_question(question)
-        run = visit.begin()  # before anything of the visit is read: a new conversation overtakes this one from here on
-        before = [turn for turn in visit.turns[:keep] if turn.answer]
-        track = self.blended(held.track, knn_weight)
+        if session.is_encoding:
+            raise AudioError("the track is still being read; ask again in a moment")
+        handle = self._handles.get(session.token)
+        self.listener.check_question(question)
+        run = session.begin_run()  # before the session is read: a new conversation supersedes this run from here on
+        before = [turn for turn in session.turns[:keep] if turn.answer]
+        track = handle.track if knn_weight is None else self.listener.with_blend(handle.track, knn_weight)
         stream = self.listener.stream_turns(track, [*before, Turn(question)], options=options)
-        if not visit.say(run, before):
+        if not session.set_turns(run, before):
             return
         yield [*before, Turn(question)]
         text = ""
-        for piece in self.compute.each(iter(stream)):
+        for piece in stream:
             text += piece
-            if not visit.say(run, [*before, Turn(question, text.strip())]):
+            if not session.set_turns(run, [*before, Turn(question, text.strip())]):
                 return
-            yield visit.turns
-        if track is held.track:
-            self.read_ahead(visit)
+            yield session.turns
+        if track is handle.track:
+            self.read_ahead(session)
 
-    def read_ahead(self, visit: Visit) -> None:
-        """Read what stands before a session's next question while it is being typed, so that its answer begins sooner.
+    def read_ahead(self, session: DemoSession) -> None:
+        """Run the model over a session's conversation while the next question is typed; its answer begins sooner.
 
-        It costs what the question itself would have cost more. Left out once that was asked, or another track came.
+        The question itself costs that much less. Skipped once a question was asked, or another track came.
         """
-        held, turns = visit.held, visit.turns
+        handle, turns = session.handle, session.turns
 
         def read() -> None:
-            if held is not None and visit.held is held and visit.turns is turns:
-                read_ahead(self.listener.opened, held.track, [turn for turn in turns if turn.answer])
+            if handle is not None and session.handle is handle and session.turns is turns:
+                self.listener.read_ahead(handle.track, [turn for turn in turns if turn.answer])
 
         self.compute.later(read)
 
-    def blended(self, track: EncodedTrack, weight: float | None) -> EncodedTrack:
-        """A track with another share of the index's neighbours; None is the listener's own."""
-        blend = self.listener.blend
-        if weight is None or blend is None or track.features is None or weight == blend.options.weight:
-            return track
-        changed = NeighbourBlend(blend.vectors, replace(blend.options, weight=weight))
-        condition, features = torch.inference_mode()(self.listener.opened.model.condition), track.features[None]
-        conditioning = self.compute.run(lambda: condition(features, blend=changed)[0])
-        return replace(track, conditioning=conditioning, prefix=PrefixCache())  # what was kept is of other tokens
-
-    def like(self, visit: Visit, place: int, liked: bool | None) -> None:
-        """Append a judgement of an answer to the file; None takes one back.
+    def like(self, session: DemoSession, index: int, liked: bool | None) -> None:
+        """Append a rating of an answer to the file; None withdraws one.
 
         Args:
-            visit: the session.
-            place: of the turn, from 0.
+            session: the session.
+            index: of the turn, from 0.
             liked: or not.
 
         Raises:
@@ -246,15 +194,15 @@ class DemoService:
         """
         if self._likes is None:
             return
-        if not 0 <= place < len(visit.turns):
+        if not 0 <= index < len(session.turns):
             raise QuestionError("this answer is no longer held; ask again to judge it")
-        turn = visit.turns[place]
+        turn = session.turns[index]
         row = {
-            "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "audio": visit.track_name, "question": turn.question,
+            "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "audio": session.track_name, "question": turn.question,
             "answer": turn.answer, "liked": liked, "model": self.listener.name,
         }  # fmt: skip
         try:
-            with self._writing, self._likes.open("a", encoding="utf-8") as file:
+            with self._likes_lock, self._likes.open("a", encoding="utf-8") as file:
                 file.write(to_line(row))
         except OSError as error:
             raise QuestionError(f"{self._likes} can't be written ({error.strerror}); the judgement is lost") from error

@@ -63,11 +63,11 @@ def _listed(folder: Path, listings: Listings) -> dict[str, str]:
     return listings[folder]
 
 
-def telling_names(paths: Iterable[Path]) -> dict[Path, str]:
+def distinct_names(paths: Iterable[Path]) -> dict[Path, str]:
     """Name files by as few of their last parts as tell them apart, in printable letters.
 
     Example:
-        >>> list(telling_names([Path("a/x/1.flac"), Path("b/x/1.flac"), Path("b/x/2.flac")]).values())
+        >>> list(distinct_names([Path("a/x/1.flac"), Path("b/x/1.flac"), Path("b/x/2.flac")]).values())
         ['a/x/1.flac', 'b/x/1.flac', '2.flac']
     """
     unnamed = dict.fromkeys(paths)

@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from mu_llama.audio.windows import FULL, PUBLISHED, WindowPlan
+from mu_llama.audio.windows import PLANS, WindowPlan
 from mu_llama.checkpoints.assembling import Placement, fill, prepare
 from mu_llama.checkpoints.detect import choose_parts, detect, explain_wrong_role, scan_tree
 from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
@@ -31,8 +31,6 @@ from mu_llama.text.tokenizer import Tokenizer
 
 EMBEDDED = ("mini",)
 """Models that ship inside the package."""
-PLANS = {"full": FULL, "published": PUBLISHED}
-"""Which seconds are heard, by name."""
 _HUB_FILES = ("*.json", "*.safetensors", "*checkpoint.pth", "*consolidated.*.pth", "*tokenizer.model", "*.md")
 _EXPECTED = "mini, a mu-llama model folder, a published checkpoint.pth, the folder it is in, or a hub id"
 

@@ -97,10 +97,10 @@ def _print_text(
     seconds: dict[str, Any],
 ) -> int:
     """Answer one after the other, each as it is written; returns how many rows failed."""
-    from mu_llama.audio.file_names import telling_names
+    from mu_llama.audio.file_names import distinct_names
 
     failed = 0
-    names = telling_names(audio)
+    names = distinct_names(audio)
     for path in audio:
         try:
             track = listener.listen(path, **seconds)

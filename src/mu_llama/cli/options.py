@@ -185,7 +185,7 @@ def load_listener(chosen: ModelOptions) -> Listener:
     # What is imported and loaded stays: looking through it for garbage costs half a second.
     gc.disable()
     quieten_libraries()
-    from mu_llama.inference.listener import load
+    from mu_llama.inference.pretrained import load
 
     listener = load(
         chosen.model,

@@ -103,9 +103,9 @@ class _Display:
 
     def answered(self, update: int, samples: list[dict[str, str]]) -> None:
         """Print the sample answers."""
-        from mu_llama.audio.file_names import telling_names
+        from mu_llama.audio.file_names import distinct_names
 
-        names = telling_names(Path(sample["audio"]) for sample in samples)
+        names = distinct_names(Path(sample["audio"]) for sample in samples)
         for sample in samples:
             name = names[Path(sample["audio"])]
             line = f"update {update}: {name}: {sample['question']} - {sample['answer']!r}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,22 +12,19 @@ from mu_llama.encoders.protocol import Encoder
 from mu_llama.errors import AudioError
 
 if TYPE_CHECKING:
-    from mu_llama.audio.windows import Window
-
-Weighting = Literal["duration", "equal"]
-"""How windows count in a track's mean: by their length, or (as in the published system) all the same."""
+    from mu_llama.audio.windows import Weighting, Window
 
 
 @dataclass(frozen=True, eq=False)
 class TrackFeatures:
-    """What an encoder heard of one track."""
+    """The features of one track."""
 
     values: torch.Tensor
     """Float32 of shape (L, D): the mean over the windows."""
-    heard: tuple[tuple[float, float], ...]
-    """The windows as (start_s, end_s), in the order in which they were heard."""
+    spans: tuple[tuple[float, float], ...]
+    """The windows as (start_s, end_s), in the order in which they were encoded."""
     duration_s: float
-    """Length of the track in seconds, heard or not."""
+    """Length of the track in seconds, encoded or not."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """Small facts to keep beside the vectors; anything that JSON can hold."""
 
@@ -43,7 +40,7 @@ def encode_track(
 
     Args:
         encoder: gives (L, D) per window.
-        windows: the stretches to hear, at the encoder's rate; may be a generator.
+        windows: the stretches to encode, at the encoder's rate; may be a generator.
         weighting: `duration` lets a window count by its length, `equal` is the published system's way.
         duration_s: length of the track, if known; otherwise the end of its last window stands for it.
 
@@ -51,23 +48,23 @@ def encode_track(
         The weighted mean, of shape (L, D); for a single window exactly what the encoder gave.
 
     Raises:
-        AudioError: if there are no windows, or the encoder can't hear one.
+        AudioError: if there are no windows, or the encoder refuses one.
     """
     total: torch.Tensor | None = None
     total_weight = 0.0
-    heard: list[tuple[float, float]] = []
+    spans: list[tuple[float, float]] = []
     for window in windows:
         weight = window.end_s - window.start_s if weighting == "duration" else 1.0
         weighted = encoder.encode(window.waveform).double() * weight  # (L, D)
         total = weighted if total is None else total + weighted
         total_weight += weight
-        heard.append((window.start_s, window.end_s))
+        spans.append((window.start_s, window.end_s))
         # The generator makes the next window while this name would still hold the last one.
         del window
     if total is None:
-        raise AudioError("there are no windows to hear; expected at least one: check offset and duration")
+        raise AudioError("there are no windows to encode; expected at least one: check offset and duration")
     return TrackFeatures(
         values=(total / total_weight).float(),
-        heard=tuple(heard),
-        duration_s=max(end_s for _, end_s in heard) if duration_s is None else duration_s,
+        spans=tuple(spans),
+        duration_s=max(end_s for _, end_s in spans) if duration_s is None else duration_s,
     )

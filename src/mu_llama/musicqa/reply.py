@@ -6,13 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-FIXED_QUESTIONS = (
-    "Describe the audio",
-    "Describe the audio in detail",
-    "What do you hear in the audio?",
-    "What can be inferred from the audio?",
-)
-"""Asked of every track, in the published data set too."""
 FIXED_KEYS = ("description", "detailed_description", "heard", "inferred")
 """What their answers are called in a writer's JSON."""
 NUM_DISTRACTORS = 3

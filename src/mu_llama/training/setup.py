@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mu_llama.audio.augment import chain
+from mu_llama.audio.windows import PLANS
 from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
 from mu_llama.checkpoints.llama_source import open_tokenizer, read_llama
-from mu_llama.checkpoints.open_model import PLANS, find_parts, make_encoder
+from mu_llama.checkpoints.open_model import find_parts, make_encoder
 from mu_llama.checkpoints.spec import EncoderSpec, LlamaSpec, ModelSpec
 from mu_llama.encoders import build_encoder
 from mu_llama.encoders.cache import FeatureCache

@@ -21,19 +21,20 @@ import soundfile
 import torch
 
 from mu_llama.app.assets import mel_picture
-from mu_llama.app.batch import Asked, Row, answer_files, save_rows
+from mu_llama.app.batch import BatchRequest, TableRow, answer_files, save_rows
 from mu_llama.app.callbacks import Callbacks
 from mu_llama.app.compute_thread import ComputeThread
-from mu_llama.app.service import DemoService, Limits, Window
-from mu_llama.app.session import Visit
+from mu_llama.app.service import DemoService, Limits
+from mu_llama.app.session import DemoSession
 from mu_llama.audio.waveform import Waveform
+from mu_llama.audio.windows import WindowChoice
 from mu_llama.encoders.musicnn.encoder import build_musicnn
 from mu_llama.errors import AudioError, QuestionError
 from mu_llama.generation import GenerationOptions
-from mu_llama.inference.answering import write_rows
+from mu_llama.inference.answering import stream_rows
 from mu_llama.inference.extractor import FeatureExtractor
 from mu_llama.inference.listener import Listener
-from mu_llama.inference.results import Answer, EncodedTrack
+from mu_llama.inference.results import Answer, EncodedTrack, compute_steps
 from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
 from mu_llama.text.prompts import Turn
 
@@ -41,55 +42,55 @@ SHORT = GenerationOptions(max_new_tokens=12)
 
 
 @pytest.fixture
-def desk(tiny: Listener, tmp_path: Path) -> DemoService:
-    return DemoService(tiny, limits=Limits(most_mb=1, most_minutes=1.0, most_tracks=3), likes=tmp_path / "likes.jsonl")
+def service(tiny: Listener, tmp_path: Path) -> DemoService:
+    return DemoService(tiny, limits=Limits(max_mb=1, max_minutes=1.0, max_tracks=3), likes=tmp_path / "likes.jsonl")
 
 
-def visiting(desk: DemoService, path: Path) -> Visit:
-    visit = Visit()
-    visit.held = desk.take(path)
-    return visit
+def session_with(service: DemoService, path: Path) -> DemoSession:
+    session = DemoSession()
+    session.handle = service.add(path)
+    return session
 
 
-def last(desk: DemoService, visit: Visit, question: str, **more: Any) -> str:
-    *_, turns = desk.ask(visit, question, options=SHORT, **more)
+def last(service: DemoService, session: DemoSession, question: str, **more: Any) -> str:
+    *_, turns = service.ask(session, question, options=SHORT, **more)
     return turns[-1].answer or ""
 
 
-def test_an_answer_grows_and_equals_ask(desk: DemoService, tracks: list[Path]) -> None:
-    visit = visiting(desk, tracks[0])
-    steps = [list(turns) for turns in desk.ask(visit, "What is this?", options=SHORT)]
+def test_an_answer_grows_and_equals_ask(service: DemoService, tracks: list[Path]) -> None:
+    session = session_with(service, tracks[0])
+    steps = [list(turns) for turns in service.ask(session, "What is this?", options=SHORT)]
     assert steps[0] == [Turn("What is this?")]  # the question is shown at once
     texts = [turns[0].answer or "" for turns in steps[1:]]
     assert len(texts) > 1
     assert all(later.startswith(earlier.rstrip("\ufffd")) for earlier, later in pairwise(texts))
-    assert texts[-1] == desk.listener.ask(tracks[0], "What is this?", options=SHORT).text
-    assert visit.turns == [Turn("What is this?", texts[-1])]
+    assert texts[-1] == service.listener.ask(tracks[0], "What is this?", options=SHORT).text
+    assert session.turns == [Turn("What is this?", texts[-1])]
 
 
-def test_what_was_said_before_is_in_the_prompt(desk: DemoService, tracks: list[Path]) -> None:
-    visit, chat = visiting(desk, tracks[0]), desk.listener.chat(tracks[0], options=SHORT)
-    assert last(desk, visit, "What is this?") == chat.ask("What is this?").text
-    assert last(desk, visit, "Why?") == chat.ask("Why?").text
-    assert last(desk, visit, "Who?", keep=0) == desk.listener.ask(tracks[0], "Who?", options=SHORT).text
-    assert len(visit.turns) == 1
+def test_what_was_said_before_is_in_the_prompt(service: DemoService, tracks: list[Path]) -> None:
+    session, chat = session_with(service, tracks[0]), service.listener.chat(tracks[0], options=SHORT)
+    assert last(service, session, "What is this?") == chat.ask("What is this?").text
+    assert last(service, session, "Why?") == chat.ask("Why?").text
+    assert last(service, session, "Who?", keep=0) == service.listener.ask(tracks[0], "Who?", options=SHORT).text
+    assert len(session.turns) == 1
 
 
-def test_sessions_do_not_mix(desk: DemoService, tracks: list[Path]) -> None:
-    visits = [visiting(desk, path) for path in tracks]
-    wanted = [desk.listener.ask(path, "What is this?", options=SHORT).text for path in tracks]
+def test_sessions_do_not_mix(service: DemoService, tracks: list[Path]) -> None:
+    sessions = [session_with(service, path) for path in tracks]
+    wanted = [service.listener.ask(path, "What is this?", options=SHORT).text for path in tracks]
     with ThreadPoolExecutor(3) as pool:
-        answers = list(pool.map(lambda visit: last(desk, visit, "What is this?"), visits))
+        answers = list(pool.map(lambda session: last(service, session, "What is this?"), sessions))
     assert answers == wanted
     assert len(set(wanted)) > 1
-    assert len({visit.token for visit in visits}) == 3
+    assert len({session.token for session in sessions}) == 3
 
 
 @pytest.fixture
-def forwards(desk: DemoService, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def forwards(service: DemoService, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows with each forward pass of the model."""
     passes: list[int] = []
-    model = desk.listener.opened.model
+    model = service.listener.opened.model
     forward = model.forward
 
     def counting(*args: Any, **kwargs: Any) -> Any:
@@ -100,24 +101,24 @@ def forwards(desk: DemoService, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return passes
 
 
-@pytest.mark.parametrize("overtake", ["stop", "forget", "begin"])
+@pytest.mark.parametrize("overtake", ["stop", "clear_turns", "begin_run"])
 def test_what_is_overtaken_computes_and_says_nothing_more(
-    desk: DemoService, tracks: list[Path], forwards: list[int], overtake: str
+    service: DemoService, tracks: list[Path], forwards: list[int], overtake: str
 ) -> None:
-    visit = visiting(desk, tracks[0])
-    stream = desk.ask(visit, "What is this?", options=SHORT)
+    session = session_with(service, tracks[0])
+    stream = service.ask(session, "What is this?", options=SHORT)
     next(stream)
     next(stream)
-    getattr(visit, overtake)()
-    said = list(visit.turns)
+    getattr(session, overtake)()
+    said = list(session.turns)
     assert list(stream) == []
-    assert visit.turns == said
+    assert session.turns == said
     assert len(forwards) < SHORT.max_new_tokens
-    assert deepcopy(visit) is not visit  # sessions don't stop each other
+    assert deepcopy(session) is not session  # sessions don't stop each other
 
 
-def test_closing_ends_the_computation(desk: DemoService, tracks: list[Path], forwards: list[int]) -> None:
-    stream = desk.ask(visiting(desk, tracks[0]), "What is this?", options=SHORT)
+def test_closing_ends_the_computation(service: DemoService, tracks: list[Path], forwards: list[int]) -> None:
+    stream = service.ask(session_with(service, tracks[0]), "What is this?", options=SHORT)
     next(stream)
     next(stream)
     before = len(forwards)
@@ -125,48 +126,47 @@ def test_closing_ends_the_computation(desk: DemoService, tracks: list[Path], for
     assert len(forwards) == before
 
 
-def test_a_newer_question_wins(desk: DemoService, tracks: list[Path]) -> None:
-    visit = visiting(desk, tracks[0])
-    first = desk.ask(visit, "What is this?", options=SHORT)
+def test_a_newer_question_wins(service: DemoService, tracks: list[Path]) -> None:
+    session = session_with(service, tracks[0])
+    first = service.ask(session, "What is this?", options=SHORT)
     next(first)
-    second = last(desk, visit, "Why?")
+    second = last(service, session, "Why?")
     assert list(first) == []
-    assert visit.turns[-1] == Turn("Why?", second)
+    assert session.turns[-1] == Turn("Why?", second)
 
 
-def test_a_question_while_the_track_is_being_heard_says_so(desk: DemoService, tracks: list[Path]) -> None:
-    visit = visiting(desk, tracks[0])
-    visit.is_hearing = True
-    with pytest.raises(AudioError, match="still being heard; ask again in a moment"):
-        next(desk.ask(visit, "What?", options=SHORT))
+def test_a_question_while_the_track_is_being_heard_says_so(service: DemoService, tracks: list[Path]) -> None:
+    session = session_with(service, tracks[0])
+    session.is_encoding = True
+    with pytest.raises(AudioError, match="still being read; ask again in a moment"):
+        next(service.ask(session, "What?", options=SHORT))
 
 
 def test_a_new_conversation_while_an_answer_begins_stays_new(
-    desk: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+    service: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    visit = visiting(desk, tracks[0])
-    last(desk, visit, "What is this?")
-    stream = desk.listener.stream_turns
+    session = session_with(service, tracks[0])
+    last(service, session, "What is this?")
+    stream = service.listener.stream_turns
 
     def slowly(*values: object, **named: object) -> object:
-        visit.forget()
+        session.clear_turns()
         return stream(*values, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(desk.listener, "stream_turns", slowly)
-    assert list(desk.ask(visit, "Why?", options=SHORT)) == []
-    assert visit.turns == []
+    monkeypatch.setattr(service.listener, "stream_turns", slowly)
+    assert list(service.ask(session, "Why?", options=SHORT)) == []
+    assert session.turns == []
 
 
-def test_a_window_has_one_listener_and_all_share_the_encoder(desk: DemoService) -> None:
-    full = desk._listener("full")
-    assert desk._listener("full") is full
-    assert full.hearing.encoder._encoder is desk.listener.hearing.encoder  # type: ignore[attr-defined]
-    assert full.hearing.encoder.fingerprint == desk.listener.hearing.encoder.fingerprint
+def test_all_windows_share_the_encoder_of_the_listener(service: DemoService, tiny: Listener) -> None:
+    assert service.listener.extractor.encoder is tiny.extractor.encoder
 
 
-def test_all_is_computed_in_one_thread(desk: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_is_computed_in_one_thread(
+    service: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     used: set[int] = set()
-    model, encoder = desk.listener.opened.model, desk.listener.hearing.encoder
+    model, encoder = service.listener.opened.model, service.listener.extractor.encoder
 
     def spied(function: Any, *values: Any, **named: Any) -> Any:
         used.add(threading.get_ident())
@@ -174,64 +174,64 @@ def test_all_is_computed_in_one_thread(desk: DemoService, tracks: list[Path], mo
 
     for owner, name in ((model, "forward"), (model, "condition"), (encoder, "encode")):
         monkeypatch.setattr(owner, name, partial(spied, getattr(owner, name)))
-    visits = [visiting(desk, path) for path in tracks[:2]]
+    sessions = [session_with(service, path) for path in tracks[:2]]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda visit: last(desk, visit, "What is this?"), visits))
-    list(batch(desk, Visit(), [str(tracks[2])], ["One?"]))
-    assert used == {desk.compute.run(threading.get_ident)}
+        list(pool.map(lambda session: last(service, session, "What is this?"), sessions))
+    list(batch(service, DemoSession(), [str(tracks[2])], ["One?"]))
+    assert used == {service.compute.run(threading.get_ident)}
     assert threading.get_ident() not in used
 
 
 def test_what_stands_before_the_next_question_is_read_ahead(
-    desk: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+    service: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[tuple[EncodedTrack, list[Turn], int]] = []
     monkeypatch.setattr(
-        "mu_llama.app.service.read_ahead", lambda _, track, turns: read.append((track, turns, threading.get_ident()))
+        service.listener, "read_ahead", lambda track, turns: read.append((track, turns, threading.get_ident()))
     )
-    compute, visit, page = desk.compute.run(threading.get_ident), Visit(), Callbacks(desk, pytest.fail)
-    page.hear(str(tracks[0]), visit, "auto")
-    held = visit.held
+    compute, session, page = service.compute.run(threading.get_ident), DemoSession(), Callbacks(service, pytest.fail)
+    page.load_track(str(tracks[0]), session, "auto")
+    held = session.handle
     assert held is not None
-    desk.compute.run(lambda: None)
-    answer = last(desk, visit, "What is this?")
-    desk.compute.run(lambda: None)
+    service.compute.run(lambda: None)
+    answer = last(service, session, "What is this?")
+    service.compute.run(lambda: None)
     assert read == [(held.track, [], compute), (held.track, [Turn("What is this?", answer)], compute)]
 
 
 def test_what_was_overtaken_is_not_read_ahead(
-    desk: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+    service: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[object] = []
-    monkeypatch.setattr("mu_llama.app.service.read_ahead", lambda *values: read.append(values))
+    monkeypatch.setattr(service.listener, "read_ahead", lambda *values: read.append(values))
     busy = threading.Event()
 
-    def meanwhile(visit: Visit, change: Callable[[], object]) -> None:
+    def meanwhile(session: DemoSession, change: Callable[[], object]) -> None:
         busy.clear()
-        desk.compute.later(busy.wait)
-        desk.read_ahead(visit)
+        service.compute.later(busy.wait)
+        service.read_ahead(session)
         change()
         busy.set()
-        desk.compute.run(lambda: None)
+        service.compute.run(lambda: None)
 
-    visit = visiting(desk, tracks[0])
-    meanwhile(visit, visit.forget)
-    meanwhile(visit, lambda: visit.say(visit.begin(), []))
-    meanwhile(visit, lambda: visit.expect(is_coming=True))
-    meanwhile(Visit(), lambda: None)
+    session = session_with(service, tracks[0])
+    meanwhile(session, session.clear_turns)
+    meanwhile(session, lambda: session.set_turns(session.begin_run(), []))
+    meanwhile(session, lambda: session.expect_track(is_coming=True))
+    meanwhile(DemoSession(), lambda: None)
     assert read == []
 
 
-def test_what_fails_ahead_is_logged_and_nothing_else(desk: DemoService, caplog: pytest.LogCaptureFixture) -> None:
-    desk.compute.later(lambda: 1 // 0)
-    assert desk.compute.run(lambda: 3) == 3
+def test_what_fails_ahead_is_logged_and_nothing_else(service: DemoService, caplog: pytest.LogCaptureFixture) -> None:
+    service.compute.later(lambda: 1 // 0)
+    assert service.compute.run(lambda: 3) == 3
     assert "ZeroDivisionError" in caplog.text
 
 
 def test_one_thread_gives_results_and_errors_and_lets_others_between() -> None:
     thread = ComputeThread()
     assert thread.run(lambda: thread.run(lambda: 3)) == 3
-    steps = thread.each(iter([1, 2]))
+    steps = compute_steps(iter([1, 2]), thread.run)
     assert next(steps) == 1
     assert thread.run(lambda: "between") == "between"
     assert list(steps) == [2]
@@ -239,41 +239,44 @@ def test_one_thread_gives_results_and_errors_and_lets_others_between() -> None:
         thread.run(lambda: 1 // 0)
 
 
-def test_the_least_used_track_goes_first(desk: DemoService, tracks: list[Path]) -> None:
-    first, second, _third = (visiting(desk, path) for path in tracks)
-    desk.held(first.token)
-    visiting(desk, tracks[0])
-    assert desk.held(first.token) is first.held
+def test_the_least_used_track_goes_first(service: DemoService, tracks: list[Path]) -> None:
+    first, second, _third = (session_with(service, path) for path in tracks)
+    service.handle(first.token)
+    session_with(service, tracks[0])
+    assert service.handle(first.token) is first.handle
     with pytest.raises(AudioError, match="no longer held, others came after it; upload it again"):
-        last(desk, second, "What?")
-    desk.drop(first.token)
+        last(service, second, "What?")
+    service.drop(first.token)
     with pytest.raises(AudioError, match="upload it again"):
-        last(desk, first, "What?")
+        last(service, first, "What?")
 
 
 def test_another_window_hears_other_seconds(tiny: Listener, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     soundfile.write(tmp_path / "long.wav", rng.normal(0, 0.1, 16000 * 70), 16000)
-    desk = DemoService(tiny)
-    assert desk.take(tmp_path / "long.wav").track.heard == ((0.0, 60.0),)
-    assert max(end for _, end in desk.take(tmp_path / "long.wav", window="full").track.heard) == 70.0
+    service = DemoService(tiny)
+    assert service.add(tmp_path / "long.wav").track.spans == ((0.0, 60.0),)
+    assert max(end for _, end in service.add(tmp_path / "long.wav", window="full").track.spans) == 70.0
 
 
 def test_the_weight_of_neighbours_is_each_visitors_own(tiny: Listener, tracks: list[Path]) -> None:
     size = tiny.listen(tracks[0]).features.shape[-1]  # type: ignore[union-attr]
     vectors = torch.randn(16, size, generator=torch.Generator().manual_seed(0))
     options = BlendOptions(weight=0.2, num_neighbours=4)
-    blended = Listener(tiny.opened, hearing=tiny.hearing, blend=NeighbourBlend(vectors, options))
-    desk = DemoService(blended)
-    visit = visiting(desk, tracks[0])
-    assert visit.held is not None
+    blended = Listener(tiny.opened, extractor=tiny.extractor, blend=NeighbourBlend(vectors, options))
+    service = DemoService(blended)
+    session = session_with(service, tracks[0])
+    assert session.handle is not None
     plain = tiny.listen(tracks[0]).conditioning
-    own, none = desk.blended(visit.held.track, 0.2), desk.blended(visit.held.track, 0.0)
-    assert own is visit.held.track
+    own, none = (
+        service.listener.with_blend(session.handle.track, 0.2),
+        service.listener.with_blend(session.handle.track, 0.0),
+    )
+    assert own is session.handle.track
     assert none.prefix is not own.prefix, "what the model made of other audio tokens"
     torch.testing.assert_close(none.conditioning, plain)
     assert not torch.allclose(own.conditioning, plain)
-    assert last(desk, visit, "What?", knn_weight=0.0) == tiny.ask(tracks[0], "What?", options=SHORT).text
+    assert last(service, session, "What?", knn_weight=0.0) == tiny.ask(tracks[0], "What?", options=SHORT).text
 
 
 @pytest.mark.parametrize(
@@ -287,73 +290,73 @@ def test_the_weight_of_neighbours_is_each_visitors_own(tiny: Listener, tracks: l
     ],
     ids=["text", "empty", "silent", "large", "long"],
 )
-def test_bad_files_are_refused_in_one_sentence(desk: DemoService, tmp_path: Path, write, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_bad_files_are_refused_in_one_sentence(service: DemoService, tmp_path: Path, write, message: str) -> None:  # type: ignore[no-untyped-def]
     write(tmp_path / "a.wav")
     with pytest.raises(AudioError, match=message) as raised:
-        desk.take(tmp_path / "a.wav")
+        service.add(tmp_path / "a.wav")
     assert "\n" not in str(raised.value)
 
 
-def test_asking_without_track_or_words(desk: DemoService, tracks: list[Path]) -> None:
+def test_asking_without_track_or_words(service: DemoService, tracks: list[Path]) -> None:
     with pytest.raises(AudioError, match="upload, record or pick one first"):
-        last(desk, Visit(), "What?")
+        last(service, DemoSession(), "What?")
     with pytest.raises(AudioError, match="upload, record or pick one first"):
-        desk.take(None)
-    visit = visiting(desk, tracks[0])
-    last(desk, visit, "What?")
-    said = list(visit.turns)
+        service.add(None)
+    session = session_with(service, tracks[0])
+    last(service, session, "What?")
+    said = list(session.turns)
     with pytest.raises(QuestionError, match="empty"):
-        last(desk, visit, "  ")
-    assert visit.turns == said
+        last(service, session, "  ")
+    assert session.turns == said
     with pytest.raises(AudioError, match="gone"):
-        desk.take(tracks[0].with_name("gone.wav"))
+        service.add(tracks[0].with_name("gone.wav"))
 
 
 def test_a_file_that_does_not_say_its_length_is_not_heard_to_its_end(
-    desk: DemoService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: DemoService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     soundfile.write(tmp_path / "a.flac", np.random.default_rng(0).normal(0, 0.1, 8000 * 90), 8000)
     asked: list[object] = []
-    hear = FeatureExtractor.hear
+    extract = FeatureExtractor.extract
 
     def counting(self: FeatureExtractor, audio: Any, **more: Any) -> Any:
-        asked.append(more)
-        return hear(self, audio, **more)
+        asked.append(more["options"].duration_s)
+        return extract(self, audio, **more)
 
-    monkeypatch.setattr(FeatureExtractor, "hear", counting)
-    monkeypatch.setattr(desk, "_check", lambda path: None)
+    monkeypatch.setattr(FeatureExtractor, "extract", counting)
+    monkeypatch.setattr(service, "_check", lambda path: None)
     with pytest.raises(AudioError, match="cut it"):
-        desk.take(tmp_path / "a.flac", window="full")
-    assert asked == [{"duration_s": 61.0}]
+        service.add(tmp_path / "a.flac", window="full")
+    assert asked == [61.0]
 
 
-def test_likes_are_saved_on_request(desk: DemoService, tiny: Listener, tracks: list[Path], tmp_path: Path) -> None:
-    visit = visiting(desk, tracks[0])
-    visit.turns = [Turn("Q", "\u00c4")]
-    desk.like(visit, 0, True)
-    desk.drop(visit.token)  # others came after it
-    desk.like(visit, 0, None)
+def test_likes_are_saved_on_request(service: DemoService, tiny: Listener, tracks: list[Path], tmp_path: Path) -> None:
+    session = session_with(service, tracks[0])
+    session.turns = [Turn("Q", "\u00c4")]
+    service.like(session, 0, True)
+    service.drop(session.token)  # others came after it
+    service.like(session, 0, None)
     with pytest.raises(QuestionError, match="no longer held"):
-        desk.like(visit, 5, True)
+        service.like(session, 5, True)
     rows = [json.loads(line) for line in (tmp_path / "likes.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(row["answer"], row["liked"], row["audio"]) for row in rows] == [
         ("\u00c4", True, tracks[0].name), ("\u00c4", None, tracks[0].name),
     ]  # fmt: skip
     silent = DemoService(tiny)
-    assert not silent.keeps_likes
-    silent.like(visit, 0, True)
+    assert not silent.stores_likes
+    silent.like(session, 0, True)
     with pytest.raises(QuestionError, match="can't be written"):
-        DemoService(tiny, likes=tmp_path / "no" / "such.jsonl").like(visit, 0, False)
+        DemoService(tiny, likes=tmp_path / "no" / "such.jsonl").like(session, 0, False)
 
 
-def test_the_line_says_what_was_heard_and_who_answers(desk: DemoService, tracks: list[Path]) -> None:
-    line = desk.heard_in_words(desk.take(tracks[1]))
-    assert line.startswith(f"Heard 0:00-0:02 of {tracks[1].name}. ")
-    assert desk.listener.name in line
+def test_the_line_says_what_was_heard_and_who_answers(service: DemoService, tracks: list[Path]) -> None:
+    line = service.describe(service.add(tracks[1]))
+    assert line.startswith(f"Listened to 0:00-0:02 of {tracks[1].name}. ")
+    assert service.listener.name in line
 
 
-def test_tags_are_the_taggers_own(desk: DemoService, tracks: list[Path]) -> None:
-    held = desk.take(tracks[0])
+def test_tags_are_the_taggers_own(service: DemoService, tracks: list[Path]) -> None:
+    held = service.add(tracks[0])
     assert held.tags == {}  # MERT has no tagger
     encoder = build_musicnn()
     wave = np.sin(np.arange(16000 * 4) / 9).astype(np.float32)
@@ -362,41 +365,42 @@ def test_tags_are_the_taggers_own(desk: DemoService, tracks: list[Path]) -> None
     heard = encoder.listen(Waveform(wave, 16000)).averaged().tag_logits[0].sigmoid()
     assert tags == pytest.approx(dict(zip(encoder.tag_names, heard.tolist(), strict=True)), abs=1e-5)
     assert list(tags.values()) == sorted(tags.values(), reverse=True)
-    words = desk.top_tags(replace(held, tags={"msd:Metal": 0.9, "mtt:metal": 0.5, "mtt:loud": 0.4}))
+    words = service.top_tags(replace(held, tags={"msd:Metal": 0.9, "mtt:metal": 0.5, "mtt:loud": 0.4}))
     assert words == {"metal": 0.9, "loud": 0.4}
     assert build_musicnn(parts=("penultimate",)).tag_probabilities(values) == {}
 
 
-def test_the_picture_shows_pitch_upwards(tmp_path: Path) -> None:
+def test_the_picture_shows_pitch_upwards(tiny: Listener, tmp_path: Path) -> None:
     time_s = np.arange(16000 * 3) / 16000
     for name, hertz in (("low", 200), ("high", 5000)):
         soundfile.write(tmp_path / f"{name}.wav", 0.5 * np.sin(2 * np.pi * hertz * time_s), 16000)
     low, high = (
-        mel_picture(tmp_path / f"{name}.wav", ComputeThread()).image.sum(axis=(1, 2)).argmax()
-        for name in ("low", "high")
+        mel_picture(tmp_path / f"{name}.wav", tiny).image.sum(axis=(1, 2)).argmax() for name in ("low", "high")
     )
-    picture = mel_picture(tmp_path / "low.wav", ComputeThread()).image
+    picture = mel_picture(tmp_path / "low.wav", tiny).image
     assert picture.dtype == np.uint8
     assert picture.shape[0] == 192
     assert low > high
 
 
-def batch(desk: DemoService, visit: Visit, paths: list[str], questions: list[str]) -> Iterator[tuple[int, list[Row]]]:
-    return answer_files(desk, visit, paths, Asked(questions, SHORT), run=visit.begin())
+def batch(
+    service: DemoService, session: DemoSession, paths: list[str], questions: list[str]
+) -> Iterator[tuple[int, list[TableRow]]]:
+    return answer_files(service, session, paths, BatchRequest(questions, SHORT), run=session.begin_run())
 
 
-def test_a_batch_answers_what_it_can(desk: DemoService, tracks: list[Path], tmp_path: Path) -> None:
+def test_a_batch_answers_what_it_can(service: DemoService, tracks: list[Path], tmp_path: Path) -> None:
     bad = tmp_path / "=bad.wav"
     bad.write_text("nothing")
     paths = [str(tracks[0]), str(bad), str(tracks[1])]
-    steps = list(batch(desk, Visit(), paths, ["One?", " ", "Two?"]))
+    steps = list(batch(service, DemoSession(), paths, ["One?", " ", "Two?"]))
     assert steps[-1][0] == 3
     rows = steps[-1][1]
     assert [(name, bool(answer), bool(error)) for name, _, answer, error in rows] == [
         (tracks[0].name, True, False), (tracks[0].name, True, False), ("=bad.wav", False, True),
         ("=bad.wav", False, True), (tracks[1].name, True, False), (tracks[1].name, True, False),
     ]  # fmt: skip
-    assert rows[0][2] == desk.listener.ask(tracks[0], "One?", options=SHORT).text
+    assert rows[0][2] == service.listener.ask(tracks[0], "One?", options=SHORT).text
     assert str(tmp_path) not in rows[2][3]
     with (save_rows(rows, tmp_path, "csv")).open(encoding="utf-8", newline="") as file:
         table = list(csv.reader(file))
@@ -409,7 +413,7 @@ def test_a_batch_answers_what_it_can(desk: DemoService, tracks: list[Path], tmp_
         assert archive.read(f"{tracks[0].stem}.txt").decode().startswith("One?\n")
 
 
-def test_tracks_of_one_name_keep_their_texts_apart(desk: DemoService, tracks: list[Path], tmp_path: Path) -> None:
+def test_tracks_of_one_name_keep_their_texts_apart(service: DemoService, tracks: list[Path], tmp_path: Path) -> None:
     rows = [
         ("a.wav", "Q", "one", ""),
         ("a.mp3", "Q", "two", ""),
@@ -423,38 +427,38 @@ def test_tracks_of_one_name_keep_their_texts_apart(desk: DemoService, tracks: li
     for copy, track in zip(copies, tracks, strict=False):
         copy.parent.mkdir()
         copy.write_bytes(track.read_bytes())
-    *_, (_, found) = batch(desk, Visit(), [str(copy) for copy in copies], ["One?"])
+    *_, (_, found) = batch(service, DemoSession(), [str(copy) for copy in copies], ["One?"])
     assert [row[0] for row in found] == ["01.wav", "01 (2).wav"]
 
 
-def test_a_batch_stops_at_the_next_word(desk: DemoService, tracks: list[Path], forwards: list[int]) -> None:
-    visit = Visit()
-    steps = batch(desk, visit, [str(path) for path in tracks], ["One?", "Two?"])
+def test_a_batch_stops_at_the_next_word(service: DemoService, tracks: list[Path], forwards: list[int]) -> None:
+    session = DemoSession()
+    steps = batch(service, session, [str(path) for path in tracks], ["One?", "Two?"])
     assert next(steps) == (0, [])
-    visit.stop()
+    session.stop()
     before = len(forwards)
     assert list(steps) == []
     assert len(forwards) == before
-    run = visit.begin()
-    waiting = answer_files(desk, visit, [str(tracks[0])], Asked(["One?"], SHORT), run=run)
-    visit.stop()  # pressed while it waits in the queue
+    run = session.begin_run()
+    waiting = answer_files(service, session, [str(tracks[0])], BatchRequest(["One?"], SHORT), run=run)
+    session.stop()  # pressed while it waits in the queue
     assert list(waiting) == []
     assert len(forwards) == before
 
 
 def test_a_stop_gives_the_answers_that_were_finished(
-    desk: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+    service: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    visit = Visit()
+    session = DemoSession()
 
     def spied(*values: Any) -> Iterator[tuple[int, Any]]:
-        for number, piece in write_rows(*values):
+        for number, piece in stream_rows(*values):
             if isinstance(piece, Answer):
-                visit.stop()
+                session.stop()
             yield number, piece
 
-    monkeypatch.setattr("mu_llama.app.batch.write_rows", spied)
-    steps = list(batch(desk, visit, [str(path) for path in tracks], ["One?"]))
+    monkeypatch.setattr("mu_llama.inference.answering.stream_rows", spied)
+    steps = list(batch(service, session, [str(path) for path in tracks], ["One?"]))
     done, rows = steps[-1]
     assert done == len(rows) == 1
     assert rows[0][2]
@@ -462,43 +466,47 @@ def test_a_stop_gives_the_answers_that_were_finished(
 
 
 def test_a_batch_writes_several_rows_at_once_and_they_equal_ask(
-    desk: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+    service: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
 
     def spied(opened: Any, rows: Any, options: Any) -> Any:
         sizes.append(len(rows))
-        return write_rows(opened, rows, options)
+        return stream_rows(opened, rows, options)
 
-    monkeypatch.setattr("mu_llama.app.batch.write_rows", spied)
+    monkeypatch.setattr("mu_llama.inference.answering.stream_rows", spied)
     questions = ["One?", "Two?", "Three?", "Four?"]
-    *_, (done, rows) = batch(desk, Visit(), [str(path) for path in tracks], questions)
+    *_, (done, rows) = batch(service, DemoSession(), [str(path) for path in tracks], questions)
     assert sizes == [8, 4]
     assert done == len(tracks) == 3
-    alone = [desk.listener.ask(path, question, options=SHORT).text for path in tracks for question in questions]
+    alone = [service.listener.ask(path, question, options=SHORT).text for path in tracks for question in questions]
     assert [row[2] for row in rows] == alone
 
 
 def test_the_batch_hears_the_seconds_that_are_set(
-    desk: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
+    service: DemoService, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     windows = []
 
-    def spied(path: str, window: Window) -> EncodedTrack:
+    def spied(path: str, window: WindowChoice) -> EncodedTrack:
         windows.append(window)
-        return DemoService.hear(desk, path, window=window)
+        return DemoService.encode(service, path, window=window)
 
-    monkeypatch.setattr(desk, "hear", spied)
-    visit = Visit()
-    list(answer_files(desk, visit, [str(tracks[0])], Asked(["One?"], SHORT, "published"), run=visit.begin()))
+    monkeypatch.setattr(service, "encode", spied)
+    session = DemoSession()
+    list(
+        answer_files(
+            service, session, [str(tracks[0])], BatchRequest(["One?"], SHORT, "published"), run=session.begin_run()
+        )
+    )
     assert windows == ["published"]
 
 
-def test_a_batch_says_what_is_missing(desk: DemoService) -> None:
-    visit = Visit()
+def test_a_batch_says_what_is_missing(service: DemoService) -> None:
+    session = DemoSession()
     with pytest.raises(AudioError, match="no files yet"):
-        next(batch(desk, visit, [], ["One?"]))
+        next(batch(service, session, [], ["One?"]))
     with pytest.raises(QuestionError, match="no question yet"):
-        next(batch(desk, visit, ["a.wav"], ["  "]))
+        next(batch(service, session, ["a.wav"], ["  "]))
     with pytest.raises(QuestionError, match="the most is 2000; drop fewer"):
-        next(batch(desk, visit, ["a.wav"] * 1001, ["One?", "Two?"]))
+        next(batch(service, session, ["a.wav"] * 1001, ["One?", "Two?"]))

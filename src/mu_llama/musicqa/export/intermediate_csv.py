@@ -12,8 +12,9 @@ from mu_llama.audio.file_names import path_on_disk
 from mu_llama.files import write_whole
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.items import Item
-from mu_llama.musicqa.reply import FIXED_QUESTIONS, Pair, Reply
+from mu_llama.musicqa.reply import Pair, Reply
 from mu_llama.musicqa.sources.corpus_files import SourceError, read_table
+from mu_llama.text.prompts import FIXED_QUESTIONS
 
 _OPEN = "OpenQA"
 _OPEN_COLUMN = re.compile(rf"{_OPEN}\d+")

@@ -17,8 +17,9 @@ from mu_llama.labels.track import Track
 from mu_llama.musicqa.export.missing import missing_audio_error
 from mu_llama.musicqa.export.staging import MADE_FROM_FILE, ExportError, staged
 from mu_llama.musicqa.items import Item
-from mu_llama.musicqa.reply import FIXED_QUESTIONS, Pair, Reply
+from mu_llama.musicqa.reply import Pair, Reply
 from mu_llama.musicqa.sources.corpus_files import SourceError
+from mu_llama.text.prompts import FIXED_QUESTIONS
 
 PARTS = ("Pretrain", "Finetune", "Eval")
 """`PretrainMusicQA.json` (captioned tracks), `FinetuneMusicQA.json` (tagged ones), `EvalMusicQA.json` (held out)."""
