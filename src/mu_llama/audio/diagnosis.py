@@ -137,9 +137,9 @@ def find_lost_end(stream: AudioStream) -> LostEnd | None:
         AudioError: if nothing of it can be decoded.
     """
     reader = stream.reader
-    place = reader.tell()
+    position = reader.tell()
     head, announced, is_cut = _head(reader, 4), announced_bytes(reader), is_cut_off(reader)
-    reader.seek(place)  # the decoder goes on from there
+    reader.seek(position)  # the decoder continues from there
     if announced is not None:
         seems_whole = announced <= reader.size_bytes + 1
     elif head == b"OggS" or stream.declared_s is None:  # an Ogg's length is what its last page says

@@ -12,7 +12,7 @@ from pathlib import Path
 from mu_llama.audio.source import display_name
 
 Listings = MutableMapping[Path, dict[str, str]]
-"""Folder -> composed name -> name on disk; kept by who looks for many files."""
+"""Folder -> composed name -> name on disk; shared between calls of `find_file`."""
 
 
 def composed(name: str) -> str:
@@ -64,7 +64,7 @@ def _listed(folder: Path, listings: Listings) -> dict[str, str]:
 
 
 def distinct_names(paths: Iterable[Path]) -> dict[Path, str]:
-    """Name files by as few of their last parts as tell them apart, in printable letters.
+    """Name files by as few of their last parts as make them distinct, in printable letters.
 
     Example:
         >>> list(distinct_names([Path("a/x/1.flac"), Path("b/x/1.flac"), Path("b/x/2.flac")]).values())

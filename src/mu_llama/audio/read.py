@@ -56,7 +56,7 @@ class Decoder(Protocol):
 class AudioStream:
     """The sound of one source between two moments, decoded block by block.
 
-    Each iteration starts anew and yields float32 blocks of shape (C, n) at `rate_hz`; nothing is kept, so
+    Each iteration starts anew and yields float32 blocks of shape (C, n) at `rate_hz`; nothing is stored, so
     memory doesn't grow with the file. Made by `open_audio`; a context manager.
     """
 
@@ -75,7 +75,7 @@ class AudioStream:
         self.truncated = False
         """Whether the last full iteration met the end of the file too early."""
         self.problem: str | None = None
-        """What the last full iteration found missing, in words that say what to do."""
+        """What the last full iteration lost, and what to do about it; None where it lost nothing."""
         self.num_damaged = 0
         """Packets that the last iteration couldn't decode and left out."""
         self.offset_s = offset_s
@@ -122,7 +122,7 @@ class AudioStream:
 
     @property
     def reader(self) -> ByteReader:
-        """The bytes of the file, for looks at its headers; to be left where it stood."""
+        """The bytes of the file, to read its headers; callers seek back to where it stood."""
         return self._reader
 
     def has_sample(self, index: int) -> bool:
@@ -173,7 +173,7 @@ def open_audio(source: AudioSource, *, offset_s: float = 0.0, duration_s: float 
 
     Args:
         source: path, bytes or open binary file, see `AudioSource`.
-        offset_s: first second heard, exact to the sample.
+        offset_s: first second read, exact to the sample.
         duration_s: how many seconds at most; None for all.
 
     Returns:
@@ -181,7 +181,7 @@ def open_audio(source: AudioSource, *, offset_s: float = 0.0, duration_s: float 
 
     Raises:
         AudioNotFoundError: if the path doesn't exist.
-        AudioError: if the source can't be heard; the text names it and says what to do.
+        AudioError: if the source can't be read; the text names it and says what to do.
     """
     check_range(offset_s, duration_s)
     reader = open_bytes(source)
@@ -201,7 +201,7 @@ def read_audio(
     Args:
         source: path, bytes or binary file.
         rate_hz: rate wanted (soxr, quality HQ); None keeps the file's own.
-        offset_s: first second heard.
+        offset_s: first second read.
         duration_s: how many seconds at most; None for all.
 
     Returns:
@@ -279,7 +279,7 @@ def write_wav(source: Path, target: Path) -> None:
     """Convert a file at its own rate and channels; the wav appears whole or not at all.
 
     Raises:
-        AudioError: if the source can't be heard, or the wav can't be written.
+        AudioError: if the source can't be read, or the wav can't be written.
     """
     scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:

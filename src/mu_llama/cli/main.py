@@ -24,7 +24,7 @@ from mu_llama.cli.musicqa_scan import scan
 from mu_llama.cli.options import FAILED, say_warnings_plainly
 from mu_llama.cli.train import train
 
-_MARGIN, _LEAST_WIDTH = 2, 20
+_MARGIN, _MIN_WIDTH = 2, 20
 
 
 class WholeTextGroup(TyperGroup):
@@ -39,10 +39,8 @@ class WholeTextGroup(TyperGroup):
         indent = max(len(name) for name, _ in rows) + _MARGIN
         with formatter.section("Commands"):
             for name, text in rows:
-                # Not broken at hyphens: 'mu-llama[demo]' is there to be copied.
-                lines = textwrap.wrap(
-                    text, max(formatter.width - indent - _MARGIN, _LEAST_WIDTH), break_on_hyphens=False
-                )
+                # Not broken at hyphens, so that 'mu-llama[demo]' can be copied.
+                lines = textwrap.wrap(text, max(formatter.width - indent - _MARGIN, _MIN_WIDTH), break_on_hyphens=False)
                 for number, line in enumerate(lines):
                     formatter.write(f"{'':{_MARGIN}}{'' if number else name:{indent}}{line}\n")
 

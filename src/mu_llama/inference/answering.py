@@ -147,7 +147,7 @@ def stream_rows(
     """Answer all rows in one batch, each with its own conditioning.
 
     Yields:
-        (row, piece of text) as text is written and, at the end of a row, (row, answer).
+        (row, piece of text) as text is generated and, at the end of a row, (row, answer).
     """
     start = time.perf_counter()
     conditioning = torch.stack([row.track.conditioning for row in rows])

@@ -191,7 +191,7 @@ class Listener(TrackEncoder):
         detail: Literal["short", "long"] = "short",
         options: GenerationOptions = _DEFAULTS,
     ) -> Answer:
-        """Describe a track, as `ask` would on being asked to.
+        """Describe a track: `ask` with one of two fixed questions.
 
         Args:
             audio: as for `ask`.
