@@ -12,7 +12,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "mu_llama"
 # A file imports its own folder and rows above it; entries of one row don't know each other.
 ROWS = (
-    {"errors", "git_lfs"},
+    {"errors", "git_lfs", "deprecation"},
     {"devices", "hub", "progress", "files"},
     {"audio", "text"},
     {"encoders", "model", "labels"},
@@ -27,8 +27,8 @@ ROW_OF = {part: index for index, row in enumerate(ROWS) for part in row}
 # A heavy or optional library has one door.
 DOORS = {
     "gguf": {"checkpoints/formats/gguf"},
-    "av": {"audio/ffmpeg_decoder.py", "audio/frames.py"},
-    "soundfile": {"audio/soundfile_decoder.py", "audio/wav_writing.py"},
+    "av": {"audio/decoders/ffmpeg.py", "audio/decoders/frames.py"},
+    "soundfile": {"audio/decoders/soundfile.py", "audio/read.py"},
     "soxr": {"audio/resample.py"},
     "sentencepiece": {"text/tokenizer.py"},
     "huggingface_hub": {"hub.py", "encoders/mert/config.py", "checkpoints/formats/"},
@@ -95,6 +95,26 @@ def test_heavy_libraries_have_one_door(path: Path) -> None:
         assert library not in FORBIDDEN, f"{relative} imports {library}"
         if library in DOORS:
             assert any(relative.startswith(door) for door in DOORS[library]), f"{relative} imports {library}"
+
+
+# The demo goes through the facade: audio for limits and pictures, text for questions; no model, encoder, checkpoint.
+APP_MAY_IMPORT = {
+    "mu_llama.app", "mu_llama.audio", "mu_llama.text", "mu_llama.errors", "mu_llama.files",
+    "mu_llama.engine.sampling.GenerationOptions", "mu_llama.inference.listener.Listener", "mu_llama.inference.results",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted((SRC / "app").glob("*.py")), ids=lambda path: path.name)
+def test_the_demo_goes_through_the_listener(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in modules:
+            assert name.split(".")[0] not in {"torch", "transformers"}, f"{path.name} imports {name}"
+            if name.startswith("mu_llama."):
+                allowed = any(f"{name}.".startswith(f"{door}.") for door in APP_MAY_IMPORT)
+                assert allowed, f"{path.name} imports {name}; give `Listener` a method for it"
 
 
 @pytest.mark.parametrize("statement", ["import mu_llama", "import mu_llama.cli.main", "import mu_llama.encoders"])

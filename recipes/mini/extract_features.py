@@ -89,9 +89,9 @@ def extract(work: Path, *, part: int, of: int) -> None:
     todo = [clip for clip in mine if clip["id"] not in done]
     with out.open("a") as file:
         for number, clip in enumerate(todo, start=1):
-            values = extractor.hear(work / clip["path"]).values
+            values = extractor.extract(work / clip["path"]).values
             if is_changed(clip):
-                extractor.hear(_write_changed(work, clip))
+                extractor.extract(_write_changed(work, clip))
             tags = {name: round(value, 3) for name, value in encoder.tag_probabilities(values).items()}
             file.write(json.dumps({"id": clip["id"], "tags": tags}) + "\n")
             if number % _FLUSH_EVERY == 0 or number == len(todo):

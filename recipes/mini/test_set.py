@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from mu_llama.audio.facts import measure_facts
 from mu_llama.files import to_line, write_whole
-from mu_llama.inference.measuring import in_words
+from mu_llama.inference.extractor import in_words
 from mu_llama.labels.track import Track
 from recipes.mini.encoder import open_encoder
 from recipes.mini.tag_words import GENRES, VOICE_TAGS
@@ -60,7 +60,7 @@ def write_test_set(work: Path, out: Path, *, split: str = "test") -> None:
     features, rows = list[torch.Tensor](), list[dict[str, Any]]()
     for number, track in enumerate(read_tracks(work)[split]):
         assert track.audio is not None
-        values = extractor.hear(track.audio).values
+        values = extractor.extract(track.audio).values
         tags = encoder.tag_probabilities(values)
         facts = in_words(measure_facts(track.audio)) if number % _MEASURED_EVERY == 0 else {}
         measured = {name: (fact.text, fact.confidence) for name, fact in facts.items() if name in ("tempo", "key")}

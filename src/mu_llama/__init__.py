@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from mu_llama.engine.sampling import GenerationOptions
     from mu_llama.files import RecordError
     from mu_llama.inference.conversation import Conversation
-    from mu_llama.inference.listener import Listener, load
+    from mu_llama.inference.listener import Listener
+    from mu_llama.inference.pretrained import load
     from mu_llama.inference.results import Answer, AnswerStream, EncodedTrack, Failure
     from mu_llama.model.retrieval import BlendOptions
     from mu_llama.musicqa.build_folder import BuildError
@@ -78,7 +79,7 @@ _MODULES = {
     "SourceError": "musicqa.sources.corpus_files",
     "TrainingError": "training.loop",
     "Waveform": "audio.waveform",
-    "load": "inference.listener",
+    "load": "inference.pretrained",
 }
 """Where to find what is imported on first use, so that `import mu_llama` costs no torch."""
 

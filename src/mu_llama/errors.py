@@ -8,11 +8,11 @@ class MuLlamaError(Exception):
 
 
 class AudioError(MuLlamaError, ValueError):
-    """An audio source that can't be heard: unreadable, empty, silent, not finite."""
+    """An audio source that can't be used: unreadable, empty, silent, not finite."""
 
 
 class AudioNotFoundError(AudioError, FileNotFoundError):
-    """A path to audio that isn't there."""
+    """A path to audio that doesn't exist."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""

@@ -22,13 +22,13 @@ def to_line(row: Mapping[str, Any]) -> str:
     line = json.dumps(row, ensure_ascii=False) + "\n"
     try:
         line.encode("utf-8")
-    except UnicodeEncodeError:  # half a surrogate pair, as file names of other encodings have
+    except UnicodeEncodeError:  # a lone surrogate, as in file names of other encodings
         line = json.dumps(row) + "\n"
     return line
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Stream the rows of a JSON lines file; one that a kill cut off at the end is passed over, and so is no file."""
+    """Stream the rows of a JSON lines file; an incomplete last line is skipped, and a missing file has no rows."""
     for _, row in read_lines_at(path):
         yield row
 
@@ -49,14 +49,14 @@ def _parsed(line: bytes, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{where}: is damaged ({error}); restore the file, or begin anew") from error
+        raise RecordError(f"{where}: is damaged ({error}); restore the file, or start again") from error
     if not isinstance(row, dict):
-        raise RecordError(f"{where}: is no record; restore the file, or begin anew")
+        raise RecordError(f"{where}: is no record; restore the file, or start again")
     return row
 
 
 def drop_cut_line(path: Path) -> None:
-    """Take away what a kill left of a line at the end of a file, so that the next line begins on its own."""
+    """Remove an incomplete last line, left by a kill, so that the next line starts on its own."""
     if not path.is_file():
         return
     with path.open("r+b") as file:
@@ -87,5 +87,5 @@ def write_whole(path: Path, parts: Iterable[str] | Iterable[bytes]) -> None:
                 file.write(part.encode("utf-8") if isinstance(part, str) else part)
         os.replace(scratch, path)  # noqa: PTH105 - the name says that it's one step
     finally:
-        with suppress(OSError):  # gone, when all went well
+        with suppress(OSError):  # renamed, unless writing failed
             scratch.unlink()

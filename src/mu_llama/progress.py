@@ -1,4 +1,4 @@
-"""How long work is followed: told in numbers here, drawn by whoever wants to."""
+"""Progress protocol of long work; user interfaces implement it."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Callable
 from typing import Protocol
 
 Advance = Callable[[int], None]
-"""Told how much more is done."""
+"""Called with the number of bytes done since the last call."""
 
 
 class ProgressCallback(Protocol):
-    """Begins to follow a piece of work."""
+    """Called when a piece of work begins."""
 
     def __call__(self, label: str, total: int) -> Advance:
-        """Start following.
+        """Start to show the progress of a piece of work.
 
         Args:
-            label: what is being done.
-            total: how much there is to do, in bytes.
+            label: name of the work, for people.
+            total: size of the work, in bytes.
 
         Returns:
-            A function to be told of each part that is done.
+            A function to be called with the number of bytes done since its last call.
         """
         ...
 
 
 def no_progress(label: str, total: int) -> Advance:
-    """Follow nothing."""
+    """Show nothing."""
     return lambda _: None

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mu_llama.audio.windows import PUBLISHED, stream_windows
+from mu_llama.audio.windows import PUBLISHED, ListenOptions, stream_windows
 from mu_llama.encoders.mert.encoder import MertEncoder, load_mert, load_mert_from_tensors, normalise
 from mu_llama.encoders.pooling import encode_track
 
@@ -56,7 +56,7 @@ def test_hidden_means(golden: Any, encoder: MertEncoder, golden_key: re.Match[st
 @pytest.mark.golden_keys(r"mert/(?P<audio>(?!silence|edge_|\w+_x\d)\w+)/window0/hidden_means")
 def test_means_of_a_streamed_file(golden: Any, encoder: MertEncoder, golden_key: re.Match[str]) -> None:
     path = golden.path / f"audio_{golden_key['audio']}.wav"
-    windows = list(stream_windows(path, plan=PUBLISHED, rate_hz=encoder.rate_hz))
+    windows = list(stream_windows(path, options=ListenOptions(window=PUBLISHED), rate_hz=encoder.rate_hz))
     lengths = [window.waveform.samples.size for window in windows]
     assert lengths == golden.json["audio"][golden_key["audio"]]["window_lengths"]
     means = encode_track(encoder, windows[:1], weighting="equal").values

@@ -22,7 +22,7 @@ from mu_llama.engine.torch.load import Placement, assemble
 from mu_llama.model.adapter import Blend
 from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
 from mu_llama.text.prompts import ALPACA_PUBLISHED, Turn
-from mu_llama.text.tokenizer import SentencePieceTokenizer, load_sentencepiece
+from mu_llama.text.tokenizer import SentencePieceTokenizer, parse_sentencepiece
 
 ATOL = 2e-4
 LOGITS_ATOL = 3e-4
@@ -43,6 +43,11 @@ KNN_MODEL = re.compile(r"finetune_knn_w(?P<weight>[\d.]+)")
 INFER = r"infer/(?P<model>[\w.]+)/(?P<audio>\w+)/p(?P<prompt>\d+)/"
 
 
+def read_tokenizer(folder: Path) -> SentencePieceTokenizer:
+    path = folder / "llama" / "tokenizer.model"
+    return parse_sentencepiece(path.read_bytes(), source=path.name)
+
+
 class Models:
     """Opens the models, features and prompts of one golden set, each once."""
 
@@ -51,7 +56,7 @@ class Models:
         self.open = cache(self._open)
         self.features = cache(self._features)
         self.encoder = load_mert(golden.path / "mert")
-        self.tokenizer = load_sentencepiece(golden.path / "llama" / "tokenizer.model")
+        self.tokenizer = read_tokenizer(golden.path)
 
     def _open(self, name: str) -> MuLlama:
         files = [self.golden.path / file for file in FILES[name]]
@@ -221,7 +226,7 @@ def test_prompt_text_and_ids(golden: Any, models: Models) -> None:
 
 
 def test_tokenizer(golden: Any) -> None:
-    tokenizer: SentencePieceTokenizer = load_sentencepiece(golden.path / "llama" / "tokenizer.model")
+    tokenizer: SentencePieceTokenizer = read_tokenizer(golden.path)
     expected = golden.json["tokenizer"]
     assert tokenizer.vocab_size == expected["n_words"]
     assert (tokenizer.bos_id, tokenizer.eos_id) == (expected["bos"], expected["eos"])

@@ -77,7 +77,7 @@ def test_each_track_is_encoded_once_and_a_second_run_encodes_nothing(tmp_path: P
         assert torch.equal(table.of(item), again.of(item))
     assert table.of(examples[0]).tolist() == [[0.5, 1.0, 1.0], [0.0, -0.5, 2.0]]
     assert (table.of(examples[0]).dtype, tuple(table.values.shape)) == (torch.float32, (3, 2, 3))
-    heard = FeatureExtractor(LevelEncoder, plan=FULL, cache=None).hear(low).values
+    heard = FeatureExtractor(LevelEncoder, plan=FULL, cache=None).extract(low).values
     assert torch.equal(table.of(examples[2]), heard)
 
 
@@ -88,7 +88,7 @@ def test_text_only_is_a_second_of_zeros_but_a_silent_track_is_still_refused(tmp_
     assert table.of(example(None)).tolist() == [[0.0, 1.0, 1.0], [0.0, 0.0, 2.0]]
     silent = Waveform(np.zeros(RATE_HZ, dtype=np.float32), RATE_HZ)
     with pytest.raises(AudioError, match="silent"):
-        FeatureExtractor(LevelEncoder, plan=FULL, cache=FeatureCache(tmp_path / "cache")).hear(silent)
+        FeatureExtractor(LevelEncoder, plan=FULL, cache=FeatureCache(tmp_path / "cache")).extract(silent)
 
 
 def test_musicnn_hears_zeros_as_finite_features(tmp_path: Path) -> None:

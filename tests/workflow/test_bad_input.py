@@ -19,6 +19,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from mu_llama.cli.main import typer_app
+from mu_llama.inference.listener import Listener
 from tests.workflow.conftest import SET_A
 
 MODEL = ["--model", str(SET_A / "checkpoint_finetune.pth"), "--llama", str(SET_A / "llama")]
@@ -29,6 +30,12 @@ QUESTION = ["-q", "What is the mood of the music?"]
 def tone(seconds: float, rate_hz: int, *, channels: int = 1) -> np.ndarray[Any, Any]:
     wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate_hz)) / rate_hz)
     return np.repeat(wave[:, None], channels, axis=1).astype(np.float32)
+
+
+@pytest.fixture
+def loaded(tiny: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands get the model that is loaded once for all tests."""
+    monkeypatch.setattr("mu_llama.cli.options.load_listener", lambda _: tiny)
 
 
 def ask(*arguments: str | Path) -> Any:
@@ -76,6 +83,7 @@ ANSWERED: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.usefixtures("loaded")
 def test_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     REFUSED[name](path)
@@ -89,6 +97,7 @@ def test_refused(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ANSWERED)
+@pytest.mark.usefixtures("loaded")
 def test_answered(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     ANSWERED[name](path)
@@ -100,6 +109,7 @@ def test_answered(name: str, tmp_path: Path) -> None:
     assert row["heard_s"][0][0] == 0.0
 
 
+@pytest.mark.usefixtures("loaded")
 def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "locked.wav"
     write_wav(path, tone(1, 16000), 16000)
@@ -122,6 +132,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "permission" in result.stderr.lower()
 
 
+@pytest.mark.usefixtures("loaded")
 def test_bad_ones_of_a_batch_leave_the_others(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.wav", tmp_path / "bad.mp3"
     write_wav(good, tone(1, 16000), 16000)
@@ -170,21 +181,14 @@ def test_unknown_model_and_wrong_checkpoint(tmp_path: Path) -> None:
     assert len(wrong.stderr.splitlines()) == 1
 
 
-def test_truncated_file_is_answered_with_a_warning(tmp_path: Path) -> None:
+def test_the_installed_command_answers_a_truncated_file_with_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "cut.wav"
     write_wav(path, tone(3, 16000), 16000)
     path.write_bytes(path.read_bytes()[:50000])
-    done = run("ask", path, *QUESTION, *MODEL)
+    done = run("ask", path, *QUESTION, *MODEL, "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("warning: ")
     assert "cut.wav" in done.stderr
-
-
-def test_the_installed_command_and_a_closed_pipe(tmp_path: Path) -> None:
-    path = tmp_path / "good.wav"
-    write_wav(path, tone(1, 16000), 16000)
-    done = run("ask", path, *QUESTION, *MODEL, "--json")
-    assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)) == {
         "audio", "question", "answer", "heard_s", "model", "finish_reason", "num_tokens", "seconds",
     }  # fmt: skip
@@ -196,6 +200,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([command, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.usefixtures("loaded")
 def test_an_empty_question_of_several_leaves_the_others(tmp_path: Path) -> None:
     path = tmp_path / "good.wav"
     write_wav(path, tone(1, 16000), 16000)
@@ -205,6 +210,7 @@ def test_an_empty_question_of_several_leaves_the_others(tmp_path: Path) -> None:
         assert "empty" in result.stderr
 
 
+@pytest.mark.usefixtures("loaded")
 def test_a_question_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "good.wav"
     write_wav(path, tone(1, 16000), 16000)
@@ -213,6 +219,7 @@ def test_a_question_that_is_no_text(tmp_path: Path) -> None:
     assert "UTF-8" in result.stderr
 
 
+@pytest.mark.usefixtures("loaded")
 def test_a_stretch_too_short_to_hear_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "good.wav"
     write_wav(path, tone(1, 16000), 16000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -145,10 +146,10 @@ def test_cached_features_give_the_same_answer(tracks: list[Path], home: Path) ->
     listener = mu_llama.load(SET_A / "checkpoint_finetune.pth", **files, dtype="fp32")
     fresh = listener.listen(tracks[0])
     assert list((home / "features").rglob("*.safetensors"))
-    listener.hearing.encoder.encode = None  # type: ignore[method-assign, assignment]  # must not be asked again
+    listener.extractor.encoder.encode = None  # type: ignore[method-assign, assignment]  # must not be asked again
     cached = listener.listen(tracks[0])
     assert torch.equal(cached.conditioning, fresh.conditioning)
-    assert cached.heard == fresh.heard
+    assert cached.spans == fresh.spans == fresh.heard
 
 
 def test_offset_and_duration_choose_what_is_heard(tiny: Listener, tracks: list[Path]) -> None:
@@ -158,7 +159,7 @@ def test_offset_and_duration_choose_what_is_heard(tiny: Listener, tracks: list[P
 
 def test_published_window_hears_the_first_minute(tiny: Listener) -> None:
     long = Waveform(np.random.default_rng(0).normal(0, 0.1, 75 * 8000).astype(np.float32), 8000)
-    assert tiny.listen(long).heard == ((0.0, 60.0),)
+    assert tiny.listen(long).spans == ((0.0, 60.0),)
 
 
 def test_neighbours_change_the_answer_only_by_weight(tracks: list[Path]) -> None:
@@ -206,6 +207,26 @@ def test_unknown_models_and_settings() -> None:
         mu_llama.load("mini", knn_index="x")
     with pytest.raises(ConfigError, match=r"isn't available|unknown"):
         mu_llama.load("mini", device="tpu")
+
+
+def test_old_names_work_with_a_warning(tiny: Listener, tracks: list[Path], tmp_path: Path) -> None:
+    with pytest.warns(DeprecationWarning, match="is now Listener.extractor"):
+        assert tiny.hearing is tiny.extractor
+    with pytest.warns(DeprecationWarning, match="quantise= is now quantize="), pytest.raises(ConfigError, match="int8"):
+        mu_llama.load("mini", quantise="int2")
+    with pytest.raises(TypeError, match="give quantize="):
+        mu_llama.load("mini", quantise="int8", quantize="int8")
+    written: list[str] = []
+
+    def progress(label: str, total: int) -> Callable[[int], None]:
+        written.append(label)
+        return lambda _: None
+
+    with pytest.warns(DeprecationWarning, match="track= is now progress="):
+        tiny.save_pretrained(tmp_path / "saved", track=progress)  # type: ignore[call-arg]
+    assert written
+    track = tiny.listen(tracks[0])
+    assert track.heard == track.spans
 
 
 def test_one_open_file_can_be_asked_about_twice(tracks: list[Path]) -> None:

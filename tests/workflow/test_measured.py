@@ -12,8 +12,8 @@ import pytest
 from mu_llama.audio.facts import Fact, Facts
 from mu_llama.audio.waveform import Waveform
 from mu_llama.inference.answering import make_row
+from mu_llama.inference.extractor import in_words, measure_in_words
 from mu_llama.inference.listener import Listener
-from mu_llama.inference.measuring import in_words, measure_in_words
 from mu_llama.inference.results import EncodedTrack
 from mu_llama.musicqa.dialogues.phrasebook import wording
 from mu_llama.text.fact_prompts import MeasuredFact, topics_of, with_measured
@@ -140,7 +140,7 @@ def test_nothing_is_measured_unasked(tiny: Listener, track: EncodedTrack, counti
 
 def test_a_track_is_measured_once(tiny: Listener, tracks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[object] = []
-    monkeypatch.setattr("mu_llama.inference.listener.measure_in_words", lambda audio, **_: heard.append(audio) or {})
+    monkeypatch.setattr("mu_llama.inference.tracks.measure_in_words", lambda audio, **_: heard.append(audio) or {})
     track = tiny.listen(tracks[0])
     assert not heard
     track.measure()
@@ -151,11 +151,11 @@ def test_a_track_is_measured_once(tiny: Listener, tracks: list[Path], monkeypatc
 def test_what_cannot_be_measured_is_said_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "a.txt").write_text("no sound")
     with caplog.at_level(logging.WARNING):
-        assert measure_in_words(tmp_path / "a.txt", offset_s=0.0, duration_s=None) == {}
+        assert measure_in_words(tmp_path / "a.txt") == {}
     assert "not measured" in caplog.text
 
 
 def test_a_waveform_is_measured_within_its_range() -> None:
     rng = np.random.default_rng(0)
     sound = Waveform(rng.normal(0, 0.1, 16000 * 10).astype(np.float32), 16000)
-    assert measure_in_words(sound, offset_s=0.0, duration_s=None)["duration"].text == "0:10 minutes"
+    assert measure_in_words(sound)["duration"].text == "0:10 minutes"

@@ -57,11 +57,11 @@ def test_hashing_encoding_and_measuring_read_an_open_file(
         measured.append(open_bytes(audio).read())
         return {}
 
-    monkeypatch.setattr("mu_llama.inference.listener.measure_in_words", measure)
+    monkeypatch.setattr("mu_llama.inference.tracks.measure_in_words", measure)
     cached = FeatureExtractor(
-        tiny.opened.make_encoder, plan=tiny.hearing.plan, cache=FeatureCache(tracks[0].parent / "cache")
+        tiny.opened.make_encoder, plan=tiny.extractor.plan, cache=FeatureCache(tracks[0].parent / "cache")
     )
-    listener = Listener(tiny.opened, hearing=cached)
+    listener = Listener(tiny.opened, extractor=cached)
     expected = listener.listen(tracks[1])
     file: Any = OneWay(data) if kind == "one way" else io.BytesIO(data)
     if kind == "file":

@@ -1,1 +1,1 @@
-"""The demo: talk about a track in the browser. `page` alone knows gradio."""
+"""The demo: talk about a track in the browser. `page` alone imports gradio."""

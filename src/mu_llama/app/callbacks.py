@@ -1,4 +1,4 @@
-"""What the page's controls do: values of a page in, values out; knows nothing of gradio."""
+"""Callbacks of the page's controls: values of a page in, values out. Knows nothing of gradio."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mu_llama.app.batch import Asked, Row, answer_files, readable
-from mu_llama.app.chat import DemoService, Window
-from mu_llama.app.held import TrackHandle
-from mu_llama.app.pictures import mel_picture
-from mu_llama.app.visit import Visit
+from mu_llama.app.assets import mel_picture
+from mu_llama.app.batch import BatchRequest, TableRow, answer_files, readable
+from mu_llama.app.service import DemoService
+from mu_llama.app.session import DemoSession, TrackHandle
+from mu_llama.audio.windows import WindowChoice
 from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.errors import MuLlamaError, QuestionError
 from mu_llama.text.prompts import Turn
@@ -25,20 +25,24 @@ _EMPTY: tuple[Any, ...] = ("", None, None, [], [])
 
 
 class Callbacks:
-    """What the page's controls call.
+    """Callbacks of the page's controls.
 
     Args:
-        desk: answers.
+        service: encodes and answers.
         toast: shows a sentence.
+        unchanged: gives the value that leaves a control as it is.
     """
 
-    def __init__(self, desk: DemoService, toast: Callable[[str], None]) -> None:
-        self.desk = desk
+    def __init__(
+        self, service: DemoService, toast: Callable[[str], None], *, unchanged: Callable[[], Any] = lambda: None
+    ) -> None:
+        self.service = service
         self._toast = toast
+        self._unchanged = unchanged
 
     @contextmanager
-    def telling(self) -> Iterator[None]:
-        """Turn an error into a toast of one sentence; one that isn't this project's goes to the log as a whole."""
+    def errors_as_toasts(self) -> Iterator[None]:
+        """Show an error as a toast of one sentence; one that isn't this project's is logged with its traceback."""
         try:
             yield
         except MuLlamaError as error:
@@ -48,116 +52,148 @@ class Callbacks:
             name = type(error).__name__
             self._toast(f"Something went wrong ({name}); try again, and look into the server's log if it stays so.")
 
-    def expect(self, path: str | None, visit: Visit) -> tuple[Any, ...]:
-        """Let the old track go at once, before the new one is heard; gives the line and all that is shown, empty."""
-        self.desk.drop(visit.token)
-        visit.expect(is_coming=bool(path))
+    def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a function: where it fails or returns None, the page stays as it is; an error is a toast."""
+
+        def run(*values: Any) -> Any:
+            result = None
+            with self.errors_as_toasts():
+                result = function(*values)
+            return self._unchanged() if result is None else result
+
+        return run
+
+    def guard_stream(self, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        """Wrap a function that yields, as `guard` does; what it yielded before an error stays on the page."""
+
+        def run(*values: Any) -> Iterator[Any]:
+            succeeded = False
+            with self.errors_as_toasts():
+                yield from function(*values)
+                succeeded = True
+            if not succeeded:
+                yield self._unchanged()
+
+        return run
+
+    def clear_track(self, path: str | None, session: DemoSession) -> tuple[Any, ...]:
+        """Remove the old track before a new one is encoded; returns the status line and empty values for the rest."""
+        self.service.drop(session.token)
+        session.expect_track(is_coming=bool(path))
         return ("Listening…" if path else "", *_EMPTY[1:])
 
-    def hear(self, path: str | None, visit: Visit, window: Window) -> tuple[Any, ...] | None:
-        """Take a new track in; gives the line of what was heard, tags, picture, an empty chat, and no facts yet.
+    def load_track(self, path: str | None, session: DemoSession, window: WindowChoice) -> tuple[Any, ...] | None:
+        """Encode a new track; returns the line about it, tags, picture, an empty chat, and no facts yet.
 
-        What can't be heard is a toast, and the page is as without a track. None if another track came meanwhile.
+        A file that can't be used is a toast, and the page is as without a track. None if another track came meanwhile.
         """
-        self.desk.drop(visit.token)
-        hearing = visit.expect(is_coming=bool(path))
-        shown, held = _EMPTY, None
+        self.service.drop(session.token)
+        change = session.expect_track(is_coming=bool(path))
+        shown, handle = _EMPTY, None
         if path:
-            with self.telling():
-                held, shown = self._take(path, window)
-        if visit.arrive(hearing, held):
-            self.desk.read_ahead(visit)
+            with self.errors_as_toasts():
+                handle, shown = self._add(path, window)
+        if session.set_track(change, handle):
+            self.service.read_ahead(session)
             return shown
-        if held is not None:
-            self.desk.drop(held.token)
+        if handle is not None:
+            self.service.drop(handle.token)
         return None
 
-    def _take(self, path: str, window: Window) -> tuple[TrackHandle, tuple[Any, ...]]:
-        held = self.desk.take(path, window=window)
+    def _add(self, path: str, window: WindowChoice) -> tuple[TrackHandle, tuple[Any, ...]]:
+        handle = self.service.add(path, window=window)
         try:
-            picture = mel_picture(Path(path), self.desk.compute)
+            picture = mel_picture(Path(path), self.service.listener)
         except BaseException:
-            self.desk.drop(held.token)
+            self.service.drop(handle.token)
             raise
         if picture.problem:
             self._toast(f"{picture.problem}.")
-        line = _plain(self.desk.heard_in_words(held))
-        return held, (line, self.desk.top_tags(held) or None, picture.image, [], [])
+        line = _plain(self.service.describe(handle))
+        return handle, (line, self.service.top_tags(handle) or None, picture.image, [], [])
 
-    def measure(self, visit: Visit) -> list[list[str]] | None:
-        """Measured facts, after the rest is there: name, value, how sure; None if another track came meanwhile."""
-        held = visit.held
-        if held is None:
+    def measure(self, session: DemoSession) -> list[list[str]] | None:
+        """Rows of measured facts: name, value, confidence; None if another track came meanwhile."""
+        handle = session.handle
+        if handle is None:
             return []
-        measured = held.track.measure()
-        if visit.held is not held:
+        measured = handle.track.measure()
+        if session.handle is not handle:
             return None
         if not measured:
             return [["nothing", "can't be measured here; the server's log says why", ""]]
         return [[name, fact.text, f"{fact.confidence:.2f}"] for name, fact in measured.items()]
 
-    def ask(self, question: str, visit: Visit, *settings: Any, keep: int | None = None) -> Iterator[list[Message]]:
-        """Put a question and stream its answer: gives the whole conversation each time."""
+    def ask(
+        self, question: str, session: DemoSession, *settings: Any, keep: int | None = None
+    ) -> Iterator[list[Message]]:
+        """Ask a question and stream its answer; yields the whole conversation each time."""
         options, knn_weight = _options(settings)
-        for turns in self.desk.ask(visit, question, options=options, keep=keep, knn_weight=knn_weight):
+        for turns in self.service.ask(session, question, options=options, keep=keep, knn_weight=knn_weight):
             yield _messages(turns)
 
-    def regenerate(self, message: int, visit: Visit, *settings: Any) -> Iterator[list[Message]]:
-        """Answer an earlier question anew; what came after it goes."""
-        place = message // 2
-        if place >= len(visit.turns):
+    def regenerate(self, message: int, session: DemoSession, *settings: Any) -> Iterator[list[Message]]:
+        """Answer an earlier question again; later turns are removed."""
+        index = message // 2
+        if index >= len(session.turns):
             raise QuestionError("this conversation is no longer held; ask again")
-        return self.ask(visit.turns[place].question, visit, *settings, keep=place)
+        return self.ask(session.turns[index].question, session, *settings, keep=index)
 
-    def edit(self, message: int, text: str, visit: Visit, *settings: Any) -> Iterator[list[Message]]:
-        """Ask an earlier question in other words; what came after it goes. What can't be asked stays as it was."""
-        before, asked = list(visit.turns), False
-        with self.telling():
-            yield from self.ask(text, visit, *settings, keep=message // 2)
-            asked = True
-        if not asked:
+    def edit(self, message: int, text: str, session: DemoSession, *settings: Any) -> Iterator[list[Message]]:
+        """Replace an earlier question; later turns are removed. A question that can't be asked changes nothing."""
+        before, succeeded = list(session.turns), False
+        with self.errors_as_toasts():
+            yield from self.ask(text, session, *settings, keep=message // 2)
+            succeeded = True
+        if not succeeded:
             yield _messages(before)
 
-    def judge(self, message: int, liked: bool | None, visit: Visit) -> None:
+    def judge(self, message: int, liked: bool | None, session: DemoSession) -> None:
         """Save whether an answer was liked."""
-        self.desk.like(visit, message // 2, liked)
+        self.service.like(session, message // 2, liked)
 
     def batch(
-        self, run: int, paths: list[str] | None, questions: str, visit: Visit, window: Window, *settings: Any
-    ) -> Iterator[tuple[list[Row], list[Row], str]]:
-        """Fill the table file by file; gives the table, the rows to download, how far it is.
+        self,
+        run: int,
+        paths: list[str] | None,
+        questions: str,
+        session: DemoSession,
+        window: WindowChoice,
+        *settings: Any,
+    ) -> Iterator[tuple[list[TableRow], list[TableRow], str]]:
+        """Fill the table file by file; yields the table, the rows to download, and how many files are done.
 
         Args:
-            run: of the visit, begun when the button was pressed: a stop ends it even while it waits in the queue.
+            run: of the session, begun when the button was pressed: a stop ends it even while it is queued.
             paths: the files.
             questions: one a line.
-            visit: the session.
-            window: which seconds are heard.
+            session: the session.
+            window: which seconds are used.
             settings: as for `ask`.
         """
         files, (options, knn_weight) = paths or [], _options(settings)
-        asked = Asked(questions.splitlines(), options, window, knn_weight)
-        for done, rows in answer_files(self.desk, visit, files, asked, run=run):
+        request = BatchRequest(questions.splitlines(), options, window, knn_weight)
+        for done, rows in answer_files(self.service, session, files, request, run=run):
             yield rows, rows, f"{done} of {len(files)} files"
 
 
 def _messages(turns: Sequence[Turn]) -> list[Message]:
-    said: list[Message] = []
+    messages: list[Message] = []
     for turn in turns:
-        said.append({"role": "user", "content": turn.question})
+        messages.append({"role": "user", "content": turn.question})
         if turn.answer is not None:
-            said.append({"role": "assistant", "content": turn.answer})
-    return said
+            messages.append({"role": "assistant", "content": turn.answer})
+    return messages
 
 
 def _plain(text: str) -> str:
-    """Keep Markdown from reading a file's name as its own."""
+    """Escape Markdown in a file's name."""
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)
 
 
 def _options(settings: Sequence[Any]) -> tuple[GenerationOptions, float | None]:
-    temperature, top_p, most, *knn = settings
-    options = GenerationOptions(max_new_tokens=int(most), temperature=float(temperature), top_p=float(top_p))
+    temperature, top_p, max_tokens, *knn = settings
+    options = GenerationOptions(max_new_tokens=int(max_tokens), temperature=float(temperature), top_p=float(top_p))
     return options, float(knn[0]) if knn else None
 
 

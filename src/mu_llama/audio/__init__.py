@@ -1,1 +1,1 @@
-"""Sound in: reading, resampling, and choosing which seconds are heard."""
+"""Sound in: reading, resampling, and choosing which seconds are used."""

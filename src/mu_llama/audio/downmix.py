@@ -18,7 +18,7 @@ CANCELLED_RATIO = 0.1
 The ratio is C for C equal channels, 1 for unrelated ones, and 0 for two of opposite polarity. For two channels equally
 loud, 0.1 is a correlation of -0.9."""
 CANCELLED_SHARE = 0.25
-"""From this share of the seconds with sound on, a track whose channels cancel there is heard in one channel."""
+"""From this share of the seconds with sound on, a track whose channels cancel there is read from one channel."""
 LOUDEST_RATIO = 0.9
 """The first channel with this share of the power of the loudest one is used, so that rounding chooses none."""
 SILENCE_POWER = 1e-8

@@ -1,7 +1,8 @@
-"""File names that are one name to people: in another Unicode form, or equal in different folders."""
+"""File names that people read as one, and files that hold the same bytes."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import unicodedata
 from collections import Counter
@@ -11,7 +12,7 @@ from pathlib import Path
 from mu_llama.audio.source import display_name
 
 Listings = MutableMapping[Path, dict[str, str]]
-"""Folder -> composed name -> name on disk; kept by who looks for many files."""
+"""Folder -> composed name -> name on disk; shared between calls of `find_file`."""
 
 
 def composed(name: str) -> str:
@@ -62,11 +63,11 @@ def _listed(folder: Path, listings: Listings) -> dict[str, str]:
     return listings[folder]
 
 
-def telling_names(paths: Iterable[Path]) -> dict[Path, str]:
-    """Name files by as few of their last parts as tell them apart, in printable letters.
+def distinct_names(paths: Iterable[Path]) -> dict[Path, str]:
+    """Name files by as few of their last parts as make them distinct, in printable letters.
 
     Example:
-        >>> list(telling_names([Path("a/x/1.flac"), Path("b/x/1.flac"), Path("b/x/2.flac")]).values())
+        >>> list(distinct_names([Path("a/x/1.flac"), Path("b/x/1.flac"), Path("b/x/2.flac")]).values())
         ['a/x/1.flac', 'b/x/1.flac', '2.flac']
     """
     unnamed = dict.fromkeys(paths)
@@ -83,3 +84,44 @@ def telling_names(paths: Iterable[Path]) -> dict[Path, str]:
             del unnamed[path]
         depth += 1
     return names
+
+
+def equal_files(paths: Iterable[Path]) -> dict[Path, Path]:
+    """Find which files hold the same bytes.
+
+    Args:
+        paths: of files; one that can't be read is equal to none.
+
+    Returns:
+        Each distinct path with the first of its equals, itself where it has none.
+    """
+    first = {path: path for path in paths}
+    by_size: dict[int, list[Path]] = {}
+    for path in first:
+        size_bytes = _size_bytes(path)
+        if size_bytes:
+            by_size.setdefault(size_bytes, []).append(path)
+    for group in by_size.values():
+        if len(group) == 1:
+            continue
+        by_hash: dict[bytes, Path] = {}
+        for path in group:
+            digest = _hash(path)
+            if digest is not None:
+                first[path] = by_hash.setdefault(digest, path)
+    return first
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
+def _hash(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except (OSError, ValueError):
+        return None

@@ -1,29 +1,30 @@
-"""Reads the sound of any file as a stream of blocks, or as one mono waveform."""
+"""Reads the sound of any file as a stream of blocks or as one mono waveform, and writes it as WAV."""
 
 from __future__ import annotations
 
 import math
 import numbers
+import secrets
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
+import soundfile
 
-from mu_llama.audio.diagnosis import explain_refusal, is_cut_off
+from mu_llama.audio.decoders.ffmpeg import FfmpegDecoder
+from mu_llama.audio.decoders.soundfile import SoundfileDecoder
+from mu_llama.audio.diagnosis import MISSING_S, explain_refusal, is_cut_off
 from mu_llama.audio.downmix import Downmix
-from mu_llama.audio.ffmpeg_decoder import FfmpegDecoder
 from mu_llama.audio.resample import ResampleStream
-from mu_llama.audio.soundfile_decoder import SoundfileDecoder
 from mu_llama.audio.source import AudioSource, ByteReader, open_bytes
 from mu_llama.audio.waveform import Samples, Waveform
 from mu_llama.errors import AudioError
 
 __all__ = ["AudioSource", "AudioStream", "AudioWarning", "open_audio", "read_audio"]
-
-MISSING_S = 0.5
-"""A track this much shorter than its header says counts as truncated."""
 
 MAX_POSITION = 2**53
 """A sample that no track has; offsets and durations beyond mean this one."""
@@ -55,7 +56,7 @@ class Decoder(Protocol):
 class AudioStream:
     """The sound of one source between two moments, decoded block by block.
 
-    Each iteration starts anew and yields float32 blocks of shape (C, n) at `rate_hz`; nothing is kept, so
+    Each iteration starts anew and yields float32 blocks of shape (C, n) at `rate_hz`; nothing is stored, so
     memory doesn't grow with the file. Made by `open_audio`; a context manager.
     """
 
@@ -74,7 +75,7 @@ class AudioStream:
         self.truncated = False
         """Whether the last full iteration met the end of the file too early."""
         self.problem: str | None = None
-        """What the last full iteration found missing, in words that say what to do."""
+        """What the last full iteration lost, and what to do about it; None where it lost nothing."""
         self.num_damaged = 0
         """Packets that the last iteration couldn't decode and left out."""
         self.offset_s = offset_s
@@ -121,7 +122,7 @@ class AudioStream:
 
     @property
     def reader(self) -> ByteReader:
-        """The bytes of the file, for looks at its headers; to be left where it stood."""
+        """The bytes of the file, to read its headers; callers seek back to where it stood."""
         return self._reader
 
     def has_sample(self, index: int) -> bool:
@@ -172,7 +173,7 @@ def open_audio(source: AudioSource, *, offset_s: float = 0.0, duration_s: float 
 
     Args:
         source: path, bytes or open binary file, see `AudioSource`.
-        offset_s: first second heard, exact to the sample.
+        offset_s: first second read, exact to the sample.
         duration_s: how many seconds at most; None for all.
 
     Returns:
@@ -180,7 +181,7 @@ def open_audio(source: AudioSource, *, offset_s: float = 0.0, duration_s: float 
 
     Raises:
         AudioNotFoundError: if the path doesn't exist.
-        AudioError: if the source can't be heard; the text names it and says what to do.
+        AudioError: if the source can't be read; the text names it and says what to do.
     """
     check_range(offset_s, duration_s)
     reader = open_bytes(source)
@@ -200,7 +201,7 @@ def read_audio(
     Args:
         source: path, bytes or binary file.
         rate_hz: rate wanted (soxr, quality HQ); None keeps the file's own.
-        offset_s: first second heard.
+        offset_s: first second read.
         duration_s: how many seconds at most; None for all.
 
     Returns:
@@ -272,3 +273,30 @@ def _decoder(reader: ByteReader) -> Decoder:
                 f"{reader.label}: reading failed ({reader.failure}); check the disk or stream"
             ) from reader.failure
         raise AudioError(f"{reader.label}: {explain_refusal(reader, str(first))}") from first
+
+
+def write_wav(source: Path, target: Path) -> None:
+    """Convert a file at its own rate and channels; the wav appears whole or not at all.
+
+    Raises:
+        AudioError: if the source can't be read, or the wav can't be written.
+    """
+    scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            open_audio(source) as stream,
+            soundfile.SoundFile(
+                scratch, "w", samplerate=stream.rate_hz, channels=stream.num_channels, format="WAV", subtype="PCM_16"
+            ) as file,
+        ):
+            for block in stream:
+                file.write(block.T)
+        scratch.replace(target)
+    except (OSError, soundfile.SoundFileError) as error:
+        if isinstance(error, AudioError):
+            raise
+        raise AudioError(f"{target}: can't be written ({error}); free space or check the folder") from error
+    finally:
+        with suppress(OSError):
+            scratch.unlink()

@@ -1,4 +1,4 @@
-"""Changes the sample rate: soxr for listening, and the published windowed sinc for equal numbers."""
+"""Sample rate conversion: soxr, and the windowed sinc of the published system for equal numbers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LOWPASS_FILTER_WIDTH = 6
 ROLLOFF = 0.99
 """Cut-off as a fraction of the lower Nyquist frequency."""
 MIN_GROUP = 64
-"""Output samples computed by one matrix product; more waste arithmetic, fewer waste calls."""
+"""Output samples computed by one matrix product; a larger group wastes arithmetic, a smaller one calls."""
 CHUNK_OUTPUTS = 2**17
 """Output samples per channel computed at a time, which bounds memory."""
 KERNEL_CACHE_FLOATS = 2**23
-"""Kernels of a ratio are kept only while all of them fit in this many numbers."""
+"""Kernels of a ratio are cached only while all of them fit in this many numbers."""
 
 
 def _num_outputs(num_inputs: int, from_hz: int, to_hz: int) -> int:

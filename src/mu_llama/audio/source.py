@@ -17,7 +17,7 @@ from mu_llama.errors import AudioError, AudioNotFoundError
 AudioSource = str | os.PathLike[str] | bytes | BinaryIO | SourceCopy
 """A path, the bytes of a file, or an open binary file.
 
-An open file is read from where it stands, or from its beginning where it stands at its end, and is left where it stood.
+An open file is read from its current position, or from its beginning where that is its end; the position is restored.
 """
 
 CHUNK_BYTES = 2**20
@@ -33,17 +33,17 @@ class ByteReader:
 
     name = "audio"
 
-    def __init__(self, file: IO[bytes], *, label: str, owned: bool) -> None:
+    def __init__(self, file: IO[bytes], *, label: str, close_file: bool) -> None:
         self.label = label
         """What to call the source in messages: its file name, never its folder."""
         self.failure: Exception | None = None
         """The first error of the underlying file, if any."""
         self._file = file
-        self._owned = owned
-        self._stood = file.tell()
+        self._close_file = close_file
+        self._start_position = file.tell()
         file.seek(0, io.SEEK_END)
         end = file.tell()
-        self._origin = self._stood if self._stood < end else 0
+        self._origin = self._start_position if self._start_position < end else 0
         self.size_bytes = end - self._origin
         """Length in bytes, from where reading starts."""
         file.seek(self._origin)
@@ -81,11 +81,11 @@ class ByteReader:
 
     def close(self) -> None:
         """Close the file if this reader opened it; put any other back to where it stood."""
-        if self._owned:
+        if self._close_file:
             self._file.close()
             return
         with contextlib.suppress(Exception):  # its owner may have closed it
-            self._file.seek(self._stood)
+            self._file.seek(self._start_position)
 
 
 def open_bytes(source: AudioSource) -> ByteReader:
@@ -104,9 +104,9 @@ def open_bytes(source: AudioSource) -> ByteReader:
         AudioError: if it can't be opened, isn't a regular file, or is empty.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
-        reader = ByteReader(io.BytesIO(source), label=source_label(source), owned=True)
+        reader = ByteReader(io.BytesIO(source), label=source_label(source), close_file=True)
     elif isinstance(source, SourceCopy):
-        reader = ByteReader(source.open(), label=source.label, owned=True)
+        reader = ByteReader(source.open(), label=source.label, close_file=True)
     elif _is_file(source):
         reader = _open_file_object(source)
     elif isinstance(source, (str, os.PathLike)):
@@ -126,7 +126,7 @@ def repeatable(source: object) -> AudioSource | Waveform:
         source: see `AudioSource`; paths, bytes and waveforms are returned as they are.
 
     Raises:
-        AudioError: if it is an open file that can't be read, or nothing that can be heard.
+        AudioError: if it is an open file that can't be read, or no audio source at all.
     """
     if isinstance(source, (bytearray, memoryview)):
         return bytes(source)
@@ -167,7 +167,7 @@ def _open_path(path: str) -> ByteReader:
             raise AudioError(f"{label}: is a folder; give one audio file")
         if not stat.S_ISREG(mode):
             raise AudioError(f"{label}: is a pipe or device, not a regular file; save its audio to a file first")
-        return ByteReader(Path(path).open("rb"), label=label, owned=True)
+        return ByteReader(Path(path).open("rb"), label=label, close_file=True)
     except FileNotFoundError as error:
         advice = "download it and give the file's path" if "://" in path else "check the path"
         raise AudioNotFoundError(f"{label}: there is no such file; {advice}") from error
@@ -189,10 +189,10 @@ def _open_file_object(file: Any) -> ByteReader:
     try:
         if _position(file) is not None:
             _checked(file.read(0))
-            return ByteReader(file, label=source_label(file), owned=False)
+            return ByteReader(file, label=source_label(file), close_file=False)
     except Exception as error:  # any caller's object may stand here
         raise _unreadable(file, error) from error
-    return ByteReader(_copied(file).open(), label=source_label(file), owned=True)
+    return ByteReader(_copied(file).open(), label=source_label(file), close_file=True)
 
 
 def _copied(file: Any) -> SourceCopy:

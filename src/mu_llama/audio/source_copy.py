@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import IO, Any
 
 MEMORY_BYTES = 16 * 2**20
-"""How much of a copy is kept in memory before it goes to a temporary file."""
+"""Largest copy that is held in memory rather than in a temporary file."""
 
 
 class SourceCopy:

@@ -1,4 +1,4 @@
-"""Chooses which seconds of a track are heard, and yields them one window at a time."""
+"""Which seconds of a track are encoded (window plans, `ListenOptions`), yielded one window at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
@@ -21,11 +21,18 @@ from mu_llama.errors import AudioError, ConfigError
 PUBLISHED_WINDOW_S = 60
 """Length of a window of the published system."""
 PUBLISHED_STEP_S = 3600
-"""It hears one more window for each full hour."""
+"""It encodes one more window for each full hour."""
 MIN_LAST_S = 1.0
 """A shorter rest at the end of a track joins the window before it."""
 WAVEFORM_BLOCK = 2**18
 """Samples of a waveform in memory that are resampled at a time."""
+WindowName = Literal["full", "published"]
+"""`full` covers every second; `published` what the published system encodes: the first minute, and one more minute for
+each full hour that the track lasts."""
+WindowChoice = Literal["auto", WindowName]
+"""A window plan by name; `auto` is the model's own."""
+Weighting = Literal["duration", "equal"]
+"""How windows count in a track's mean: by their length, or (as in the published system) all the same."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +52,17 @@ class Window:
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """Which seconds of a track are heard, and how much each window counts."""
+    """Which seconds of a track are encoded, and how much each window counts."""
 
-    name: Literal["full", "published"] = "full"
-    """`full` hears every second; `published` what the published system hears: the first minute, and one more
-    minute for each full hour that the track lasts."""
+    name: WindowName = "full"
+    """See `WindowName`."""
     window_s: float = 60.0
     """Seconds in one window; `published` allows 60 only."""
 
     def __post_init__(self) -> None:
         problems = []
-        if self.name not in ("full", "published"):
-            problems.append(f"name is {self.name!r}; expected 'full' or 'published'")
+        if self.name not in get_args(WindowName):
+            problems.append(f"name is {self.name!r}; expected {' or '.join(map(repr, get_args(WindowName)))}")
         if not (math.isfinite(self.window_s) and self.window_s >= MIN_LAST_S):
             problems.append(f"window_s is {self.window_s}; expected at least {MIN_LAST_S:g} seconds")
         elif self.name == "published" and self.window_s != PUBLISHED_WINDOW_S:
@@ -70,17 +76,45 @@ class WindowPlan:
         resampler = "soxr-hq" if self.name == "full" else "sinc-hann"
         return f"{self.name}-{self.window_s:g}s-{resampler}"
 
-    def weight(self, window: Window) -> float:
-        """Return how much a window counts, before normalising: its seconds, or 1 if `published`."""
-        return 1.0 if self.name == "published" else window.end_s - window.start_s
+    @property
+    def weighting(self) -> Weighting:
+        """How the windows of this plan are averaged."""
+        return "equal" if self.name == "published" else "duration"
 
 
 FULL = WindowPlan()
-"""Every second is heard."""
+"""Every second is encoded."""
 PUBLISHED = WindowPlan("published")
-"""What the published system hears."""
+"""What the published system encodes."""
 PLANS: Mapping[str, WindowPlan] = MappingProxyType({plan.name: plan for plan in (FULL, PUBLISHED)})
-"""The plans by name."""
+"""The plans that a user or a model folder can name."""
+
+
+def plan_by_name(name: WindowChoice) -> WindowPlan | None:
+    """Look a window plan up; None for `auto`.
+
+    Raises:
+        ConfigError: if there is no such plan.
+    """
+    if name != "auto" and name not in PLANS:
+        raise ConfigError(f"window is {name!r}; expected auto, {' or '.join(PLANS)}")
+    return PLANS.get(name)
+
+
+@dataclass(frozen=True)
+class ListenOptions:
+    """Which part of a track is encoded; offset and duration are checked when the track is opened."""
+
+    offset_s: float = 0.0
+    """Where the part starts, in seconds; times of windows are still those of the track."""
+    duration_s: float | None = None
+    """Length of the part at most, in seconds; None is up to the end."""
+    window: WindowPlan | None = None
+    """Which seconds of the part; None is the plan of the model or caller."""
+
+
+WHOLE = ListenOptions()
+"""The whole track."""
 
 
 class _Converter(Protocol):
@@ -102,28 +136,24 @@ class _Signal(Protocol):
 def stream_windows(
     source: AudioSource | Waveform,
     *,
-    plan: WindowPlan = FULL,
     rate_hz: int,
-    offset_s: float = 0.0,
-    duration_s: float | None = None,
+    options: ListenOptions = WHOLE,
     mix: Downmix | None = None,
 ) -> Iterator[Window]:
-    """Yield the windows of a track that a plan hears, in order, reading no further than asked.
+    """Yield the windows of a track in order, reading no further than needed.
 
     Args:
         source: path, bytes, binary file or waveform.
-        plan: which seconds. `published` resamples each channel by the published formula before averaging
-            them, from the neighbours each window has in the track.
         rate_hz: rate of the windows.
-        offset_s: the part of the track to consider starts here; window times are still those of the track.
-        duration_s: length of that part at most; None for all.
+        options: which seconds; without a window plan all of the part. The plan `published` resamples each channel by
+            the published formula before averaging them, from the neighbours each window has in the track.
         mix: measures whether the mean of the channels loses their sound, so that the caller can read again with one.
 
     Yields:
         Windows; one or two of them are in memory, whatever the length of the track.
 
     Raises:
-        AudioError: if the source can't be heard (see `open_audio`).
+        AudioError: if the source can't be read (see `open_audio`).
 
     Example:
         >>> import numpy as np
@@ -133,6 +163,7 @@ def stream_windows(
     """
     if rate_hz <= 0:
         raise AudioError(f"rate_hz is {rate_hz}; expected a positive number of samples per second")
+    offset_s, duration_s, plan = options.offset_s, options.duration_s, options.window or FULL
     signal: _Signal
     if isinstance(source, Waveform):
         signal = _WaveformSignal(source, offset_s=offset_s, duration_s=duration_s)
@@ -175,7 +206,7 @@ def _full(signal: _Signal, plan: WindowPlan, rate_hz: int, mix: Downmix) -> Iter
 def _published(signal: _Signal, rate_hz: int, mix: Downmix) -> Iterator[Samples]:
     """Yield the first minute, then one more minute from the track's beginning for each hour it lasts.
 
-    compat: the published code steps through seconds where minutes were meant, so it hears
+    compat: the published code steps through seconds where minutes were meant, so it encodes
     ceil((floor(seconds / 60) + 1) / 60) consecutive windows of a minute.
     """
 
@@ -201,20 +232,20 @@ def _lasts(signal: _Signal, seconds: int, rate_hz: int) -> bool:
 def _cut(blocks: Iterator[Samples], converter: _Converter, size: int, *, rest_size: int) -> Iterator[Samples]:
     """Convert blocks (C, n), average the channels, and cut the result into windows of `size` samples.
 
-    A window is handed out once `rest_size` samples after it are known, so that a shorter rest can join it.
+    A window is yielded once `rest_size` samples after it are known, so that a shorter rest can join it.
     """
-    held: list[Samples] = []
-    num_held = 0
+    pending: list[Samples] = []
+    num_pending = 0
     converted = (converter.feed(block) for block in blocks)
     for part in chain(converted, (converter.finish() for _ in range(1))):
-        held.append(part.mean(axis=0, dtype=np.float32))
-        num_held += part.shape[1]
-        while num_held >= size + max(1, rest_size):
-            joined = np.concatenate(held)
+        pending.append(part.mean(axis=0, dtype=np.float32))
+        num_pending += part.shape[1]
+        while num_pending >= size + max(1, rest_size):
+            joined = np.concatenate(pending)
             yield joined[:size].copy()
-            held, num_held = [joined[size:].copy()], num_held - size
-    if num_held:
-        yield np.concatenate(held)
+            pending, num_pending = [joined[size:].copy()], num_pending - size
+    if num_pending:
+        yield np.concatenate(pending)
 
 
 class _WaveformSignal:

@@ -15,7 +15,7 @@ from mu_llama.errors import MuLlamaError
 if TYPE_CHECKING:
     from mu_llama.engine.sampling import GenerationOptions
     from mu_llama.inference.listener import Listener
-    from mu_llama.inference.results import Answer, Failure
+    from mu_llama.inference.results import Answer, Failure, Spans
 
 BATCH_SIZE = 16
 
@@ -39,11 +39,11 @@ def ask(
     try:
         generation = opt.generation_options(answers)
         listener = opt.load_listener(model)
-        seconds = {"offset_s": offset, "duration_s": duration}
+        part = {"offset_s": offset, "duration_s": duration}
         if as_json:
-            failed = _print_json(listener, audio, question, generation, seconds)
+            failed = _print_json(listener, audio, question, generation, part)
         else:
-            failed = _print_text(listener, audio, question, generation, seconds)
+            failed = _print_text(listener, audio, question, generation, part)
     except MuLlamaError as error:
         raise opt.fail(error) from None
     if failed:
@@ -55,20 +55,20 @@ def _print_json(
     audio: list[Path],
     question: list[str],
     generation: GenerationOptions,
-    seconds: dict[str, Any],
+    part: dict[str, Any],
 ) -> int:
     """Answer in batches, a line as soon as its batch is done; returns how many rows failed."""
     from mu_llama.inference.results import Failure
 
     failed = 0
-    last = None
-    for row in listener.iterate_many(audio, question, options=generation, batch_size=BATCH_SIZE, **seconds):
+    last_error = None
+    for row in listener.iterate_many(audio, question, options=generation, batch_size=BATCH_SIZE, **part):
         print(json.dumps(_record(row)), flush=True)
         if isinstance(row, Failure):
             failed += 1
-            if row.error is not last:
+            if row.error is not last_error:
                 opt.say_error(row.error)
-            last = row.error
+            last_error = row.error
     return failed
 
 
@@ -94,21 +94,21 @@ def _print_text(
     audio: list[Path],
     question: list[str],
     generation: GenerationOptions,
-    seconds: dict[str, Any],
+    part: dict[str, Any],
 ) -> int:
-    """Answer one after the other, each as it is written; returns how many rows failed."""
-    from mu_llama.audio.file_names import telling_names
+    """Answer one row after the other, each piece by piece; returns how many rows failed."""
+    from mu_llama.audio.file_names import distinct_names
 
     failed = 0
-    names = telling_names(audio)
+    names = distinct_names(audio)
     for path in audio:
         try:
-            track = listener.listen(path, **seconds)
+            track = listener.listen(path, **part)
         except MuLlamaError as error:
             opt.say_error(error)
             failed += len(question)
             continue
-        heading = f"{names[path]} ({_seconds(track.heard)})"
+        heading = f"{names[path]} ({_seconds(track.spans)})"
         for text in question:
             if len(audio) * len(question) > 1:
                 print(f"{heading}: {text}", flush=True)
@@ -120,9 +120,9 @@ def _print_text(
                 opt.say_error(error)
                 failed += 1
         if len(audio) * len(question) == 1 and sys.stderr.isatty():
-            print(f"[{listener.name} heard {_seconds(track.heard)} of {names[path]}]", file=sys.stderr)
+            print(f"[{listener.name} listened to {_seconds(track.spans)} of {names[path]}]", file=sys.stderr)
     return failed
 
 
-def _seconds(heard: tuple[tuple[float, float], ...]) -> str:
-    return ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in heard)
+def _seconds(spans: Spans) -> str:
+    return ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in spans)

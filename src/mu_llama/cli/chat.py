@@ -30,11 +30,11 @@ def chat(
     except MuLlamaError as error:
         raise opt.fail(error) from None
     print(
-        f"{listener.name} has heard {audio.name!r}. Ask away; an empty line ends the conversation.",
+        f"{listener.name} has listened to {audio.name!r}. Ask away; an empty line ends the conversation.",
         file=sys.stderr,
     )
     if isinstance(sys.stdin, io.TextIOWrapper):
-        # Bytes that are no text cost one question, not the conversation: they are refused where it is asked.
+        # Bytes that are not UTF-8 fail one question, not the conversation: `Conversation.stream` refuses them.
         sys.stdin.reconfigure(errors="surrogateescape")
     while question := _next_question(conversation):
         try:
@@ -50,7 +50,7 @@ def _next_question(conversation: Conversation) -> str:
     if sys.stdin is None:  # closed by the shell
         return ""
     if sys.stdin.isatty():
-        conversation.read_ahead()  # a person reads the answer meanwhile
+        conversation.read_ahead()  # while the person reads the answer
     try:
         return input("> " if sys.stdin.isatty() else "").strip()
     except EOFError:

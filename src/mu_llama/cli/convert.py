@@ -31,7 +31,7 @@ def convert(
     encoder: Annotated[
         str | None, typer.Option(help="MERT folder or hub id of a published checkpoint.", show_default=False)
     ] = None,
-    to: Annotated[str, typer.Option(help="folder, or gguf (the language model alone: it hears nothing).")] = "folder",
+    to: Annotated[str, typer.Option(help="folder, or gguf (the language model alone, without audio).")] = "folder",
     merge: Annotated[bool, typer.Option("--merge", help="Merge LoRA, biases and norms into the LLaMA.")] = False,
     dtype: Annotated[str, typer.Option(help="bf16, fp16, fp32; auto keeps what is stored.")] = "auto",
     encoder_files: Annotated[
@@ -42,7 +42,7 @@ def convert(
 ) -> None:
     """Convert a model, one tensor at a time.
 
-    What is written appears whole or not at all; started again after a kill, it goes on.
+    The result appears whole or not at all; started again after a kill, the conversion continues.
     """
     start, bars = time.perf_counter(), ProgressBars()
     try:
@@ -74,7 +74,7 @@ def convert(
     if kind == "folder":
         print(f"try it: mu-llama ask --model {target} -q 'What instruments do you hear?' song.mp3")
     else:
-        print("this is the language model alone: llama.cpp can't hear; use a folder to ask about music")
+        print("this is the language model alone: llama.cpp takes no audio; use a folder to ask about music")
 
 
 def _one_of(value: str, option: str, known: tuple[str, ...]) -> str:

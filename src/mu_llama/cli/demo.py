@@ -15,25 +15,26 @@ from mu_llama.errors import ConfigError, MuLlamaError
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Where the page is served, and what it takes."""
+    """Where the page is served, and its limits."""
 
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets everybody on the network in.")] = (
-        "127.0.0.1"
-    )
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen at; 0.0.0.0 lets others on the network connect."),
+    ] = "127.0.0.1"
     port: Annotated[int | None, typer.Option(help="Port.", show_default="a free one from 7860 on")] = None
     share: Annotated[bool, typer.Option(help="Make a public address through gradio's servers.")] = False
     auth: Annotated[
         str | None,
-        typer.Option(help="NAME:PASSWORD that visitors must give.", show_default=False, envvar="MU_LLAMA_DEMO_AUTH"),
+        typer.Option(help="NAME:PASSWORD that users must give.", show_default=False, envvar="MU_LLAMA_DEMO_AUTH"),
     ] = None
     likes: Annotated[
         Path | None, typer.Option(help="Save likes and dislikes of answers to this JSONL file.", show_default=False)
     ] = None
-    most_mb: Annotated[int, typer.Option("--most-mb", min=1, help="Largest file, in megabytes.")] = 200
-    most_minutes: Annotated[float, typer.Option("--most-minutes", min=0.1, help="Longest track, in minutes.")] = 60.0
-    most_tracks: Annotated[
+    max_mb: Annotated[int, typer.Option("--most-mb", min=1, help="Largest file, in megabytes.")] = 200
+    max_minutes: Annotated[float, typer.Option("--most-minutes", min=0.1, help="Longest track, in minutes.")] = 60.0
+    max_tracks: Annotated[
         int,
-        typer.Option("--most-tracks", min=1, help="Tracks held at once; the least used go first."),
+        typer.Option("--most-tracks", min=1, help="Tracks kept at once; the least recently used are dropped first."),
     ] = 64
 
 
@@ -41,26 +42,25 @@ class ServeOptions:
 def demo(model: opt.ModelOptions = opt.ModelOptions(), serving: ServeOptions = ServeOptions()) -> None:
     """Talk about a track in the browser; needs pip install 'mu-llama[demo]'.
 
-    Only this machine can see the page, unless --host or --share says otherwise.
+    Only this machine can open the page, unless --host or --share says otherwise.
     """
     try:
         pair = _name_and_password(serving.auth)
         try:
             from httpx import HTTPError
 
-            from mu_llama.app.page import build_page, serve
+            from mu_llama.app.page import Serving, build_page, serve
         except ModuleNotFoundError as error:
             raise ConfigError("the demo needs gradio; run: pip install 'mu-llama[demo]'") from error
-        except ImportError as error:  # what gradio loads in its turn, such as a proxy's protocol
+        except ImportError as error:  # of a dependency of gradio, such as a proxy's protocol
             raise ConfigError(f"the demo's gradio can't be loaded ({error})") from error
-        from mu_llama.app.chat import DemoService, Limits
-        from mu_llama.app.serving import Serving
+        from mu_llama.app.service import DemoService, Limits
 
         _check_likes(serving.likes)
-        limits = Limits(serving.most_mb, serving.most_minutes, serving.most_tracks)
-        desk = DemoService(opt.load_listener(model), limits=limits, likes=serving.likes)
+        limits = Limits(serving.max_mb, serving.max_minutes, serving.max_tracks)
+        service = DemoService(opt.load_listener(model), limits=limits, likes=serving.likes)
         examples = _examples()
-        blocks = build_page(desk, examples=examples)
+        blocks = build_page(service, examples=examples)
     except MuLlamaError as error:
         raise opt.fail(error) from None
     if pair is None and (serving.share or serving.host not in ("127.0.0.1", "localhost", "::1")):
@@ -69,7 +69,7 @@ def demo(model: opt.ModelOptions = opt.ModelOptions(), serving: ServeOptions = S
         )
     where = Serving(serving.host, serving.port, serving.share, pair)
     try:
-        serve(blocks, where, most_mb=limits.most_mb, examples=examples)
+        serve(blocks, where, max_mb=limits.max_mb, examples=examples)
     except (OSError, ValueError, HTTPError) as error:
         raise opt.fail(f"the page can't be served: {error}; choose another --port or --host") from None
 

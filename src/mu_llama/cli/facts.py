@@ -22,7 +22,7 @@ def facts(
 ) -> None:
     """Measure tempo, key, loudness and length, each with a confidence from 0 to 1.
 
-    Needs pip install 'mu-llama[facts]'. No model is asked.
+    Needs pip install 'mu-llama[facts]'. No model is loaded.
     """
     num_failed = 0
     for path in audio:
@@ -54,11 +54,11 @@ def _show(path: Path, measured: Facts, *, heading: bool) -> None:
         ("key", measured.key, ""),
         ("loudness", measured.loudness_lufs, "LUFS"),
     ):
-        print(f"{name:9} {_told(fact, unit)}")
+        print(f"{name:9} {_in_words(fact, unit)}")
 
 
-def _told(fact: Fact | None, unit: str) -> str:
+def _in_words(fact: Fact | None, unit: str) -> str:
     if fact is None:
-        return "too little sound to tell"
+        return "too little sound to measure"
     also = f", or {' or '.join(f'{value:g}' for value in fact.alternatives)}" if fact.alternatives else ""
     return f"{fact.value} {unit}".strip() + f"{also} (confidence {fact.confidence:.2f}; {fact.method})"

@@ -1,4 +1,4 @@
-"""`mu-llama info`: versions, device, models that are present, licences that apply."""
+"""`mu-llama info`: versions, device, models, licences that apply."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def _facts() -> dict[str, Any]:
     models = []
     for name in EMBEDDED:
         config = read_model_config(embedded_folder(name))
-        there = (converted_folder(PACKAGED[config.llama["packaged"]], home) / "config.json").is_file()
-        state = "ready" if there else "its language model is fetched on first use"
+        is_ready = (converted_folder(PACKAGED[config.llama["packaged"]], home) / "config.json").is_file()
+        state = "ready" if is_ready else "its language model is fetched on first use"
         models.append({"name": name, "state": state, "licences": config.licences})
     return {
         "mu-llama": __version__,

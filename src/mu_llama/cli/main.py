@@ -1,11 +1,15 @@
-"""The `mu-llama` command: its sub-commands and how its output can end."""
+"""The `mu-llama` command: its sub-commands, its help pages, and how its output can end."""
 
 from __future__ import annotations
 
+import inspect
 import signal
 import sys
+import textwrap
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from mu_llama import __version__
 from mu_llama.cli.ask import ask
@@ -13,11 +17,47 @@ from mu_llama.cli.chat import chat
 from mu_llama.cli.convert import convert
 from mu_llama.cli.demo import demo
 from mu_llama.cli.facts import facts
-from mu_llama.cli.help import WholeTextGroup
 from mu_llama.cli.info import info
-from mu_llama.cli.musicqa import musicqa_app
+from mu_llama.cli.musicqa import export_command, import_command, scan_command
+from mu_llama.cli.musicqa_build import build_command
 from mu_llama.cli.options import FAILED, say_warnings_plainly
 from mu_llama.cli.train import train
+
+_MARGIN, _MIN_WIDTH = 2, 20
+
+
+class WholeTextGroup(TyperGroup):
+    """A group of commands whose list cuts no text off."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands onto a help page."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, _first_paragraph(command.help)) for name, command in commands if command and not command.hidden]
+        if not rows:
+            return
+        indent = max(len(name) for name, _ in rows) + _MARGIN
+        with formatter.section("Commands"):
+            for name, text in rows:
+                # Not broken at hyphens, so that 'mu-llama[demo]' can be copied.
+                lines = textwrap.wrap(text, max(formatter.width - indent - _MARGIN, _MIN_WIDTH), break_on_hyphens=False)
+                for number, line in enumerate(lines):
+                    formatter.write(f"{'':{_MARGIN}}{'' if number else name:{indent}}{line}\n")
+
+
+def _first_paragraph(text: str | None) -> str:
+    return " ".join(inspect.cleandoc(text or "").split("\n\n")[0].split())
+
+
+musicqa_app = typer.Typer(
+    help="Make question-answer and caption data about music from tags and captions.",
+    cls=WholeTextGroup,
+    no_args_is_help=True,
+)
+musicqa_app.command("scan")(scan_command)
+musicqa_app.command("build")(build_command)
+musicqa_app.command("export")(export_command)
+musicqa_app.command("import")(import_command)
+
 
 typer_app = typer.Typer(
     name="mu-llama",

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from mu_llama.cli import options as opt
-from mu_llama.cli.help import WholeTextGroup
-from mu_llama.cli.musicqa_build import build_command
 from mu_llama.cli.progress import plain_console
 from mu_llama.errors import MuLlamaError
 from mu_llama.musicqa.export import EXPORT_FORMATS
@@ -26,14 +24,7 @@ if TYPE_CHECKING:
 
 _BAR_WIDTH, _MAX_TAGS = 32, 12
 
-musicqa_app = typer.Typer(
-    help="Make question-answer and caption data about music from tags and captions.",
-    cls=WholeTextGroup,
-    no_args_is_help=True,
-)
 
-
-@musicqa_app.command("scan")
 def scan_command(
     source: Annotated[str, typer.Argument(help=f"{', '.join(SOURCES)}.")],
     root: Annotated[Path, typer.Argument(help="Its label file, or the folder around labels and audio.")],
@@ -117,10 +108,6 @@ def _show(counts: TrackCounts, left_out: Path | None) -> None:
             console.print(f"  {printable(name)[:28]:28} {bar} {number}", soft_wrap=True)
 
 
-musicqa_app.command("build")(build_command)
-
-
-@musicqa_app.command("export")
 def export_command(
     folder: Annotated[Path, typer.Argument(help="Folder of `musicqa build` or `musicqa import`.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
@@ -151,7 +138,6 @@ def export_command(
     )
 
 
-@musicqa_app.command("import")
 def import_command(
     file: Annotated[Path, typer.Argument(help="A published MusicQA JSON, or an intermediate CSV.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mu_llama.model.retrieval import BlendOptions
 
 FAILED = 2
-"""Exit code: nothing was answered."""
+"""Exit code: no row was answered."""
 PARTLY_FAILED = 1
 """Exit code: some rows of a batch were not answered."""
 
@@ -62,7 +62,7 @@ class ModelOptions:
     window: Annotated[
         str,
         typer.Option(
-            help="Seconds heard: full (all), published (the first minute of up to an hour), auto (the model's own)."
+            help="Seconds used: full (all), published (the first minute of up to an hour), auto (the model's own)."
         ),
     ] = "auto"
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
@@ -82,7 +82,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """How answers are written."""
+    """How answers are generated."""
 
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest word; higher varies more.")] = 0.0
@@ -137,13 +137,13 @@ def fail(message: object, *, code: int = FAILED) -> typer.Exit:
 
 
 def say_error(message: object) -> None:
-    """Print an error to standard error: one line, or a list of what was found or is wrong, one a line."""
+    """Print an error to standard error: one line, or a list of problems, one a line."""
     lines = [" ".join(line.split()) for line in str(message).splitlines()]
     print("error: " + "\n  ".join(line for line in lines if line), file=sys.stderr, flush=True)
 
 
 def say_warnings_plainly() -> None:
-    """Show this package's warnings as one line without source code, and none of the libraries'."""
+    """Print this package's warnings as one line without source code, and hide those of libraries."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         if _warner().partition(".")[0] == __name__.partition(".")[0]:
@@ -161,7 +161,7 @@ def _warner() -> str:
 
 
 def report_progress(message: str) -> None:
-    """Tell a person what takes long."""
+    """Print one line about a slow step that starts."""
     print(f"mu-llama: {message} ...", file=sys.stderr, flush=True)
 
 
@@ -182,10 +182,10 @@ def generation_options(answers: AnswerOptions) -> GenerationOptions:
 
 def load_listener(chosen: ModelOptions) -> Listener:
     """Load the model that the options name."""
-    # What is imported and loaded stays: looking through it for garbage costs half a second.
+    # Imported modules and weights stay alive: garbage collection over them costs half a second.
     gc.disable()
     quieten_libraries()
-    from mu_llama.inference.listener import load
+    from mu_llama.inference.pretrained import load
 
     listener = load(
         chosen.model,
@@ -228,7 +228,7 @@ def _device_map(text: str | None) -> Any:
 
 
 def quieten_libraries() -> None:
-    """Keep libraries' own progress bars and notes out of the answers."""
+    """Turn off libraries' progress bars and notes, which would mix with the answers."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

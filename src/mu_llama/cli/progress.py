@@ -1,4 +1,4 @@
-"""Progress bars on standard error, for work that takes long enough to look at one."""
+"""Progress bars on standard error, for long work."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-_WORTH_A_BAR_BYTES = 500_000_000
+_MIN_BAR_BYTES = 500_000_000
 
 
 class ProgressBars:
-    """Draws a bar for each piece of work that is begun; a `progress.Track`. Bars go away when all is done."""
+    """Draws a bar for each piece of work; a `progress.ProgressCallback`. Bars disappear when all work is done."""
 
-    def __init__(self, least: int = _WORTH_A_BAR_BYTES) -> None:
-        self._least = least
+    def __init__(self, min_bytes: int = _MIN_BAR_BYTES) -> None:
+        self._min_bytes = min_bytes
         self._lock = threading.Lock()
         self._bars: Any = None
 
     def __call__(self, label: str, total: int) -> Callable[[int], None]:
         """Begin a bar of so many bytes; short work gets none."""
-        if total < self._least:
+        if total < self._min_bytes:
             return lambda _: None
         with self._lock:
             if self._bars is None:

@@ -23,9 +23,9 @@ def train(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting, e.g. data.max_tokens=128; repeatable.")
     ] = None,
-    prepare: Annotated[bool, typer.Option("--prepare", help="Only hear all tracks, and stop.")] = False,
+    prepare: Annotated[bool, typer.Option("--prepare", help="Only encode all tracks, and stop.")] = False,
     skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Drop and count examples whose audio is missing or can't be heard.")
+        bool, typer.Option("--skip-missing", help="Drop and count examples whose audio is missing or can't be used.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
@@ -33,7 +33,7 @@ def train(
 
     On several GPUs or machines: accelerate launch -m mu_llama.training --config FILE
     """
-    bars = ProgressBars(least=1_000_000)
+    bars = ProgressBars(min_bytes=1_000_000)
     watcher = _Display()
     try:
         opt.quieten_libraries()
@@ -64,14 +64,14 @@ def train(
 
 
 class _Display:
-    """A progress bar with what people watch, and lines for validations and sample answers."""
+    """A progress bar with loss and speed, and lines for validations and sample answers."""
 
     def __init__(self) -> None:
         self._bar: Any = None
         self._task: Any = None
 
     def started(self, counts: dict[str, Any], memory: MemoryEstimate, total: int, done: int) -> None:
-        """Say what is trained on, and draw the bar."""
+        """Print the training data and memory estimate, and draw the bar."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         from mu_llama.training.callbacks import told
@@ -93,8 +93,8 @@ class _Display:
 
     def stepped(self, step: Step) -> None:
         """Move the bar."""
-        told = f"loss {step.loss:.3f}  lr {step.rate:.1e}  {step.num_tokens / step.seconds:.0f} tokens/s  {_memory()}"
-        self._bar.update(self._task, completed=step.update, description=told)
+        status = f"loss {step.loss:.3f}  lr {step.rate:.1e}  {step.num_tokens / step.seconds:.0f} tokens/s  {_memory()}"
+        self._bar.update(self._task, completed=step.update, description=status)
 
     def validated(self, update: int, loss: float, best: float) -> None:
         """Print the validation loss."""
@@ -103,9 +103,9 @@ class _Display:
 
     def answered(self, update: int, samples: list[dict[str, str]]) -> None:
         """Print the sample answers."""
-        from mu_llama.audio.file_names import telling_names
+        from mu_llama.audio.file_names import distinct_names
 
-        names = telling_names(Path(sample["audio"]) for sample in samples)
+        names = distinct_names(Path(sample["audio"]) for sample in samples)
         for sample in samples:
             name = names[Path(sample["audio"])]
             line = f"update {update}: {name}: {sample['question']} - {sample['answer']!r}"

@@ -169,9 +169,7 @@ class FeatureCache:
 def encode_entry(features: TrackFeatures) -> bytes:
     """Write features as the bytes of a safetensors file, with a checksum in its metadata."""
     values = features.values.detach().to("cpu", torch.float32).contiguous()
-    facts = json.dumps(
-        {"heard": features.windows_s, "duration_s": features.duration_s, "details": dict(features.details)}
-    )
+    facts = json.dumps({"heard": features.spans, "duration_s": features.duration_s, "details": dict(features.details)})
     # One metadata key, because safetensors writes several in any order.
     entry = json.dumps({"facts": facts, "sha256": _checksum(values, facts)})
     data: bytes = save({"values": values}, metadata={"entry": entry})
@@ -192,8 +190,8 @@ def decode_entry(data: bytes) -> TrackFeatures:
     if entry["sha256"] != _checksum(values, facts):
         raise ValueError("the checksum is another")
     known = json.loads(facts)
-    windows_s = tuple((float(start_s), float(end_s)) for start_s, end_s in known["heard"])
-    return TrackFeatures(values, windows_s, float(known["duration_s"]), known["details"])
+    spans = tuple((float(start_s), float(end_s)) for start_s, end_s in known["heard"])
+    return TrackFeatures(values, spans, float(known["duration_s"]), known["details"])
 
 
 def _checksum(values: torch.Tensor, facts: str) -> str:

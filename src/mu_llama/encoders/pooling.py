@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,19 +12,16 @@ from mu_llama.encoders.protocol import Encoder
 from mu_llama.errors import AudioError
 
 if TYPE_CHECKING:
-    from mu_llama.audio.windows import Window
-
-Weighting = Literal["duration", "equal"]
-"""How windows count in a track's mean: by their length, or (as in the published system) all the same."""
+    from mu_llama.audio.windows import Weighting, Window
 
 
 @dataclass(frozen=True, eq=False)
 class TrackFeatures:
-    """What an encoder made of one track."""
+    """The features of one track."""
 
     values: torch.Tensor
     """Float32 of shape (L, D): the mean over the windows."""
-    windows_s: tuple[tuple[float, float], ...]
+    spans: tuple[tuple[float, float], ...]
     """The windows as (start_s, end_s), in the order in which they were encoded."""
     duration_s: float
     """Length of the track in seconds, encoded or not."""
@@ -51,7 +48,7 @@ def encode_track(
         The weighted mean, of shape (L, D); for a single window exactly what the encoder gave.
 
     Raises:
-        AudioError: if there are no windows, or the encoder can't take one.
+        AudioError: if there are no windows, or the encoder refuses one.
     """
     total: torch.Tensor | None = None
     total_weight = 0.0
@@ -68,6 +65,6 @@ def encode_track(
         raise AudioError("there are no windows to encode; expected at least one: check offset and duration")
     return TrackFeatures(
         values=(total / total_weight).float(),
-        windows_s=tuple(spans),
+        spans=tuple(spans),
         duration_s=max(end_s for _, end_s in spans) if duration_s is None else duration_s,
     )

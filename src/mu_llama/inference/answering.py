@@ -1,4 +1,4 @@
-"""Write the answers of one batch of rows: prompts in, pieces of text and finished answers out."""
+"""Answers rows of tracks and questions in batches: prompts in, pieces of text and finished answers out."""
 
 from __future__ import annotations
 
@@ -11,29 +11,38 @@ import torch
 
 from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.engine.torch.cache import Prompt, begin_cache, read_segments
-from mu_llama.engine.torch.decoding import FinishReason, TokenDecoder
+from mu_llama.engine.torch.decoding import FinishReason, TokenDecoder, check_prompt_length
 from mu_llama.errors import AudioError, ConfigError, MuLlamaError, QuestionError
 from mu_llama.inference.open_model import OpenedModel
-from mu_llama.inference.results import Answer, EncodedTrack, Failure, Timings
+from mu_llama.inference.results import (
+    Answer,
+    Compute,
+    EncodedTrack,
+    Failure,
+    LazyTrack,
+    Timings,
+    compute_here,
+    compute_steps,
+)
 from mu_llama.text.fact_prompts import topics_of, with_measured
 from mu_llama.text.prompts import Turn
-from mu_llama.text.stop_strings import AnswerText
+from mu_llama.text.stop_strings import StopStringFilter
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class QuestionRow:
     """One question about one track, ready to be answered."""
 
     track: EncodedTrack
-    """What it is about."""
+    """The track."""
     question: str
-    """The last thing that was asked."""
+    """The last question."""
     prompt: Prompt
     """The whole conversation."""
 
 
-def make_row(opened: OpenedModel, track: EncodedTrack, turns: Sequence[Turn]) -> Row:
-    """Write the prompt that asks for the answer of the last turn.
+def make_row(opened: OpenedModel, track: EncodedTrack, turns: Sequence[Turn]) -> QuestionRow:
+    """Make the row that asks for the answer of the last turn.
 
     Raises:
         QuestionError: if the question is empty, or the conversation leaves no room for an answer.
@@ -41,46 +50,42 @@ def make_row(opened: OpenedModel, track: EncodedTrack, turns: Sequence[Turn]) ->
     question = turns[-1].question
     check_question(question)
     check_question(opened.tokenizer.without_special(question))
-    cleaned = [_as_read(opened, track, turn) for turn in turns]
+    cleaned = [_in_prompt(opened, track, turn) for turn in turns]
     ids = opened.tokenizer.encode_prompt(opened.parts.template.render(cleaned))
-    if len(ids) >= opened.model.context_length:
-        raise QuestionError(
-            f"the prompt is {len(ids)} tokens long, the model's context {opened.model.context_length}; "
-            "ask something shorter or start a new conversation"
-        )
-    return Row(track, question, Prompt(ids, _segments(opened, cleaned[:-1], ids)))
+    check_prompt_length(len(ids), context_length=opened.model.context_length)
+    return QuestionRow(track, question, Prompt(ids, _segments(opened, cleaned[:-1], ids)))
 
 
 def read_ahead(opened: OpenedModel, track: EncodedTrack, turns: Sequence[Turn]) -> None:
-    """Read what stands before the next question, so that its answer begins sooner; the answer is the same.
+    """Run the model over the prompt before the next question, so that its answer begins sooner; it stays the same.
 
     Args:
         opened: the model.
         track: what the conversation is about.
-        turns: the conversation so far, each with its answer; none reads what stands before a first question.
+        turns: the conversation so far, each with its answer; may be empty.
     """
-    cleaned = [_as_read(opened, track, turn) for turn in turns]
+    cleaned = [_in_prompt(opened, track, turn) for turn in turns]
     ids = opened.tokenizer.encode_prompt(opened.parts.template.open(cleaned))
     if len(ids) < opened.model.context_length:
         read_segments(opened.model, track.conditioning, _segments(opened, cleaned, ids), track.prefix)
 
 
-def _as_read(opened: OpenedModel, track: EncodedTrack, turn: Turn) -> Turn:
-    """A turn as the prompt has it: with measured facts, and without control tokens, which could end it."""
+def _in_prompt(opened: OpenedModel, track: EncodedTrack, turn: Turn) -> Turn:
+    """A turn as it stands in the prompt: with measured facts, and without control tokens, which could end it."""
     clean = opened.tokenizer.without_special
     question, answer = clean(turn.question), None if turn.answer is None else clean(turn.answer)
     return Turn(_with_facts(question, track) if opened.parts.template.reads_measured else question, answer)
 
 
 def _segments(opened: OpenedModel, turns: Sequence[Turn], ids: Sequence[int]) -> list[list[int]]:
-    """Token ids of what stands before the next question: the head, then turn by turn.
+    """Token ids of the prompt before the next question: the head, then turn by turn.
 
-    Only behind audio tokens: other prompts are read at once, as the published system does.
+    Only for models with audio tokens: other prompts are read in one pass, as the published system does.
 
     Args:
         opened: the model.
-        turns: the conversation so far, as it is read.
-        ids: token ids of a text that begins with it.
+        turns: the conversation so far, as it stands in the prompt.
+        ids: token ids of a prompt that begins with it.
     """
     if not opened.model.adapter.config.num_audio_tokens:
         return []
@@ -98,14 +103,14 @@ def _segments(opened: OpenedModel, turns: Sequence[Turn], ids: Sequence[int]) ->
 
 
 def _with_facts(question: str, track: EncodedTrack) -> str:
-    """Put under a question what was measured of what it asks for."""
+    """Append to a question the measured facts that it asks for."""
     topics = topics_of(question)
     facts = track.measure() if topics else {}
     return with_measured(question, {topic: facts[topic] for topic in topics if topic in facts})
 
 
 def check_batch(audios: object, questions: object, batch_size: int) -> None:
-    """Refuse what `ask_many` can't take, such as one question where a list is expected.
+    """Check the arguments of `ask_many`, such as one question where a list is expected.
 
     Raises:
         ConfigError: if the batch size isn't positive.
@@ -137,13 +142,13 @@ def check_question(question: object) -> None:
         raise QuestionError("the question is empty; expected words, e.g. 'What instruments do you hear?'")
 
 
-def write_rows(
-    opened: OpenedModel, rows: Sequence[Row], options: GenerationOptions
+def stream_rows(
+    opened: OpenedModel, rows: Sequence[QuestionRow], options: GenerationOptions
 ) -> Iterator[tuple[int, str | Answer]]:
     """Answer all rows in one batch, each with its own conditioning.
 
     Yields:
-        (row, piece of text) as text is written and, at the end of a row, (row, answer).
+        (row, piece of text) as text is generated and, at the end of a row, (row, answer).
     """
     start = time.perf_counter()
     conditioning = torch.stack([row.track.conditioning for row in rows])
@@ -158,7 +163,7 @@ def write_rows(
         options=options,
         eos_ids=opened.tokenizer.eos_ids,
     )
-    texts = [AnswerText(opened.tokenizer, (*options.stop, *opened.parts.template.stop)) for _ in rows]
+    texts = [StopStringFilter(opened.tokenizer, (*options.stop, *opened.parts.template.stop)) for _ in rows]
     counts = [0] * len(rows)
     first_token_s: float | None = None
     for token in decoder:
@@ -178,66 +183,80 @@ def write_rows(
             yield token.row, _answer(opened, rows[token.row], text.text, reason, counts[token.row], timings)
 
 
-def rows_of(
-    opened: OpenedModel, hear: Callable[[], EncodedTrack], questions: Sequence[str], *, name: str
-) -> Iterator[Row | Failure]:
-    """Make the rows of one track; a track that can't be heard or a question that can't be asked gives failures.
-
-    Args:
-        opened: the model.
-        hear: hears the track.
-        questions: what is asked about it.
-        name: of the track, for failures.
-    """
+def rows_of(opened: OpenedModel, track: LazyTrack, questions: Sequence[str]) -> Iterator[QuestionRow | Failure]:
+    """Make the rows of one track; a track that can't be encoded or a question that can't be asked gives failures."""
     try:
-        track = hear()
+        encoded = track.encode()
     except MuLlamaError as error:
-        yield from (Failure(name, question, error) for question in questions)
+        yield from (Failure(track.name, question, error) for question in questions)
         return
     for question in questions:
         try:
-            yield make_row(opened, track, [Turn(question)])
+            yield make_row(opened, encoded, [Turn(question)])
         except MuLlamaError as error:
-            yield Failure(track.name, question, error)
-
-
-def end_of_batch(waiting: Sequence[Row | Failure], batch_size: int) -> int | None:
-    """Find the index just behind the row that fills a batch; None if there are too few rows."""
-    num_rows = 0
-    for index, row in enumerate(waiting):
-        num_rows += isinstance(row, Row)
-        if num_rows == batch_size:
-            return index + 1
-    return None
+            yield Failure(encoded.name, question, error)
 
 
 def answer_rows(
-    opened: OpenedModel, rows: Iterable[Row | Failure], batch_size: int, options: GenerationOptions
+    opened: OpenedModel,
+    rows: Iterable[QuestionRow | Failure],
+    options: GenerationOptions,
+    *,
+    batch_size: int,
+    compute: Compute = compute_here,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Answer | Failure]:
-    """Answer rows in batches of a size, made when they are needed; yields answers and failures in order."""
-    waiting: list[Row | Failure] = []
+    """Answer rows in batches, made when they are needed; yields answers and failures in order.
+
+    Args:
+        opened: the model.
+        rows: questions, and failures to pass on.
+        options: how answers are generated.
+        batch_size: questions in a batch.
+        compute: runs each step of the model.
+        should_stop: called before each batch and after each step; see `answer_batch`.
+    """
+    waiting: list[QuestionRow | Failure] = []
     for row in rows:
         waiting.append(row)
-        if end_of_batch(waiting, batch_size) is not None:
-            yield from answer_batch(opened, waiting, options)
+        if sum(isinstance(row, QuestionRow) for row in waiting) == batch_size:
+            yield from answer_batch(opened, waiting, options, compute=compute, should_stop=should_stop)
             waiting = []
-    yield from answer_batch(opened, waiting, options)
+    yield from answer_batch(opened, waiting, options, compute=compute, should_stop=should_stop)
 
 
 def answer_batch(
-    opened: OpenedModel, waiting: Sequence[Row | Failure], options: GenerationOptions
+    opened: OpenedModel,
+    waiting: Sequence[QuestionRow | Failure],
+    options: GenerationOptions,
+    *,
+    compute: Compute = compute_here,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Answer | Failure]:
-    """Answer the rows in one batch; yields answers and failures in the order of `waiting`."""
-    rows = [row for row in waiting if isinstance(row, Row)]
-    written = write_rows(opened, rows, options) if rows else iter(())
-    answers = {row: piece for row, piece in written if isinstance(piece, Answer)}
-    ordered = iter(answers[index] for index in range(len(rows)))
+    """Answer the rows in one batch; yields answers and failures in the order of `waiting`.
+
+    Once `should_stop` returns True, the computation ends, and rows without a finished answer are left out.
+    """
+    if should_stop():
+        return
+    rows = [row for row in waiting if isinstance(row, QuestionRow)]
+    answers: dict[int, Answer] = {}
+    pieces = stream_rows(opened, rows, options) if rows else iter(())
+    for index, piece in compute_steps(pieces, compute):
+        if isinstance(piece, Answer):
+            answers[index] = piece
+        if should_stop():
+            break
+    indices = iter(range(len(rows)))
     for row in waiting:
-        yield row if isinstance(row, Failure) else next(ordered)
+        if isinstance(row, Failure):
+            yield row
+        elif (index := next(indices)) in answers:
+            yield answers[index]
 
 
 def _answer(
-    opened: OpenedModel, row: Row, text: str, reason: FinishReason, num_tokens: int, timings: Timings
+    opened: OpenedModel, row: QuestionRow, text: str, reason: FinishReason, num_tokens: int, timings: Timings
 ) -> Answer:
     return Answer(
         text=text,
@@ -245,7 +264,7 @@ def _answer(
         question=row.question,
         model=opened.parts.name,
         finish_reason=reason,
-        heard=row.track.heard,
+        heard=row.track.spans,
         num_prompt_tokens=len(row.prompt.ids),
         num_tokens=num_tokens,
         timings=timings,

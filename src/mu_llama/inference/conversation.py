@@ -22,10 +22,10 @@ class Conversation:
     """Questions about one track; the model sees what was said before.
 
     Args:
-        stream_turns: who answers.
-        track: what about.
-        options: how answers are written.
-        read_ahead: reads what stands before the next question.
+        stream_turns: answers the last turn.
+        track: the track.
+        options: how answers are generated.
+        read_ahead: runs the model over the conversation so far.
     """
 
     def __init__(
@@ -51,15 +51,15 @@ class Conversation:
         return self.stream(question).answer
 
     def stream(self, question: str) -> AnswerStream:
-        """Answer the next question piece by piece; the turn is remembered once its answer is finished."""
+        """Answer the next question piece by piece; the turn is recorded once its answer is finished."""
         stream = self._stream_turns(self.track, [*self.turns, Turn(question)], options=self.options)
-        return AnswerStream(self._remembering(stream))
+        return AnswerStream(self._recorded(stream))
 
     def read_ahead(self) -> None:
-        """Read what was said so far while nobody waits, so that the next answer begins sooner; it stays the same."""
+        """Run the model over the conversation so far, so that the next answer begins sooner; the answer is the same."""
         self._read_ahead(self.track, self.turns)
 
-    def _remembering(self, stream: AnswerStream) -> Iterator[str | Answer]:
+    def _recorded(self, stream: AnswerStream) -> Iterator[str | Answer]:
         yield from stream
         answer = stream.answer
         self.turns.append(Turn(answer.question, answer.text))

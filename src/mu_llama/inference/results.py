@@ -1,10 +1,10 @@
-"""What asking gives: answers, failures, streams of text."""
+"""Results of asking: encoded tracks, answers, failures, streams of text; and where their computation runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 from torch import Tensor
 
@@ -14,6 +14,9 @@ from mu_llama.errors import MuLlamaError, QuestionError
 from mu_llama.text.fact_prompts import MeasuredFact
 
 Value = TypeVar("Value")
+Spans = tuple[tuple[float, float], ...]
+"""Parts of a track, as (start, end) in seconds."""
+_END = object()
 
 
 @dataclass(frozen=True)
@@ -21,29 +24,29 @@ class Timings:
     """Where the seconds of an answer went."""
 
     listen_s: float
-    """Reading and encoding the sound, or finding it in the cache."""
+    """Reading and encoding the audio, or finding its features in the cache."""
     first_token_s: float
-    """From the start of writing to the first token; shared by the rows of a batch."""
+    """From the start of generation to the first token; shared by the rows of a batch."""
     total_s: float
-    """Listening and writing; the writing is shared by the rows of a batch."""
+    """Listening and generation; the latter is shared by the rows of a batch."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said, and about what."""
+    """An answer, and what it is about."""
 
     text: str
-    """The answer, without surrounding space."""
+    """The answer, without surrounding whitespace."""
     audio: str
     """Name of the track."""
     question: str
-    """What was asked."""
+    """The question."""
     model: str
-    """Which model answered."""
+    """Name of the model."""
     finish_reason: FinishReason
     """`stop` if the answer came to its end, `length` if it was cut at `max_new_tokens`."""
-    heard: tuple[tuple[float, float], ...]
-    """Seconds of the track that were heard, as (start, end)."""
+    heard: Spans
+    """The parts of the track that were encoded, as (start, end) in seconds."""
     num_prompt_tokens: int
     """Length of the prompt."""
     num_tokens: int
@@ -59,13 +62,13 @@ class Failure:
     audio: str
     """Name of the track."""
     question: str
-    """What was asked."""
+    """The question."""
     error: MuLlamaError
-    """Why."""
+    """The reason."""
 
 
 class ComputedOnce(Generic[Value]):
-    """Calls a function when its value is first asked for and keeps the value; can be pickled where the function can."""
+    """Calls a function on first use and keeps its value; can be pickled where the function can."""
 
     def __init__(self, function: Callable[[], Value]) -> None:
         self._function = function
@@ -80,29 +83,44 @@ class ComputedOnce(Generic[Value]):
 
 @dataclass(frozen=True, eq=False)
 class EncodedTrack:
-    """A track after listening: what any number of questions can be asked about. Can be pickled.
+    """A track after encoding: any number of questions can be asked about it. Can be pickled.
 
-    What came from an open file is pickled with a copy of the file's bytes, to measure it when that is asked for.
+    A track from an open file is pickled with a copy of the file's bytes, from which facts can be measured later.
     """
 
     name: str
     """Name of the source."""
     conditioning: Tensor
     """(Q, A), on the model's device."""
-    heard: tuple[tuple[float, float], ...]
-    """Seconds that were heard, as (start, end)."""
+    spans: Spans
+    """The parts that were encoded, as (start, end) in seconds."""
     listen_s: float
-    """How long listening took."""
+    """How long reading and encoding took, in seconds."""
     features: Tensor | None = None
-    """What the encoder heard, (L, D)."""
+    """The encoder's output, (L, D)."""
     prefix: PrefixCache = field(default_factory=PrefixCache)
-    """What the model makes of audio tokens and of what was said before, once it was asked."""
+    """Keys and values of the audio tokens and earlier turns, once the model has read them."""
     measure: Callable[[], Mapping[str, MeasuredFact]] = dict
-    """Gives measured facts by name, for models that read them; slow the first time."""
+    """Returns measured facts by name, for models that read them; slow on the first call."""
+
+    @property
+    def heard(self) -> Spans:
+        """The same as `spans`, under the name that `Answer` has for it."""
+        return self.spans
+
+
+@dataclass(frozen=True)
+class LazyTrack:
+    """A track of a batch that is encoded when its turn comes."""
+
+    name: str
+    """Names it in a `Failure`."""
+    encode: Callable[[], EncodedTrack]
+    """Encodes it; a `MuLlamaError` fails its questions alone."""
 
 
 class AnswerStream:
-    """Pieces of an answer as they are written; `answer` is there once they have all been taken.
+    """An answer piece by piece; `answer` takes the pieces that are left and returns the whole.
 
     Stopping early stops the computation.
     """
@@ -121,9 +139,28 @@ class AnswerStream:
 
     @property
     def answer(self) -> Answer:
-        """The finished answer; takes the pieces that are left."""
+        """The finished answer."""
         for _ in self:
             pass
         if self._answer is None:
             raise QuestionError("the stream was closed before the answer was finished; ask again")
         return self._answer
+
+
+class Compute(Protocol):
+    """Runs a function that computes on the model or encoder; a server passes one that uses a single thread."""
+
+    def __call__(self, function: Callable[[], Value], /) -> Value:
+        """Run the function, and return what it returns or raise what it raises."""
+        ...
+
+
+def compute_here(function: Callable[[], Value], /) -> Value:
+    """Run a function in the calling thread."""
+    return function()
+
+
+def compute_steps(items: Iterator[Value], compute: Compute) -> Iterator[Value]:
+    """Take each item through `compute`, so that other computations can run between two items."""
+    while (item := compute(lambda: next(items, _END))) is not _END:
+        yield cast("Value", item)

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mu_llama.audio.equal_files import equal_files
+from mu_llama.audio.file_names import equal_files
 from mu_llama.files import read_lines, to_line, write_whole
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.audio_paths import AudioPaths, relative_to_folder
-from mu_llama.musicqa.reply import FIXED_QUESTIONS, Reply
+from mu_llama.musicqa.reply import Reply
+from mu_llama.text.prompts import FIXED_QUESTIONS
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from mu_llama import __version__
-from mu_llama.audio.completeness import find_lost_end
+from mu_llama.audio.diagnosis import find_lost_end
 from mu_llama.audio.facts import measure_facts
 from mu_llama.audio.read import AudioStream, open_audio
 from mu_llama.errors import AudioError

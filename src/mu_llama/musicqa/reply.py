@@ -10,13 +10,6 @@ from typing import Any
 
 from mu_llama.errors import MuLlamaError
 
-FIXED_QUESTIONS = (
-    "Describe the audio",
-    "Describe the audio in detail",
-    "What do you hear in the audio?",
-    "What can be inferred from the audio?",
-)
-"""Asked of every track, in the published data set too."""
 FIXED_KEYS = ("description", "detailed_description", "heard", "inferred")
 """What their answers are called in a writer's JSON."""
 NUM_DISTRACTORS = 3

@@ -1,4 +1,4 @@
-"""Questions that measured facts answer, and the line that carries the facts into a prompt."""
+"""Which measured facts a question asks for, and the prompt line that states them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _any(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(patterns), re.IGNORECASE)
 
 
-TOPICS: Mapping[str, re.Pattern[str]] = {
+FACT_PATTERNS: Mapping[str, re.Pattern[str]] = {
     "tempo": _any(
         r"\b(tempo|bpms?|beats (per|a|each) minute|how (fast|slow|quick)|speed|pace)\b",
         rf"\b(is|was|call) {_WHOLE}( (a|an|rather|very))* (slow|fast)\b",
@@ -36,16 +36,16 @@ TOPICS: Mapping[str, re.Pattern[str]] = {
         r"\bhow many (minutes|seconds)\b",
     ),
 }
-"""What a question asks for, by the name of the fact."""
-_WRITTEN = _any(r"\b(caption|description|prompt)\b", r"\bdescribe (the|this) (audio|music|track|song|clip)\b")
+"""Patterns of questions, by the name of the fact that they ask for."""
+_DESCRIPTION = _any(r"\b(caption|description|prompt)\b", r"\bdescribe (the|this) (audio|music|track|song|clip)\b")
 
 SURE_FROM = 0.8
-"""Confidence from which a measured value is stated plainly."""
+"""Lowest confidence at which a measured value is stated without `(unsure)`."""
 
 
 @dataclass(frozen=True)
 class MeasuredFact:
-    """A measured value in words."""
+    """A measured value as text."""
 
     text: str
     """Value with its unit: `120 BPM`, `A minor`."""
@@ -54,7 +54,7 @@ class MeasuredFact:
 
     @property
     def is_sure(self) -> bool:
-        """Whether it is stated plainly."""
+        """Whether it is stated without `(unsure)`."""
         return self.confidence >= SURE_FROM
 
 
@@ -67,13 +67,13 @@ def topics_of(question: str) -> tuple[str, ...]:
         >>> topics_of("Is there a keyboard?"), topics_of("Describe the fast part in one sentence")
         ((), ())
     """
-    if _WRITTEN.search(question):
+    if _DESCRIPTION.search(question):
         return ()
-    return tuple(name for name, pattern in TOPICS.items() if pattern.search(question))
+    return tuple(name for name, pattern in FACT_PATTERNS.items() if pattern.search(question))
 
 
 def with_measured(question: str, facts: Mapping[str, MeasuredFact]) -> str:
-    """Put what was measured under a question, as the model was trained to read it.
+    """Append the line of measured facts to a question, in the format of the training data.
 
     Example:
         >>> print(with_measured("How fast is it?", {"tempo": MeasuredFact("120 BPM", confidence=0.5)}))

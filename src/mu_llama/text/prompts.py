@@ -1,4 +1,4 @@
-"""How a conversation becomes the text a checkpoint family was trained on: frozen, named templates."""
+"""Prompt templates: how a conversation becomes the text that a checkpoint family was trained on; fixed questions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mu_llama.errors import ConfigError
 
 @dataclass(frozen=True)
 class Turn:
-    """One question and, once it is given, its answer."""
+    """One question and, once there is one, its answer."""
 
     question: str
     answer: str | None = None
@@ -39,10 +39,10 @@ class PromptTemplate:
     end_tokens: tuple[str, ...] = ()
     """Tokens that end an answer; empty for the LLaMA's own end token, with its begin token in front of the prompt."""
     reads_measured: bool = False
-    """Whether models of this family were taught to read measured facts under a question; see `measured`."""
+    """Whether models of this family were trained on measured facts under a question; see `fact_prompts`."""
 
     def render(self, turns: Sequence[Turn]) -> str:
-        """Write the prompt that asks for the answer of the last turn.
+        """Build the prompt that asks for the answer of the last turn.
 
         Args:
             turns: the conversation, oldest first; every turn but the last has an answer.
@@ -55,7 +55,7 @@ class PromptTemplate:
         return self.open(turns[:-1]) + turns[-1].question + self.between
 
     def open(self, turns: Sequence[Turn]) -> str:
-        """Write what stands before the next question: the beginning of every prompt that goes on from these turns.
+        """Build the text before the next question: a prefix of every prompt that continues these turns.
 
         Args:
             turns: the conversation so far, oldest first; none at its beginning.
@@ -122,5 +122,14 @@ def template_by_name(name: str) -> PromptTemplate:
         raise ConfigError(f"prompt template {name!r} is unknown; expected one of: {known}") from None
 
 
-CAPTION_QUESTIONS = {"short": "Describe the audio", "long": "Describe the audio in detail"}
-"""What `caption` asks; two of the four fixed questions of the MusicQA data."""
+FIXED_QUESTIONS = (
+    "Describe the audio",
+    "Describe the audio in detail",
+    "What do you hear in the audio?",
+    "What can be inferred from the audio?",
+)
+"""Asked of every track in the published MusicQA data set."""
+CAPTION_QUESTIONS = {"short": FIXED_QUESTIONS[0], "long": FIXED_QUESTIONS[1]}
+"""The question that `Listener.caption` asks, by its `detail`."""
+TEXT_TO_MUSIC_QUESTION = "Write a caption for text-to-music."
+"""Asks for a list of terms, as prompts of text-to-music models are written."""

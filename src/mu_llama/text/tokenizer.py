@@ -1,9 +1,8 @@
-"""Text to token ids and back, over the two tokenizer files LLaMA models come with."""
+"""Text to token ids and back, with the two tokenizer formats of LLaMA models: SentencePiece and Hugging Face."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from mu_llama.errors import CheckpointError, QuestionError
@@ -12,7 +11,7 @@ REPLACEMENT = "\ufffd"
 
 
 class Tokenizer(Protocol):
-    """What generation needs of a tokenizer."""
+    """Interface of a tokenizer, as generation uses it."""
 
     vocab_size: int
     """Number of token ids."""
@@ -32,7 +31,7 @@ class Tokenizer(Protocol):
         ...
 
     def without_special(self, text: str) -> str:
-        """Take out whatever `encode_prompt` would read as a control token."""
+        """Remove every control token that `encode_prompt` would parse out of the text."""
         ...
 
 
@@ -61,11 +60,11 @@ class SentencePieceTokenizer:
         return [self.bos_id, *self.encode(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Turn ids into text; ids of embeddings that are only padding are passed over."""
+        """Turn ids into text; ids of padding embeddings beyond the vocabulary are skipped."""
         return str(self._processor.decode([token for token in ids if token < self.vocab_size]))
 
     def without_special(self, text: str) -> str:
-        """Return the text as it is: SentencePiece never reads control tokens out of text."""
+        """Return the text as it is: SentencePiece never parses control tokens out of text."""
         return text
 
 
@@ -87,10 +86,10 @@ class FastTokenizer:
         self._special = [token.content for token in added if token.special]
 
     def _id(self, token: str) -> int:
-        found = self._tokenizer.token_to_id(token)
-        if found is None:
+        token_id = self._tokenizer.token_to_id(token)
+        if token_id is None:
             raise CheckpointError(f"the tokenizer has no token {token!r}; expected it as a special token")
-        return int(found)
+        return int(token_id)
 
     def encode(self, text: str) -> list[int]:
         """Turn text into ids; special tokens written in the text become their ids."""
@@ -105,7 +104,7 @@ class FastTokenizer:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def without_special(self, text: str) -> str:
-        """Take out control tokens, also those that only appear once others are gone."""
+        """Remove control tokens, also those that only form once others are removed."""
         while any(token in text for token in self._special):
             for token in self._special:
                 text = text.replace(token, "")
@@ -113,7 +112,7 @@ class FastTokenizer:
 
 
 def encodable(text: str) -> str:
-    r"""Give a text back that UTF-8 can hold, as all but half surrogate pairs can.
+    r"""Return a text if UTF-8 can encode it: every text without lone surrogates.
 
     Raises:
         QuestionError: for half of a pair: a byte that is no text, or half of an emoji.
@@ -129,17 +128,6 @@ def encodable(text: str) -> str:
     except UnicodeEncodeError as error:
         raise QuestionError("the question holds bytes that are no text; expected UTF-8: check the locale") from error
     return text
-
-
-def load_sentencepiece(path: Path) -> SentencePieceTokenizer:
-    """Open a SentencePiece model file.
-
-    Raises:
-        CheckpointError: if the file isn't there or isn't a SentencePiece model.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected LLaMA's tokenizer.model: pass the folder that holds it")
-    return parse_sentencepiece(path.read_bytes(), source=str(path))
 
 
 def parse_sentencepiece(content: bytes, *, eos_ids: Sequence[int] = (), source: str) -> SentencePieceTokenizer:
@@ -189,7 +177,9 @@ def parse_fast_tokenizer(
 
 
 class TextStream:
-    """Turns ids that come one by one into pieces of text that never split a character.
+    """Decodes ids one by one into pieces of text that never split a character.
+
+    `tokenizers.decoders.DecodeStream` would lose an incomplete character at the end, and has no SentencePiece.
 
     Example:
         >>> class Bytes:
@@ -208,22 +198,22 @@ class TextStream:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
-        self._num_held = 0
-        self._told = ""
+        self._num_pending = 0
+        self._emitted = ""
 
     def push(self, token_id: int) -> str:
         """Take one more id and return the text that is now certain."""
         self._ids.append(token_id)
-        self._num_held += 1
+        self._num_pending += 1
         text = self._tokenizer.decode(self._ids)
-        if text.endswith(REPLACEMENT) and self._num_held < self._LONGEST_CHARACTER:
+        if text.endswith(REPLACEMENT) and self._num_pending < self._LONGEST_CHARACTER:
             return ""
-        return self._tell(text)
+        return self._emit(text)
 
     def flush(self) -> str:
         """Return what `push` held back."""
-        return self._tell(self._tokenizer.decode(self._ids))
+        return self._emit(self._tokenizer.decode(self._ids))
 
-    def _tell(self, text: str) -> str:
-        piece, self._told, self._num_held = text[len(self._told) :], text, 0
+    def _emit(self, text: str) -> str:
+        piece, self._emitted, self._num_pending = text[len(self._emitted) :], text, 0
         return piece

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mu_llama.audio.equal_files import equal_files
-from mu_llama.audio.file_names import Listings, path_on_disk
+from mu_llama.audio.file_names import Listings, equal_files, path_on_disk
 from mu_llama.training.config_sources import DatasetEntry
 from mu_llama.training.example import BadRow, DataError, Example
 from mu_llama.training.example_formats import EMPTY, READERS, detect_format

@@ -115,7 +115,7 @@ class LiveFeatures:
         encoder = self._encoder
         if self._augment is not None and rng is not None:
             encoder = _Augmented(encoder, self._augment, rng)
-        return FeatureExtractor(lambda: encoder, plan=self._plan, cache=None).hear(example.audio).values
+        return FeatureExtractor(lambda: encoder, plan=self._plan, cache=None).extract(example.audio).values
 
 
 class _Augmented:

@@ -91,7 +91,7 @@ def _hear_all(
 
     def hear(path: Path) -> Heard:
         try:
-            values = hearing.hear(path).values
+            values = hearing.extract(path).values
         except (MuLlamaError, OSError) as error:
             return path, TrackError(path, " ".join(str(error).split()))
         if not torch.isfinite(values).all():

@@ -25,7 +25,7 @@ def encode_silence(encoder: Encoder, cache: FeatureCache | None = None) -> torch
 
     def encode() -> TrackFeatures:
         # A new tensor: one made in inference mode can't be trained on.
-        return TrackFeatures(encoder.encode(silence).float().clone(), windows_s=((0.0, 1.0),), duration_s=1.0)
+        return TrackFeatures(encoder.encode(silence).float().clone(), spans=((0.0, 1.0),), duration_s=1.0)
 
     if cache is None:
         return encode().values

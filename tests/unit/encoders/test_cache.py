@@ -31,7 +31,7 @@ PARTS: dict[str, Any] = {
 KEY = feature_key(**PARTS)
 FEATURES = TrackFeatures(
     values=torch.arange(24, dtype=torch.float32).reshape(3, 8) / 7,
-    windows_s=((0.1, 60.0), (60.0, 75.30000000000001)),
+    spans=((0.1, 60.0), (60.0, 75.30000000000001)),
     duration_s=75.30000000000001,
     details={"tempo_bpm": 120.5, "key": "Am"},
 )
@@ -41,8 +41,8 @@ def assert_same(actual: TrackFeatures | None, expected: TrackFeatures) -> None:
     assert actual is not None
     assert torch.equal(actual.values, expected.values)
     assert actual.values.dtype == torch.float32
-    assert (actual.windows_s, actual.duration_s, actual.details) == (
-        expected.windows_s,
+    assert (actual.spans, actual.duration_s, actual.details) == (
+        expected.spans,
         expected.duration_s,
         expected.details,
     )

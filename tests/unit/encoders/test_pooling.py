@@ -39,7 +39,7 @@ def test_windows_weigh_by_duration_or_equally() -> None:
     by_duration = encode_track(MeanEncoder(), windows)
     assert by_duration.values.tolist() == [[2.0]]
     assert by_duration.values.dtype == torch.float32
-    assert by_duration.windows_s == ((0, 3), (3, 4))
+    assert by_duration.spans == ((0, 3), (3, 4))
     assert by_duration.duration_s == 4
     equal = encode_track(MeanEncoder(), windows, weighting="equal", duration_s=9.5)
     assert equal.values.tolist() == [[3.0]]

@@ -18,7 +18,7 @@ from mu_llama.checkpoints.load import find_parts
 from mu_llama.encoders import ENCODERS, build_encoder, encoder_kind
 from mu_llama.encoders.protocol import Encoder, EncoderKind
 from mu_llama.errors import ConfigError
-from mu_llama.inference.listener import load
+from mu_llama.inference.pretrained import load
 
 SET_A = Path(__file__).parents[2] / "golden" / "set_a"
 ADAPTER_ONLY = "checkpoint_finetune_namespace.pth"
@@ -96,5 +96,5 @@ def test_a_model_folder_with_it_loads_and_answers(folder: Path, tmp_path: Path) 
 
     again = load(target, dtype="fp32", use_cache=False)
     sound = Waveform(np.sin(np.arange(16000, dtype=np.float32)), 16000)
-    assert again.hearing.encoder.name == "made-up"
+    assert again.extractor.encoder.name == "made-up"
     assert again.ask(sound, "What is it?").text == listener.ask(sound, "What is it?").text

@@ -29,8 +29,9 @@ from mu_llama.musicqa.export.published import (
     write_published_rows,
 )
 from mu_llama.musicqa.items import DataSetItem, training_rows
-from mu_llama.musicqa.reply import FIXED_QUESTIONS, Choice, Pair, Reply
+from mu_llama.musicqa.reply import Choice, Pair, Reply
 from mu_llama.musicqa.sources.corpus_files import SourceError
+from mu_llama.text.prompts import FIXED_QUESTIONS
 from mu_llama.training.config_sources import DatasetEntry
 from mu_llama.training.examples import read_datasets
 from tests.unit.musicqa import corpora

@@ -18,7 +18,8 @@ from mu_llama.musicqa.export import EXPORT_FORMATS, data_set, hugging_face
 from mu_llama.musicqa.export.data_set import export_data_set, export_items, import_items
 from mu_llama.musicqa.export.staging import ExportError, staged
 from mu_llama.musicqa.items import DataSetItem, read_items
-from mu_llama.musicqa.reply import FIXED_QUESTIONS, Reply
+from mu_llama.musicqa.reply import Reply
+from mu_llama.text.prompts import FIXED_QUESTIONS
 from mu_llama.training.config_file import load_config
 from mu_llama.training.config_sources import DatasetEntry
 from mu_llama.training.examples import read_datasets

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mu_llama.audio.equal_files import equal_files
+from mu_llama.audio.file_names import equal_files
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.build import BuildOptions, build_data_set, in_this_process
 from mu_llama.musicqa.build_folder import BuildFolder

@@ -29,6 +29,19 @@ class Token:
     """Why the row ends here; None while it goes on."""
 
 
+def check_prompt_length(num_tokens: int, *, context_length: int) -> None:
+    """Refuse a prompt that leaves no room for an answer.
+
+    Raises:
+        QuestionError: if it is as long as the model's context, or longer.
+    """
+    if num_tokens >= context_length:
+        raise QuestionError(
+            f"the prompt is {num_tokens} tokens long, the model's context {context_length}; "
+            "ask something shorter or start a new conversation"
+        )
+
+
 class TokenDecoder:
     """Continues prompts, all rows in one batch; iterate to get tokens, row by row within a step.
 
@@ -68,14 +81,10 @@ class TokenDecoder:
         self._finished: set[int] = set()
         self._generators = [_generator(options.seed) for _ in prompts]
         self._budgets = [min(options.max_new_tokens, model.context_length - len(prompt)) for prompt in prompts]
-        for prompt, budget in zip(prompts, self._budgets, strict=True):
+        for prompt in prompts:
             if not prompt:
                 raise QuestionError("a prompt has no tokens; expected at least one")
-            if budget < 1:
-                raise QuestionError(
-                    f"the prompt is {len(prompt)} tokens long, the model's context {model.context_length}; "
-                    "ask something shorter or start a new conversation"
-                )
+            check_prompt_length(len(prompt), context_length=model.context_length)
         self._ids, mask = _pad_left([prompt[num_cached:] for prompt in prompts], model.device)
         self._mask = None if mask is None else torch.cat([mask.new_ones(len(mask), num_cached), mask], dim=1)
 

@@ -21,9 +21,9 @@ from mu_llama.checkpoints.formats.sentencepiece import parse_bpe_model, serialis
 from mu_llama.checkpoints.load import find_parts, open_tokenizer
 from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.errors import CheckpointError
-from mu_llama.inference.listener import load
+from mu_llama.inference.pretrained import load
 from mu_llama.text.prompts import ALPACA_PUBLISHED
-from mu_llama.text.tokenizer import SentencePieceTokenizer, load_sentencepiece
+from mu_llama.text.tokenizer import SentencePieceTokenizer, parse_sentencepiece
 
 SET_A = Path(__file__).parents[3] / "golden" / "set_a"
 CHECKPOINT = SET_A / "checkpoint_finetune_namespace.pth"
@@ -81,7 +81,7 @@ def only_model_file(folder: Path) -> None:
 @pytest.mark.parametrize("where", ["everywhere", "added_tokens.json", "tokenizer_config.json", "tokenizer.json alone"])
 @pytest.mark.parametrize("num_embeddings", [NUM_TOKENS + 1, 512])
 def test_one_added_token_fits(where: str, num_embeddings: int, folder: Path, tmp_path: Path) -> None:
-    original = load_sentencepiece(folder / "tokenizer.model")
+    original = parse_sentencepiece((folder / "tokenizer.model").read_bytes(), source="tokenizer.model")
     add_tokens(folder, "[PAD]")
     resize(folder, num_embeddings, pad_token_id=NUM_TOKENS)
     if where == "added_tokens.json":
@@ -152,7 +152,9 @@ def test_gaps_and_names_twice_are_unused_pieces(folder: Path) -> None:
     resize(folder, NUM_TOKENS + 3)
     tokenizer = opened(folder)
     assert tokenizer.vocab_size == NUM_TOKENS + 3
-    assert tokenizer.encode_prompt(TEXT) == load_sentencepiece(folder / "tokenizer.model").encode_prompt(TEXT)
+    assert tokenizer.encode_prompt(TEXT) == parse_sentencepiece(
+        (folder / "tokenizer.model").read_bytes(), source="tokenizer.model"
+    ).encode_prompt(TEXT)
 
 
 def test_tokenizer_json_is_taken_where_it_alone_fits(folder: Path) -> None:

@@ -17,7 +17,7 @@ from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.load import find_parts, read_llama
 from mu_llama.checkpoints.spec import LlamaSpec, ModelSpec
 from mu_llama.errors import CheckpointError
-from mu_llama.inference.listener import load
+from mu_llama.inference.pretrained import load
 
 SET_A = Path(__file__).parents[3] / "golden" / "set_a"
 LLAMA, MODEL = b"MADEUP-LLAMA ", b"MADEUP-MODEL "

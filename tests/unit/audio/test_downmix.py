@@ -13,7 +13,7 @@ import soundfile
 from mu_llama.audio.downmix import Downmix, mix_down
 from mu_llama.audio.facts import measure_facts
 from mu_llama.audio.read import AudioWarning, read_audio
-from mu_llama.audio.windows import FULL, PUBLISHED, WindowPlan, stream_windows
+from mu_llama.audio.windows import FULL, PUBLISHED, ListenOptions, WindowPlan, stream_windows
 
 RATE_HZ = 8000
 
@@ -104,10 +104,10 @@ def test_the_decision_does_not_depend_on_the_blocks(channels: np.ndarray) -> Non
 def test_windows_are_measured_and_read_again(plan: WindowPlan, tmp_path: Path) -> None:
     path, mix = tmp_path / "reversed.wav", Downmix()
     path.write_bytes(wav(REVERSED))
-    first = list(stream_windows(path, plan=plan, rate_hz=RATE_HZ, mix=mix))
+    first = list(stream_windows(path, options=ListenOptions(window=plan), rate_hz=RATE_HZ, mix=mix))
     assert all(not window.waveform.samples.any() for window in first)
     assert mix.settle()
-    again = list(stream_windows(path, plan=plan, rate_hz=RATE_HZ, mix=mix))
+    again = list(stream_windows(path, options=ListenOptions(window=plan), rate_hz=RATE_HZ, mix=mix))
     assert not mix.settle()
     samples = np.concatenate([window.waveform.samples for window in again])
     np.testing.assert_array_equal(samples, REVERSED[0])

@@ -10,8 +10,8 @@ from typing import Any
 import av
 import av.stream
 
+from mu_llama.audio.decoders.frames import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, to_blocks
 from mu_llama.audio.diagnosis import is_joined_mp3
-from mu_llama.audio.frames import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, to_blocks
 from mu_llama.audio.source import ByteReader
 from mu_llama.audio.waveform import Samples
 from mu_llama.errors import AudioError
@@ -21,7 +21,7 @@ FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,nut,ogg,oma,qoa,rm,shn,sox,tak,truehd,tta,voc,w64,wav,wv,"
     "xwma"
 )
-"""The only containers let in: each holds its own sound. Playlists, scripts and images aren't here."""
+"""The only containers that are opened: each holds its own sound. Playlists, scripts and images aren't here."""
 SEEKABLE = frozenset({"wav", "w64", "aiff", "au", "caf", "flac", "mov,mp4,m4a,3gp,3g2,mj2"})
 """Containers whose index names the exact sample where each packet starts."""
 DECLARING = SEEKABLE | {"tta", "wv", "ape", "ogg"}
@@ -80,7 +80,7 @@ class FfmpegDecoder:
         """Decode from sample `start` on, in float32 blocks (C, n); may be called again.
 
         A change of rate inside the file is resampled to the first rate; a change of the number of channels
-        keeps the mean. `damaged` and `broken` tell afterwards what was lost.
+        keeps the mean. Afterwards `damaged` and `broken` say what was lost.
         """
         frames, position = self._frames_before(start)
         try:
@@ -186,12 +186,12 @@ class FfmpegDecoder:
     def _frames_before(self, start: int) -> tuple[_Frames, int]:
         """Return frames that begin at or before sample `start`, and the sample where they begin."""
         if start > PREROLL_S * self.rate_hz and self._origin_pts is not None and self._time_base:
-            for place in (self._seek, self._skip):
+            for method in (self._seek, self._skip):
                 self._restart()
                 self._fresh = False
-                found = place(start)
-                if found is not None:
-                    return found
+                placed = method(start)
+                if placed is not None:
+                    return placed
         if not self._fresh:
             self._restart()
         self._fresh = False
@@ -248,7 +248,7 @@ class FfmpegDecoder:
 
 
 def _refuse(url: str, flags: int, options: dict[str, str]) -> Any:
-    """Stand in FFmpeg's way when a file asks for another file."""
+    """Refuse a file that refers to another file."""
     raise PermissionError("it refers to another file")
 
 

@@ -28,7 +28,7 @@ from mu_llama.inference.results import Answer
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CELLO = ROOT / "examples" / "audio" / "midnight-dance-cello.ogg"
 ROCK = ROOT / "examples" / "audio" / "war-of-freedom.ogg"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -237,7 +237,7 @@ def test_files_that_cannot_be_heard_are_toasts_and_the_page_stays_usable(rough_p
     for name, wanted in (
         ("notes.wav", "notes.wav: is text, not audio; give an audio file."),
         ("notes.txt", "notes.txt is no audio file; give a WAV, MP3, FLAC or the like."),
-        ("silent.wav", "silent.wav: silent (peak below -80 dBFS); expected something to hear: check the recording."),
+        ("silent.wav", "silent.wav: silent (peak below -80 dBFS); expected sound: check the recording."),
         ("long.wav", "long.wav lasts 2 minutes, the most is 2; cut it."),
         ("large.wav", "large.wav has 12 MB, the most is 10; cut or compress it."),
         ("huge.wav", "huge.wav has more than 10 MB; cut or compress it."),
@@ -265,7 +265,7 @@ def test_a_draft_stays_while_an_answer_comes_and_questions_wait_their_turn(page:
 
 def test_an_example_is_picked_and_a_question_edited(page: Page) -> None:
     page.get_by_text(CELLO.name, exact=True).click()
-    page.wait_for_function("document.querySelector('#heard')?.innerText.includes('Heard')", timeout=120_000)
+    page.wait_for_function("document.querySelector('#heard')?.innerText.includes('Listened to')", timeout=120_000)
     ask(page, "Are there drums?")
     ask(page, "And a piano?")
     page.get_by_label("Edit", exact=True).first.click()
@@ -421,6 +421,6 @@ def test_record(browser: Browser, address: str) -> None:
     page.locator("#track .record-button").click()
     page.wait_for_timeout(4000)
     page.locator("#track .stop-button:visible").first.click()
-    page.wait_for_function("document.querySelector('#heard')?.innerText.includes('Heard')", timeout=60_000)
+    page.wait_for_function("document.querySelector('#heard')?.innerText.includes('Listened to')", timeout=60_000)
     assert ask(page, "Is this music?")
     context.close()

@@ -1,4 +1,4 @@
-"""The tiny model of the workflow tests, behind a desk."""
+"""The tiny model of the workflow tests, for the demo."""
 
 from __future__ import annotations
 

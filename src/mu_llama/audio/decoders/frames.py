@@ -40,16 +40,16 @@ def to_blocks(frames: Iterable[Any], *, rate_hz: int, num_channels: int) -> Iter
         rate_hz: rate of the blocks.
         num_channels: C.
     """
-    held: list[Samples] = []
+    pending: list[Samples] = []
     size = 0
     for block in _uniform(frames, rate_hz=rate_hz, num_channels=num_channels):
-        held.append(block)
+        pending.append(block)
         size += block.shape[1]
         if size >= BLOCK_SAMPLES:
-            yield np.concatenate(held, axis=1)
-            held, size = [], 0
+            yield np.concatenate(pending, axis=1)
+            pending, size = [], 0
     if size:
-        yield np.concatenate(held, axis=1)
+        yield np.concatenate(pending, axis=1)
 
 
 def _uniform(frames: Iterable[Any], *, rate_hz: int, num_channels: int) -> Iterator[Samples]:

@@ -20,10 +20,15 @@ from typer.testing import CliRunner
 
 from mu_llama.app.batch import save_all
 from mu_llama.app.callbacks import Callbacks
-from mu_llama.app.chat import DemoService, Limits
-from mu_llama.app.page import _asking_from_the_box, _told, _told_on_the_way, build_page, serve
-from mu_llama.app.serving import Serving, reach_past_proxies
-from mu_llama.app.visit import Visit
+from mu_llama.app.page import (
+    Serving,
+    _ask_from_box,
+    build_page,
+    reach_past_proxies,
+    serve,
+)
+from mu_llama.app.service import DemoService, Limits
+from mu_llama.app.session import DemoSession
 from mu_llama.audio.read import AudioWarning
 from mu_llama.audio.windows import PLANS
 from mu_llama.cli.main import typer_app
@@ -45,7 +50,7 @@ def toasts() -> list[str]:
 
 @pytest.fixture
 def page(tiny: Listener, toasts: list[str]) -> Callbacks:
-    return Callbacks(DemoService(tiny, limits=Limits(most_tracks=4)), toasts.append)
+    return Callbacks(DemoService(tiny, limits=Limits(max_tracks=4)), toasts.append, unchanged=gr.skip)
 
 
 def asked(steps: Iterator[Messages]) -> Messages:
@@ -54,78 +59,78 @@ def asked(steps: Iterator[Messages]) -> Messages:
 
 
 def test_a_whole_visit(page: Callbacks, tracks: list[Path]) -> None:
-    visit = Visit()
-    shown = page.hear(str(tracks[0]), visit, "auto")
+    session = DemoSession()
+    shown = page.load_track(str(tracks[0]), session, "auto")
     assert shown is not None
     line, tags, picture, chat, _ = shown
-    assert line.startswith("Heard 0:00-0:01")
+    assert line.startswith("Listened to 0:00-0:01")
     assert tags is None
     assert picture.shape[2] == 3
     assert chat == []
-    first = asked(page.ask("What is this?", visit, *SETTINGS))
+    first = asked(page.ask("What is this?", session, *SETTINGS))
     assert [message["role"] for message in first] == ["user", "assistant"]
-    both = asked(page.ask("Why?", visit, *SETTINGS))
+    both = asked(page.ask("Why?", session, *SETTINGS))
     assert both[:2] == first
-    conversation = page.desk.listener.chat(tracks[0], options=GenerationOptions(max_new_tokens=12))
+    conversation = page.service.listener.chat(tracks[0], options=GenerationOptions(max_new_tokens=12))
     assert [both[1]["content"], both[3]["content"]] == [conversation.ask(q).text for q in ("What is this?", "Why?")]
-    assert {row[0]: row[1] for row in page.measure(visit) or []}["duration"] == "0:01 minutes"
+    assert {row[0]: row[1] for row in page.measure(session) or []}["duration"] == "0:01 minutes"
 
 
 def test_a_new_track_overtakes_the_old_answer(page: Callbacks, tracks: list[Path]) -> None:
-    visit = Visit()
-    page.hear(str(tracks[0]), visit, "auto")
-    stream = page.ask("What is this?", visit, *SETTINGS)
+    session = DemoSession()
+    page.load_track(str(tracks[0]), session, "auto")
+    stream = page.ask("What is this?", session, *SETTINGS)
     next(stream)
-    old = visit.token
-    page.hear(str(tracks[1]), visit, "auto")
+    old = session.token
+    page.load_track(str(tracks[1]), session, "auto")
     assert list(stream) == []
-    assert visit.turns == []
-    assert visit.token != old
+    assert session.turns == []
+    assert session.token != old
     with pytest.raises(AudioError):
-        page.desk.held(old)
+        page.service.handle(old)
 
 
 def test_facts_of_a_track_that_is_gone_are_not_shown(page: Callbacks, tracks: list[Path]) -> None:
-    visit = Visit()
-    page.hear(str(tracks[0]), visit, "auto")
-    assert visit.held is not None
+    session = DemoSession()
+    page.load_track(str(tracks[0]), session, "auto")
+    assert session.handle is not None
 
     def measure() -> dict[str, MeasuredFact]:
-        page.hear(str(tracks[1]), visit, "auto")
+        page.load_track(str(tracks[1]), session, "auto")
         return {"tempo": MeasuredFact("60 BPM")}
 
-    slow = replace(visit.held, track=replace(visit.held.track, measure=measure))
-    visit.held = slow
-    assert page.measure(visit) is None
-    page.hear(None, visit, "auto")
-    assert page.measure(visit) == []
+    slow = replace(session.handle, track=replace(session.handle.track, measure=measure))
+    session.handle = slow
+    assert page.measure(session) is None
+    page.load_track(None, session, "auto")
+    assert page.measure(session) == []
 
 
 def test_a_bad_file_is_a_toast_and_leaves_no_track(page: Callbacks, toasts: list[str], tracks: list[Path]) -> None:
-    visit = Visit()
-    page.hear(str(tracks[0]), visit, "auto")
+    session = DemoSession()
+    page.load_track(str(tracks[0]), session, "auto")
     tracks[1].write_text("no sound")
-    assert page.hear(str(tracks[1]), visit, "auto") == ("", None, None, [], [])
+    assert page.load_track(str(tracks[1]), session, "auto") == ("", None, None, [], [])
     assert len(toasts) == 1
     assert toasts[0].startswith(tracks[1].name)
     assert str(tracks[1].parent) not in toasts[0]
     with pytest.raises(AudioError, match="there is no track yet"):
-        asked(page.ask("What?", visit, *SETTINGS))
-    page.hear(str(tracks[2]), visit, "auto")
-    assert asked(page.ask("What?", visit, *SETTINGS))
+        asked(page.ask("What?", session, *SETTINGS))
+    page.load_track(str(tracks[2]), session, "auto")
+    assert asked(page.ask("What?", session, *SETTINGS))
 
 
 def test_regenerating_and_editing_drop_what_came_after(page: Callbacks, toasts: list[str], tracks: list[Path]) -> None:
-    visit = Visit()
-    page.hear(str(tracks[0]), visit, "auto")
-    asked(page.ask("What is this?", visit, *SETTINGS))
-    both = asked(page.ask("Why?", visit, *SETTINGS))
-    edited = asked(page.edit(2, "How long?", visit, *SETTINGS))
+    session = DemoSession()
+    page.load_track(str(tracks[0]), session, "auto")
+    asked(page.ask("What is this?", session, *SETTINGS))
+    both = asked(page.ask("Why?", session, *SETTINGS))
+    edited = asked(page.edit(2, "How long?", session, *SETTINGS))
     assert edited[:2] == both[:2]
     assert edited[2]["content"] == "How long?"
-    assert asked(page.edit(2, "  ", visit, *SETTINGS)) == edited  # refused, and as before
+    assert asked(page.edit(2, "  ", session, *SETTINGS)) == edited  # refused, and as before
     assert "empty" in toasts[0]
-    assert asked(page.regenerate(0, visit, *SETTINGS)) == both[:2]
+    assert asked(page.regenerate(0, session, *SETTINGS)) == both[:2]
 
 
 @pytest.mark.parametrize(
@@ -149,60 +154,60 @@ def test_errors_are_toasts_of_one_sentence_and_the_page_stays(
         yield 1
         raise error
 
-    assert _told(page, fail)() == gr.skip()
-    assert list(_told_on_the_way(page, fail_late)()) == [1, gr.skip()]
+    assert page.guard(fail)() == gr.skip()
+    assert list(page.guard_stream(fail_late)()) == [1, gr.skip()]
     assert toasts == [text, text]
     assert len(caplog.records) == (0 if isinstance(error, MuLlamaError) else 2)
-    assert _told(page, lambda: 3)() == 3
+    assert page.guard(lambda: 3)() == 3
 
 
 def test_a_question_that_cannot_be_asked_goes_back_into_its_box(
     page: Callbacks, toasts: list[str], tracks: list[Path]
 ) -> None:
-    visit = Visit()
-    ask = _asking_from_the_box(page)
-    assert list(ask("What is this?", visit, *SETTINGS)) == [("What is this?", gr.skip())]
+    session = DemoSession()
+    ask = _ask_from_box(page)
+    assert list(ask("What is this?", session, *SETTINGS)) == [("What is this?", gr.skip())]
     assert "no track yet" in toasts[0]
-    page.hear(str(tracks[0]), visit, "auto")
-    steps = list(ask("What is this?", visit, *SETTINGS))
+    page.load_track(str(tracks[0]), session, "auto")
+    steps = list(ask("What is this?", session, *SETTINGS))
     assert all(box == gr.skip() for box, _ in steps), "what is written meanwhile stays"
     assert steps[-1][1][0]["content"] == "What is this?"
 
 
 def test_nothing_is_asked_about_the_old_track_once_a_new_one_comes(page: Callbacks, tracks: list[Path]) -> None:
-    visit = Visit()
-    page.hear(str(tracks[0]), visit, "auto")
-    old = visit.token
-    assert page.expect(str(tracks[1]), visit) == ("Listening\u2026", None, None, [], [])
-    with pytest.raises(AudioError, match="still being heard"):
-        next(page.ask("What is this?", visit, *SETTINGS))
+    session = DemoSession()
+    page.load_track(str(tracks[0]), session, "auto")
+    old = session.token
+    assert page.clear_track(str(tracks[1]), session) == ("Listening\u2026", None, None, [], [])
+    with pytest.raises(AudioError, match="still being read"):
+        next(page.ask("What is this?", session, *SETTINGS))
     with pytest.raises(AudioError, match="upload it again"):
-        page.desk.held(old)
-    page.hear(str(tracks[1]), visit, "auto")
-    assert asked(page.ask("What is this?", visit, *SETTINGS))
-    page.expect(None, visit)
+        page.service.handle(old)
+    page.load_track(str(tracks[1]), session, "auto")
+    assert asked(page.ask("What is this?", session, *SETTINGS))
+    page.clear_track(None, session)
     with pytest.raises(AudioError, match="there is no track yet"):
-        next(page.ask("What is this?", visit, *SETTINGS))
+        next(page.ask("What is this?", session, *SETTINGS))
 
 
 def test_a_track_that_another_overtakes_while_it_is_heard_is_not_kept(
     page: Callbacks, tracks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    visit, take = Visit(), page.desk.take
+    session, take = DemoSession(), page.service.add
     taken: list[str] = []
 
     def slowly(path: str, **more: Any) -> Any:
         held = take(path, **more)
         taken.append(held.token)
-        page.expect(str(tracks[1]), visit)
+        page.clear_track(str(tracks[1]), session)
         return held
 
-    monkeypatch.setattr(page.desk, "take", slowly)
-    assert page.hear(str(tracks[0]), visit, "auto") is None
-    assert visit.is_hearing
-    assert visit.held is None
+    monkeypatch.setattr(page.service, "add", slowly)
+    assert page.load_track(str(tracks[0]), session, "auto") is None
+    assert session.is_encoding
+    assert session.handle is None
     with pytest.raises(AudioError):
-        page.desk.held(taken[0])
+        page.service.handle(taken[0])
 
 
 def test_what_could_be_read_only_in_part_is_a_toast(page: Callbacks, toasts: list[str], tmp_path: Path) -> None:
@@ -210,32 +215,43 @@ def test_what_could_be_read_only_in_part_is_a_toast(page: Callbacks, toasts: lis
     soundfile.write(tmp_path / "whole.wav", 0.3 * np.sin(2 * np.pi * 300 * time_s), 16000)
     cut = tmp_path / "cut.wav"
     cut.write_bytes((tmp_path / "whole.wav").read_bytes()[:64000])
-    visit = Visit()
+    session = DemoSession()
     with pytest.warns(AudioWarning):
-        shown = page.hear(str(cut), visit, "auto")
+        shown = page.load_track(str(cut), session, "auto")
     assert shown is not None
-    assert shown[0].startswith("Heard 0:00-0:01")
+    assert shown[0].startswith("Listened to 0:00-0:01")
     assert toasts == ["cut.wav: ends early, after 2.0 s; copy or download it again."]
 
 
 def test_facts_that_cannot_be_measured_say_so(page: Callbacks, tracks: list[Path]) -> None:
-    visit = Visit()
-    page.hear(str(tracks[0]), visit, "auto")
-    assert visit.held is not None
-    held = replace(visit.held, track=replace(visit.held.track, measure=dict))
-    visit.held = held
-    assert page.measure(visit) == [["nothing", "can't be measured here; the server's log says why", ""]]
+    session = DemoSession()
+    page.load_track(str(tracks[0]), session, "auto")
+    assert session.handle is not None
+    held = replace(session.handle, track=replace(session.handle.track, measure=dict))
+    session.handle = held
+    assert page.measure(session) == [["nothing", "can't be measured here; the server's log says why", ""]]
 
 
 @pytest.mark.parametrize(("loaded", "chosen"), [("published", "auto"), ("full", "full")])
-def test_seconds_heard_begin_as_the_command_said(tiny: Listener, loaded: str, chosen: str) -> None:
-    hearing = FeatureExtractor(tiny.opened.make_encoder, plan=PLANS[loaded], cache=None)
-    desk = DemoService(Listener(tiny.opened, hearing=hearing))
+def test_seconds_used_begin_as_the_command_said(
+    tiny: Listener, tracks: list[Path], loaded: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[object] = []
+    extract = FeatureExtractor.extract
+
+    def spied(self: FeatureExtractor, audio: Any, **more: Any) -> Any:
+        used.append(more["options"].window or self.plan)
+        return extract(self, audio, **more)
+
+    monkeypatch.setattr(FeatureExtractor, "extract", spied)
+    extractor = FeatureExtractor(lambda: tiny.extractor.encoder, plan=PLANS[loaded], cache=None)
+    service = DemoService(Listener(tiny.opened, extractor=extractor))
     assert tiny.opened.plan == PLANS["published"]
-    assert desk.window == chosen
-    assert desk._listener("auto").hearing.plan == PLANS["published"]
-    assert desk._listener(desk.window).hearing.plan == PLANS[loaded]
-    choice = next(block for block in build_page(desk).blocks.values() if isinstance(block, gr.Radio))
+    assert service.listener.window == chosen
+    for window in ("auto", service.listener.window, None):
+        service.encode(tracks[0], window=window)
+    assert used == [PLANS["published"], PLANS[loaded], PLANS[loaded]]
+    choice = next(block for block in build_page(service).blocks.values() if isinstance(block, gr.Radio))
     assert choice.value == chosen
 
 
@@ -251,7 +267,7 @@ def test_the_page_is_served_behind_a_proxy(name: str, tiny: Listener, monkeypatc
     with gr.Blocks(analytics_enabled=False) as blocks:
         gr.Markdown("Here.")
     try:
-        serve(blocks, Serving(), most_mb=1)
+        serve(blocks, Serving(), max_mb=1)
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         assert direct.open(blocks.local_url, timeout=10).status == 200
     finally:
@@ -285,23 +301,25 @@ def test_hosts_that_need_no_proxy_are_added_to(
 def test_half_a_letter_is_refused_and_the_page_can_show_it(
     page: Callbacks, toasts: list[str], tracks: list[Path], tmp_path: Path
 ) -> None:
-    visit, bad = Visit(), "Is this \ud83d jazz?"
-    page.hear(str(tracks[0]), visit, "auto")
-    assert list(_asking_from_the_box(page)(bad, visit, *SETTINGS)) == [("Is this ? jazz?", gr.skip())]
+    session, bad = DemoSession(), "Is this \ud83d jazz?"
+    page.load_track(str(tracks[0]), session, "auto")
+    assert list(_ask_from_box(page)(bad, session, *SETTINGS)) == [("Is this ? jazz?", gr.skip())]
     assert "no text" in toasts[0]
-    *_, (table, rows, _) = page.batch(visit.begin(), [str(tracks[0])], f"{bad}\nIs it slow?", visit, "auto", *SETTINGS)
+    *_, (table, rows, _) = page.batch(
+        session.begin_run(), [str(tracks[0])], f"{bad}\nIs it slow?", session, "auto", *SETTINGS
+    )
     assert json.dumps(table, ensure_ascii=False).encode()
     assert [bool(row[3]) for row in rows] == [True, False]
     for path in save_all(rows):
         assert Path(path).stat().st_size > 0
-    said = asked(page.ask("Is it slow?", visit, *SETTINGS))
+    said = asked(page.ask("Is it slow?", session, *SETTINGS))
     assert said[-1]["content"]
 
 
 def test_the_page_is_private_by_default(page: Callbacks) -> None:
     assert Serving().host == "127.0.0.1"
     assert not Serving().share
-    blocks = build_page(page.desk)
+    blocks = build_page(page.service)
     assert not blocks.api_open
     assert not blocks.analytics_enabled
     labelled = [
@@ -322,24 +340,24 @@ def test_the_command_serves_what_was_asked(monkeypatch: pytest.MonkeyPatch, tiny
     done = run("--port", "7999", "--most-mb", "5", MU_LLAMA_DEMO_AUTH="me:secret")
     assert done.exit_code == 0, done.output
     assert served["where"] == Serving("127.0.0.1", 7999, share=False, auth=("me", "secret"))
-    assert served["most_mb"] == 5
+    assert served["max_mb"] == 5
     assert "secret" not in done.output
 
 
 def test_the_published_command_serves_a_published_checkpoint(
     monkeypatch: pytest.MonkeyPatch, tracks: list[Path], tiny: Listener
 ) -> None:
-    desks: list[DemoService] = []
-    monkeypatch.setattr("mu_llama.app.page.build_page", lambda desk, **_: desks.append(desk))
+    services: list[DemoService] = []
+    monkeypatch.setattr("mu_llama.app.page.build_page", lambda service, **_: services.append(service))
     monkeypatch.setattr("mu_llama.app.page.serve", lambda *_, **__: None)
     checkpoint, llama, mert = (str(SET_A / name) for name in ("checkpoint_finetune.pth", "llama", "mert"))
     done = run("--model", checkpoint, "--llama", llama, "--encoder", mert, "--dtype", "fp32", "--most-tracks", "2")
     assert done.exit_code == 0, done.output
-    desk, visit = desks[0], Visit()
-    assert desk.limits.most_tracks == 2
-    page = Callbacks(desk, print)
-    page.hear(str(tracks[0]), visit, "auto")
-    said = asked(page.ask("What is this?", visit, *SETTINGS))
+    service, session = services[0], DemoSession()
+    assert service.limits.max_tracks == 2
+    page = Callbacks(service, print)
+    page.load_track(str(tracks[0]), session, "auto")
+    said = asked(page.ask("What is this?", session, *SETTINGS))
     options = GenerationOptions(max_new_tokens=12)
     assert said[-1]["content"] == tiny.ask(tracks[0], "What is this?", options=options).text
 

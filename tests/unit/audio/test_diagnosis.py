@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mu_llama.audio.completeness import find_lost_end
+from mu_llama.audio.diagnosis import find_lost_end
 from mu_llama.audio.read import AudioStream, open_audio
 
 av = pytest.importorskip("av")
@@ -77,7 +77,7 @@ def test_a_cut_ogg_does_not_say_how_long_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"ID3\x04\0\0\x7f\x7f\x7f\x7f" + b"\0" * 80, b"\xff\xfb" + b"\0" * 200])
 def test_headers_of_other_bytes_announce_nothing(data: bytes) -> None:
-    from mu_llama.audio.completeness import announced_bytes
+    from mu_llama.audio.diagnosis import announced_bytes
     from mu_llama.audio.source import open_bytes
 
     assert announced_bytes(open_bytes(data)) is None

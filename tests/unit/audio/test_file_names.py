@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mu_llama.audio.file_names import find_file, telling_names
+from mu_llama.audio.file_names import distinct_names, find_file
 
 _NFC, _NFD = "caf\u00e9", "cafe\u0301"
 
@@ -35,9 +35,9 @@ def test_the_very_name_comes_first(tmp_path: Path) -> None:
 
 def test_equal_names_are_told_apart_by_their_folders() -> None:
     paths = [Path("a/x/13.flac"), Path("b/x/13.flac"), Path("b/y/13.flac"), Path("b/y/14.flac"), Path("13.flac")]
-    assert list(telling_names([*paths, paths[0]]).values()) == [
+    assert list(distinct_names([*paths, paths[0]]).values()) == [
         "a/x/13.flac", "b/x/13.flac", "y/13.flac", "14.flac", "13.flac",
     ]  # fmt: skip
-    assert telling_names([Path("/m/a.wav"), Path("m/a.wav")]) == {
+    assert distinct_names([Path("/m/a.wav"), Path("m/a.wav")]) == {
         Path("/m/a.wav"): "/m/a.wav", Path("m/a.wav"): "m/a.wav",
     }  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import soundfile
 
-from mu_llama.audio.frames import BLOCK_SAMPLES, MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ
+from mu_llama.audio.decoders.frames import BLOCK_SAMPLES, MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ
 from mu_llama.audio.source import ByteReader
 from mu_llama.audio.waveform import Samples
 from mu_llama.errors import AudioError

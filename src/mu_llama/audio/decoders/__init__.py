@@ -1,0 +1,1 @@
+"""Decoding libraries behind one interface (`read.Decoder`): FFmpeg first, libsndfile for what it refuses."""
