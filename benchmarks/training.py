@@ -26,24 +26,21 @@ from benchmarks.measure import write_result
 from mu_llama.checkpoints.open_model import make_encoder
 from mu_llama.devices import home_folder
 from mu_llama.inference.extractor import FeatureExtractor
-from mu_llama.training.collate import collate
+from mu_llama.training.collate import Tokenised, answer_loss, collate, tokenise_examples
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_file import parse_config
-from mu_llama.training.engine import make_accelerator
+from mu_llama.training.distributed import make_accelerator
 from mu_llama.training.loop import Trainer
-from mu_llama.training.loss import answer_loss
 from mu_llama.training.memory import estimate_memory
-from mu_llama.training.optimiser import build_optimiser
+from mu_llama.training.optimizer import build_optimiser
 from mu_llama.training.phases import phase_by_name
 from mu_llama.training.run_folder import RunFolder
 from mu_llama.training.setup import (
     Data,
-    Tokenised,
     base_parts,
     find_llama,
     fresh_parts,
     read_data,
-    tokenise_examples,
 )
 from mu_llama.training.trainable import build_trainable
 
@@ -106,9 +103,7 @@ def ours(folder: Path) -> dict[str, float]:
     accelerator = make_accelerator(settings(folder), run)
     config, _, data, rows, model = start(folder)
     # What is there without the model: libraries, data, features, tokenizer.
-    largest = BATCH * max(len(row.ids) for row in rows.rows)
-    targets = sum(sorted((row.num_target_tokens for row in rows.rows), reverse=True)[:BATCH])
-    estimate = estimate_memory(model, config, num_tokens=largest, num_targets=targets)
+    estimate = estimate_memory(model, config, rows=rows.rows, num_audio_tokens=0)
     resident = _resident_bytes() - estimate.weights
     trainer = Trainer(config, model, data=data, tokenised=rows, accelerator=accelerator, folder=run)
     steps = [step for step, _ in zip(trainer, range(OURS_STEPS), strict=False)][1:]

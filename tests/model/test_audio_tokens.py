@@ -18,9 +18,8 @@ from mu_llama.errors import ConfigError
 from mu_llama.generation import Decoder, GenerationOptions
 from mu_llama.model.audio_tokens import AudioTokens
 from mu_llama.model.mu_llama import MuLlama
-from mu_llama.training.collate import IGNORED
+from mu_llama.training.collate import IGNORED, AnswerLoss
 from mu_llama.training.initialization import fresh_adapter
-from mu_llama.training.loss import AnswerLoss
 from mu_llama.training.phases import JOINT
 from mu_llama.training.trainable import build_trainable, export_tensors
 from tests.training.tiny import SIZES, tiny_batch, tiny_parts

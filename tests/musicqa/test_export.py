@@ -31,8 +31,8 @@ from mu_llama.musicqa.export.published import (
 from mu_llama.musicqa.items import Item, training_rows
 from mu_llama.musicqa.reply import FIXED_QUESTIONS, Choice, Pair, Reply
 from mu_llama.musicqa.sources.corpus_files import SourceError
-from mu_llama.training.config_sources import DatasetEntry
-from mu_llama.training.examples import read_datasets
+from mu_llama.training.config import DatasetEntry
+from mu_llama.training.dataset import read_datasets
 from tests.musicqa import corpora
 
 # Public data that is not ours to keep here: a folder beside the checkout, or wherever the variable says.

@@ -21,9 +21,9 @@ from mu_llama.musicqa.export.staging import ExportError, staged
 from mu_llama.musicqa.importing import import_items
 from mu_llama.musicqa.items import Item, read_items
 from mu_llama.musicqa.reply import FIXED_QUESTIONS, Reply
+from mu_llama.training.config import DatasetEntry
 from mu_llama.training.config_file import load_config
-from mu_llama.training.config_sources import DatasetEntry
-from mu_llama.training.examples import read_datasets
+from mu_llama.training.dataset import read_datasets
 from tests.musicqa import corpora
 
 REPLY = Reply(("A tone.", "A long tone.", "A tone.", "Nothing."), ())

@@ -13,10 +13,17 @@ import pytest
 from pydantic import ValidationError
 
 from mu_llama.errors import ConfigError
-from mu_llama.training.config import OptimiserConfig, ScheduleConfig, TrainConfig
-from mu_llama.training.config_checks import Settings
+from mu_llama.training.config import (
+    DataConfig,
+    DatasetEntry,
+    ModelSource,
+    NewAdapter,
+    OptimiserConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
 from mu_llama.training.config_file import config_to_dict, load_config, parse_config
-from mu_llama.training.config_sources import DataConfig, DatasetEntry, ModelSource, NewAdapter
+from mu_llama.training.config_types import Settings
 from mu_llama.training.phases import PHASES, Phase
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -356,6 +363,6 @@ def test_without_pydantic_the_error_says_what_to_install() -> None:
 
 
 def test_reading_settings_loads_no_torch() -> None:
-    code = "import mu_llama.training.config_file, mu_llama.training.examples, sys; print('torch' in sys.modules)"
+    code = "import mu_llama.training.config_file, mu_llama.training.dataset, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from mu_llama.text.prompts import Turn
-from mu_llama.training.config_sources import DatasetEntry
+from mu_llama.training.config import DatasetEntry
+from mu_llama.training.dataset import Dataset, hold_out, read_datasets
 from mu_llama.training.example import DataError, Example
-from mu_llama.training.example_formats import detect_format
-from mu_llama.training.examples import Dataset, hold_out, read_datasets
+from mu_llama.training.readers import detect_format
 
 
 def said(*texts: str) -> list[dict[str, str]]:

@@ -7,8 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from mu_llama.training.collate import IGNORED
-from mu_llama.training.loss import AnswerLoss, answer_loss
+from mu_llama.training.collate import IGNORED, AnswerLoss, answer_loss
 from mu_llama.training.phases import PHASES, Phase
 from mu_llama.training.trainable import build_trainable
 from tests.training.tiny import tiny_batch, tiny_parts

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mu_llama.errors import ConfigError
-from mu_llama.training.loss import AnswerLoss
-from mu_llama.training.optimiser import build_optimiser, parameter_groups, set_rates
+from mu_llama.training.collate import AnswerLoss
+from mu_llama.training.optimizer import build_optimiser, parameter_groups, set_rates
 from mu_llama.training.phases import JOINT
 from mu_llama.training.trainable import build_trainable
 from tests.training.tiny import tiny_parts

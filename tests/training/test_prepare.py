@@ -19,8 +19,7 @@ from mu_llama.errors import AudioError, ConfigError
 from mu_llama.inference.extractor import FeatureExtractor
 from mu_llama.text.prompts import Turn
 from mu_llama.training.example import DataError, Example
-from mu_llama.training.features import Features, FeatureTable, LiveFeatures
-from mu_llama.training.precompute_features import prepare_features
+from mu_llama.training.features import Features, FeatureTable, LiveFeatures, prepare_features
 
 RATE_HZ = 8000
 
@@ -179,7 +178,7 @@ def test_progress_counts_the_bytes_of_all_tracks(tmp_path: Path) -> None:
         make_encoder=LevelEncoder,
         plan=FULL,
         cache=None,
-        track=track,  # type: ignore[arg-type]
+        progress=track,  # type: ignore[arg-type]
     )
     assert totals == [sum(path.stat().st_size for path in tracks)]
     assert steps == [path.stat().st_size for path in tracks]

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 
 from mu_llama.training.example import Example
-from mu_llama.training.feature_augmentation import AugmentedFeatures, augment_features
-from mu_llama.training.features import FeatureTable
+from mu_llama.training.features import AugmentedFeatures, FeatureTable, augment_features
 from mu_llama.training.initialization import FeatureStatistics
 
 AUDIO = Path("a.flac")

@@ -35,7 +35,7 @@ from mu_llama.training.config_file import parse_config
 from mu_llama.training.initialization import fresh_adapter
 from mu_llama.training.loop import TrainingError
 from mu_llama.training.phases import JOINT, PRETRAIN
-from mu_llama.training.run import Result, train
+from mu_llama.training.session import Result, train
 from mu_llama.training.trainable import build_trainable
 
 SET_A = Path(__file__).parents[1] / "golden" / "set_a"
@@ -245,7 +245,7 @@ def test_weights_spread_over_two_processes_train_the_same(wrap: str, data: Path,
 def test_a_loss_that_is_no_number_stops_with_the_ids(
     data: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mu_llama.training import loss
+    from mu_llama.training import collate as loss
 
     monkeypatch.setattr(loss, "answer_loss", lambda model, batch: torch.tensor(torch.nan, requires_grad=True))
     with pytest.raises(TrainingError, match="the loss or gradient of update 1 is nan"):

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from mu_llama.training.schedule import published_rate, update_factor, update_time
+from mu_llama.training.optimizer import published_rate, update_factor, update_time
 
 
 def test_factors_rise_and_fall() -> None:

@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from mu_llama.errors import CheckpointError, ConfigError
-from mu_llama.training.config import DataConfig, OptimiserConfig, ScheduleConfig, TrainConfig
-from mu_llama.training.config_sources import DatasetEntry, ModelSource
-from mu_llama.training.setting_names import with_setting_names
-from mu_llama.training.setup import base_parts, find_llama
+from mu_llama.training.config import DataConfig, DatasetEntry, ModelSource, OptimiserConfig, ScheduleConfig, TrainConfig
+from mu_llama.training.setup import base_parts, find_llama, with_setting_names
 
 
 def config_of(source: ModelSource) -> TrainConfig:

@@ -15,8 +15,8 @@ from mu_llama.checkpoints.native import ModelConfig, native_parts, write_model_f
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.model.mu_llama import MuLlama
-from mu_llama.training.loss import answer_loss
-from mu_llama.training.optimiser import build_optimiser
+from mu_llama.training.collate import answer_loss
+from mu_llama.training.optimizer import build_optimiser
 from mu_llama.training.phases import FINETUNE, JOINT, PHASES, PRETRAIN, Phase, plain_name
 from mu_llama.training.trainable import build_trainable, checkpoint_activations, export_tensors
 from tests.training.tiny import LAYERS, stored, tiny_batch, tiny_parts

@@ -39,8 +39,8 @@ def train(
         opt.quieten_libraries()
         from mu_llama.devices import home_folder
         from mu_llama.training.config_file import load_config
-        from mu_llama.training.run import prepare_only
-        from mu_llama.training.run import train as run
+        from mu_llama.training.session import prepare_only
+        from mu_llama.training.session import train as run
 
         more = ["data.skip_missing=true"] if skip_missing else []
         settings = load_config(config, [*(changes or []), *more])

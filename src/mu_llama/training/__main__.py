@@ -10,7 +10,7 @@ from mu_llama.devices import home_folder
 from mu_llama.errors import MuLlamaError
 from mu_llama.training.callbacks import Lines
 from mu_llama.training.config_file import load_config
-from mu_llama.training.run import prepare_only, train
+from mu_llama.training.session import prepare_only, train
 
 
 def main() -> int:

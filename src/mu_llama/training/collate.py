@@ -1,16 +1,25 @@
-"""Conversations to token rows with labels, and rows to padded batches."""
+"""Conversations to token rows with labels, rows to padded batches, and the loss of a batch."""
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mu_llama.checkpoints.llama_source import open_tokenizer
+from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.errors import ConfigError, QuestionError
+from mu_llama.model.mu_llama import MuLlama
 from mu_llama.text.prompts import ALPACA_PUBLISHED, PromptTemplate, Turn
 from mu_llama.text.tokenizer import Tokenizer
+from mu_llama.training.example import DataError, Example
+from mu_llama.training.features import Features
+from mu_llama.training.sampler import MicroBatch
 
 IGNORED = -100
 """Label of a token that is no target."""
@@ -140,3 +149,93 @@ def collate(rows: Sequence[Row], features: Sequence[Tensor], *, num_tokens: int 
         mask=torch.tensor([padded([1] * len(row.ids), 0) for row in rows]),
         features=torch.stack(list(features)),
     )
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """Examples as rows of tokens."""
+
+    rows: tuple[Row, ...]
+    """With something to learn in each."""
+    examples: tuple[Example, ...]
+    """The example of each row."""
+    num_truncated: int
+    """Rows that were cut."""
+    num_empty: int
+    """Examples left out, because the cut took the whole answer."""
+
+
+def tokenise_examples(examples: Sequence[Example], parts: ModelSpec, *, max_tokens: int) -> Tokenised:
+    """Turn examples into rows; what is cut, and what is left out because nothing of its answer stays, is counted.
+
+    Raises:
+        DataError: if nothing is left.
+    """
+    tokenizer: Any = open_tokenizer(parts.llama, parts.template)
+    limit = min(max_tokens, int(parts.llama.config.max_position_embeddings))
+    rows = [tokenise(example.turns, parts.template, tokenizer, max_tokens=limit) for example in examples]
+    kept = [(row, example) for row, example in zip(rows, examples, strict=True) if row.num_target_tokens]
+    if not kept:
+        raise DataError(f"no answer is left of {len(examples)} examples at data.max_tokens={max_tokens}; raise it")
+    counts = Counter(row.truncated for row in rows)
+    return Tokenised(
+        tuple(row for row, _ in kept),
+        tuple(example for _, example in kept),
+        num_truncated=counts[True],
+        num_empty=len(rows) - len(kept),
+    )
+
+
+def make_batch(
+    batch: MicroBatch, tokenised: Tokenised, features: Features, device: torch.device, *, seed: int | None
+) -> Batch:
+    """Collate the rows of a micro-batch on a device; `seed` is that of augmentation, None for none."""
+    examples = [tokenised.examples[row] for row in batch.rows]
+    rng = None if seed is None else random.Random(f"{seed}/{batch.position}")
+    vectors = [features.of(example, rng=rng) for example in examples]
+    return collate([tokenised.rows[row] for row in batch.rows], vectors).to(device)
+
+
+def answer_loss(model: MuLlama, batch: Batch) -> Tensor:
+    """Compute the mean cross entropy over all target tokens of a batch.
+
+    Logits are computed only where there is a target. The mask isn't needed: attention is causal and the padding is on
+    the right, so no target sees it, and without a mask attention takes its fastest path.
+
+    Args:
+        model: as `build_trainable` makes it.
+        batch: on the model's device.
+
+    Returns:
+        A float32 scalar with gradients; without any target it is 0, with gradients of 0 rather than none, so that
+        processes that train together stay in step.
+    """
+    # As in use: in float32, whatever the LLaMA computes in.
+    with torch.autocast(batch.features.device.type, enabled=False):
+        conditioning = model.condition(batch.features)
+    output = model.llama.get_decoder()(**model.inputs(batch.ids, conditioning), use_cache=False)
+    hidden: Tensor = output.last_hidden_state[:, -batch.ids.shape[1] :]  # (B, T, H), of the text
+    head = model.llama.get_output_embeddings()
+    targets = batch.labels[:, 1:]
+    kept = targets != IGNORED
+    if not kept.any():
+        nothing: Tensor = head(hidden[:, :1]).float().mean() * 0
+        return nothing
+    logits = head(hidden[:, :-1][kept]).float()  # (B, T - 1, H) -> (targets, H) -> (targets, vocabulary)
+    return nn.functional.cross_entropy(logits, targets[kept])
+
+
+class AnswerLoss(nn.Module):
+    """A model as what engines wrap: its forward pass is the loss, so DDP and FSDP see every parameter used.
+
+    Args:
+        model: as `build_trainable` makes it.
+    """
+
+    def __init__(self, model: MuLlama) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Compute `answer_loss`."""
+        return answer_loss(self.model, batch)

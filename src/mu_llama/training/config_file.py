@@ -13,7 +13,7 @@ from mu_llama.errors import ConfigError
 
 try:
     from mu_llama.training.config import TrainConfig
-    from mu_llama.training.config_checks import Problem, checked, shown, unfolded
+    from mu_llama.training.config_types import Problem, checked, shown, unfolded
 except ModuleNotFoundError as error:
     raise ConfigError(f"training settings need {error.name}; run: pip install 'mu-llama[train]'") from error
 

@@ -14,15 +14,14 @@ from torch import Tensor
 
 from mu_llama.errors import ConfigError, MuLlamaError
 from mu_llama.model.mu_llama import MuLlama
+from mu_llama.training.collate import AnswerLoss, Tokenised, make_batch
 from mu_llama.training.config import TrainConfig
-from mu_llama.training.engine import is_deepspeed
-from mu_llama.training.loss import AnswerLoss
-from mu_llama.training.optimiser import build_optimiser, set_rates
+from mu_llama.training.distributed import is_deepspeed, load_moments, spread_like, whole
+from mu_llama.training.optimizer import build_optimiser, peak_rates, set_rates
 from mu_llama.training.phases import plain_name
 from mu_llama.training.run_folder import Progress, RunFolder, Saved
-from mu_llama.training.setup import Data, Tokenised
-from mu_llama.training.sharding import load_moments, spread_like, whole
-from mu_llama.training.stream import Update, make_batch, num_updates, peak_rates, updates, weights_of
+from mu_llama.training.sampler import Update, num_updates, row_weights, updates
+from mu_llama.training.setup import Data
 
 
 class TrainingError(MuLlamaError, RuntimeError):
@@ -76,7 +75,7 @@ class Trainer:
         self._tokenised, self._folder = tokenised, folder
         self.progress = Progress()
         self._lengths = [len(row.ids) for row in tokenised.rows]
-        self._weights = weights_of(tokenised, data)
+        self._weights = row_weights(tokenised.examples, data.datasets)
         adapter_rate, llama_rate = peak_rates(config, world=accelerator.num_processes)
         engine = AnswerLoss(model).train()
         optimiser = build_optimiser(

@@ -92,10 +92,12 @@ class RunFolder:
             return
         if not self._numbered() and "result" not in before:
             return  # nothing was learnt yet: the settings may be mended
-        differing = _differences(_flat(before.get("settings")), _flat(settings))
+        differing = _differences(flat_settings(before.get("settings")), flat_settings(settings))
         if record is not None and "result" not in before:
             for kept in _FIXED_RECORDS:
-                differing += _differences(_flat(before.get(kept), f"{kept}."), _flat(record.get(kept), f"{kept}."))
+                differing += _differences(
+                    flat_settings(before.get(kept), f"{kept}."), flat_settings(record.get(kept), f"{kept}.")
+                )
         if differing:
             raise ConfigError(f"{self.path}: holds a run with other settings or data; choose another run.out, or go on "
                               "with the same ones:\n" + "\n".join(differing))  # fmt: skip
@@ -241,12 +243,13 @@ def _update_of(line: str) -> int:
         return _CUT_OFF
 
 
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+def flat_settings(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings into one level of dotted names."""
     if not isinstance(settings, Mapping):
         return {prefix.removesuffix("."): settings}
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.")
+        flat |= flat_settings(value, f"{prefix}{name}.")
     return flat
 
 

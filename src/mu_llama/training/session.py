@@ -1,10 +1,11 @@
-"""One run from its weights to its exported model: steps, validation, samples, checkpoints."""
+"""A training run: from its settings to its exported model."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import math
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,23 @@ from mu_llama.checkpoints.llama_source import open_tokenizer
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.progress import ProgressCallback, no_progress
 from mu_llama.training.callbacks import Silent, Watcher
+from mu_llama.training.collate import Tokenised, tokenise_examples
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_file import config_to_dict
+from mu_llama.training.distributed import gathered, is_sharded, make_accelerator
 from mu_llama.training.export import export_model, plot_losses
 from mu_llama.training.loop import Step, Trainer
-from mu_llama.training.memory import MemoryEstimate, estimate_memory
+from mu_llama.training.memory import estimate_memory
 from mu_llama.training.phases import phase_by_name
-from mu_llama.training.run_folder import PLOT_FILE, SAMPLES_FILE, RunFolder
-from mu_llama.training.setup import Data, Tokenised, tokenise_examples
-from mu_llama.training.sharding import gathered, is_sharded
+from mu_llama.training.run_folder import PLOT_FILE, SAMPLES_FILE, RunFolder, flat_settings
+from mu_llama.training.setup import (
+    Data,
+    base_parts,
+    find_llama,
+    fresh_parts,
+    read_data,
+    renamed,
+)
 from mu_llama.training.trainable import build_trainable, checkpoint_activations, export_tensors
 from mu_llama.training.validation import sample_answers, validation_loss
 
@@ -111,8 +120,11 @@ class Session:
         if self.is_main:
             self.folder.forget_after(self.trainer.progress.update)
         if self.config.run.trackers:
-            self.accelerator.init_trackers(self.config.name, config=_flat_numbers(config_to_dict(self.config)))
-        self.watcher.started(self._counts(), self._memory(), self.trainer.total, self.trainer.progress.update)
+            self.accelerator.init_trackers(self.config.name, config=self._plain_settings())
+        memory = estimate_memory(
+            self.model, self.config, rows=self.rows.rows, num_audio_tokens=self.parts.adapter_config.num_audio_tokens
+        )
+        self.watcher.started(self._counts(), memory, self.trainer.total, self.trainer.progress.update)
         for step in () if self._is_stopped() else self.trainer:
             self._log(step)
             if self._due(step.update, self.config.run.sample_every_steps):
@@ -136,6 +148,14 @@ class Session:
         if self.config.run.trackers:
             self.accelerator.log(row, step=step.update)
         self.watcher.stepped(step)
+
+    def _plain_settings(self) -> dict[str, Any]:
+        """Settings as trackers take them: one level of plain values."""
+        settings = flat_settings(config_to_dict(self.config))
+        return {
+            name: value if isinstance(value, int | float | str | bool) else str(value)
+            for name, value in settings.items()
+        }
 
     def _due(self, update: int, every: int | None) -> bool:
         return every is not None and (update % every == 0 or update == self.trainer.total)
@@ -257,21 +277,60 @@ class Session:
             "processes": self.accelerator.num_processes,
         }
 
-    def _memory(self) -> MemoryEstimate:
-        lengths = sorted((len(row.ids) for row in self.rows.rows), reverse=True)
-        longest = lengths[0] * min(self.config.batch.size, len(lengths))
-        num_tokens = min(longest, self.config.batch.max_tokens or longest)
-        num_tokens += min(self.config.batch.size, len(lengths)) * self.parts.adapter_config.num_audio_tokens
-        targets = sorted((row.num_target_tokens for row in self.rows.rows), reverse=True)
-        num_targets = sum(targets[: self.config.batch.size])
-        return estimate_memory(self.model, self.config, num_tokens=num_tokens, num_targets=num_targets)
+
+def train(
+    config: TrainConfig,
+    *,
+    home: Path,
+    report: Callable[[str], None] = lambda _: None,
+    progress: ProgressCallback = no_progress,
+    watcher: Watcher | None = None,
+) -> Result:
+    """Train, or go on with a run that was stopped; a finished one is left as it is.
+
+    Args:
+        config: of the run.
+        home: cache folder.
+        report: told what takes long.
+        progress: follows hearing and loading, in bytes.
+        watcher: told how it goes.
+
+    Raises:
+        ConfigError: if settings, weights or the run folder don't fit together.
+        DataError: if data is missing or bad.
+        TrainingError: if the loss stops being a number.
+        CheckpointError: if weights are damaged or a checkpoint can't be written.
+    """
+    folder = RunFolder(config.run.out or Path("runs") / config.name)
+    folder.check(config_to_dict(config))
+    before = folder.result()
+    if before is not None:
+        return Result(folder.model, before["updates"], before["loss"], before["best_validation_loss"])
+    accelerator = make_accelerator(config, folder)
+    with accelerator.main_process_first():
+        parts = base_parts(config, home=home, report=report)
+        llama = find_llama(config, home=home, report=report) if parts is None else parts.llama
+        data = read_data(config, parts, home=home, progress=progress)
+    parts = fresh_parts(config, data, llama) if parts is None else renamed(parts, config)
+    session = Session(
+        config, parts, data, folder=folder, accelerator=accelerator, watcher=watcher or Silent(), progress=progress
+    )
+    session.go()
+    return session.end(home)
 
 
-def _flat_numbers(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Settings as trackers take them: one level of plain values."""
-    if isinstance(settings, dict):
-        flat: dict[str, Any] = {}
-        for name, value in settings.items():
-            flat |= _flat_numbers(value, f"{prefix}{name}.")
-        return flat
-    return {prefix.removesuffix("."): settings if isinstance(settings, int | float | str | bool) else str(settings)}
+def prepare_only(
+    config: TrainConfig,
+    *,
+    home: Path,
+    report: Callable[[str], None] = lambda _: None,
+    progress: ProgressCallback = no_progress,
+) -> int:
+    """Hear every track of a run's data, so that training finds its features; gives the number of tracks.
+
+    Raises:
+        DataError: if data is missing or bad.
+    """
+    parts = base_parts(config, home=home, report=report)
+    rows = read_data(config, parts, home=home, progress=progress).features.rows
+    return sum(audio is not None for audio in rows)

@@ -1,36 +1,34 @@
-"""From settings to what a run starts with: weights in parts, features, rows of tokens."""
+"""From settings to what a run starts with: weights, features, examples."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mu_llama.audio.augment import chain
 from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
-from mu_llama.checkpoints.llama_source import open_tokenizer, read_llama
+from mu_llama.checkpoints.llama_source import read_llama
 from mu_llama.checkpoints.open_model import PLANS, find_parts, make_encoder
+from mu_llama.checkpoints.roles import OPTIONS, Role
 from mu_llama.checkpoints.spec import EncoderSpec, LlamaSpec, ModelSpec
 from mu_llama.encoders import build_encoder
 from mu_llama.encoders.cache import FeatureCache
-from mu_llama.errors import ConfigError
+from mu_llama.errors import CheckpointError, ConfigError, ModelNotFoundError
 from mu_llama.model.config import AdapterConfig
 from mu_llama.progress import ProgressCallback, no_progress
 from mu_llama.text.prompts import template_by_name
-from mu_llama.training.collate import Row, tokenise
-from mu_llama.training.config import TrainConfig
-from mu_llama.training.config_sources import NewAdapter
-from mu_llama.training.example import DataError, Example
-from mu_llama.training.examples import Dataset, hold_out, read_datasets
-from mu_llama.training.feature_augmentation import AugmentedFeatures
-from mu_llama.training.features import Features, FeatureTable, LiveFeatures
+from mu_llama.training.config import NewAdapter, TrainConfig
+from mu_llama.training.dataset import Dataset, hold_out, read_datasets
+from mu_llama.training.example import Example
+from mu_llama.training.features import AugmentedFeatures, Features, FeatureTable, LiveFeatures, prepare_features
 from mu_llama.training.initialization import fresh_adapter
-from mu_llama.training.precompute_features import prepare_features
-from mu_llama.training.setting_names import with_setting_names
 
 _BRIDGE_FACTOR = 4
 
@@ -54,20 +52,6 @@ class Data:
     def train(self) -> list[Example]:
         """All examples to train on, in the order of their files."""
         return self.features.usable(example for dataset in self.datasets for example in dataset.examples)
-
-
-@dataclass(frozen=True)
-class Tokenised:
-    """Examples as rows of tokens."""
-
-    rows: tuple[Row, ...]
-    """With something to learn in each."""
-    examples: tuple[Example, ...]
-    """The example of each row."""
-    num_truncated: int
-    """Rows that were cut."""
-    num_empty: int
-    """Examples left out, because the cut took the whole answer."""
 
 
 def read_data(
@@ -183,27 +167,31 @@ def fresh_parts(config: TrainConfig, data: Data, llama: LlamaSpec) -> ModelSpec:
     )
 
 
-def tokenise_examples(examples: Sequence[Example], parts: ModelSpec, *, max_tokens: int) -> Tokenised:
-    """Turn examples into rows; what is cut, and what is left out because nothing of its answer stays, is counted.
-
-    Raises:
-        DataError: if nothing is left.
-    """
-    tokenizer: Any = open_tokenizer(parts.llama, parts.template)
-    limit = min(max_tokens, int(parts.llama.config.max_position_embeddings))
-    rows = [tokenise(example.turns, parts.template, tokenizer, max_tokens=limit) for example in examples]
-    kept = [(row, example) for row, example in zip(rows, examples, strict=True) if row.num_target_tokens]
-    if not kept:
-        raise DataError(f"no answer is left of {len(examples)} examples at data.max_tokens={max_tokens}; raise it")
-    counts = Counter(row.truncated for row in rows)
-    return Tokenised(
-        tuple(row for row, _ in kept),
-        tuple(example for _, example in kept),
-        num_truncated=counts[True],
-        num_empty=len(rows) - len(kept),
-    )
-
-
 def renamed(parts: ModelSpec, config: TrainConfig) -> ModelSpec:
     """Give a model the name of the run that trains it."""
     return dataclasses.replace(parts, name=config.name)
+
+
+SETTINGS: Mapping[Role, str] = MappingProxyType(
+    {"model": "model.base", "llama": "model.llama", "encoder": "model.encoder"}
+)
+"""The setting that names the file of each role."""
+_BY_OPTION = {OPTIONS[role]: setting for role, setting in SETTINGS.items()}
+# Not inside a path such as models--llama.
+_OPTION = re.compile(rf"(?<![\w/.-])(?:{'|'.join(map(re.escape, _BY_OPTION))})(?![\w/.-])")
+
+
+@contextmanager
+def with_setting_names() -> Iterator[None]:
+    """Name settings where an error names options of the command line, which training doesn't have.
+
+    Raises:
+        CheckpointError, ConfigError, ModelNotFoundError: as they came, in other words.
+    """
+    try:
+        yield
+    except (CheckpointError, ConfigError, ModelNotFoundError) as error:
+        text = _OPTION.sub(lambda match: _BY_OPTION[match[0]], str(error))
+        if text == str(error):
+            raise
+        raise type(error)(text) from error

@@ -13,11 +13,10 @@ from mu_llama.generation import Decoder, GenerationOptions
 from mu_llama.model.mu_llama import MuLlama
 from mu_llama.text.prompts import Turn
 from mu_llama.text.tokenizer import Tokenizer
+from mu_llama.training.collate import Tokenised, make_batch
 from mu_llama.training.example import Example
 from mu_llama.training.features import Features
-from mu_llama.training.order import MicroBatch, plain_batches
-from mu_llama.training.setup import Tokenised
-from mu_llama.training.stream import make_batch
+from mu_llama.training.sampler import MicroBatch, plain_batches
 
 _SAMPLE_TOKENS = 64
 

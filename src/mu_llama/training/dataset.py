@@ -9,10 +9,9 @@ from pathlib import Path
 
 from mu_llama.audio.equal_files import equal_files
 from mu_llama.audio.file_names import Listings, path_on_disk
-from mu_llama.training.config_sources import DatasetEntry
-from mu_llama.training.example import BadRow, DataError, Example
-from mu_llama.training.example_formats import EMPTY, READERS, detect_format
-from mu_llama.training.listing import listing
+from mu_llama.training.config import DatasetEntry
+from mu_llama.training.example import BadRow, DataError, Example, listing
+from mu_llama.training.readers import EMPTY, READERS, detect_format
 
 
 @dataclass(frozen=True)
