@@ -18,7 +18,7 @@ from mu_llama.training.config import (
     DatasetEntry,
     ModelSource,
     NewAdapter,
-    OptimiserConfig,
+    OptimizerConfig,
     ScheduleConfig,
     TrainConfig,
 )
@@ -83,7 +83,7 @@ def test_overrides_are_yaml_at_dotted_keys() -> None:
             "precision.compile=true",
         ],
     )
-    assert config.optimiser == OptimiserConfig(lr=3e-5, betas=(0.9, 0.999))
+    assert config.optimiser == OptimizerConfig(lr=3e-5, betas=(0.9, 0.999))
     assert config.data.train == (DatasetEntry(path=Path("a.jsonl"), share=2.0),)
     assert config.schedule == ScheduleConfig(epochs=4)
     assert config.run.trackers == ("wandb",)
@@ -172,7 +172,7 @@ def test_a_fresh_adapter_is_not_for_finetune_and_needs_a_known_template() -> Non
 
 
 def test_settings_made_in_python_are_checked_the_same_way() -> None:
-    right = {"name": "x", "phase": "joint", "model": ModelSource(base="mini"), "optimiser": OptimiserConfig(lr=1e-4)}
+    right = {"name": "x", "phase": "joint", "model": ModelSource(base="mini"), "optimiser": OptimizerConfig(lr=1e-4)}
     with pytest.raises(
         ConfigError, match=r"^TrainConfig has 2 problems:\ndata.train: is empty; .*\nschedule.steps: is 0;"
     ):

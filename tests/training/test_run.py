@@ -35,7 +35,7 @@ from mu_llama.training.config_file import parse_config
 from mu_llama.training.initialization import fresh_adapter
 from mu_llama.training.loop import TrainingError
 from mu_llama.training.phases import JOINT, PRETRAIN
-from mu_llama.training.session import Result, train
+from mu_llama.training.session import TrainingResult, train
 from mu_llama.training.trainable import build_trainable
 
 SET_A = Path(__file__).parents[1] / "golden" / "set_a"
@@ -88,7 +88,7 @@ def config(data: Path, out: Path, *changes: str, phase: str = "finetune") -> Tra
     return parse_config(settings(data, out, phase=phase), changes)
 
 
-def run(data: Path, out: Path, home: Path, *changes: str, phase: str = "finetune") -> Result:
+def run(data: Path, out: Path, home: Path, *changes: str, phase: str = "finetune") -> TrainingResult:
     return train(config(data, out, *changes, phase=phase), home=home)
 
 
@@ -148,13 +148,13 @@ class Stopping:
     def __init__(self, after: int) -> None:
         self.after = after
 
-    def started(self, *_: object) -> None: ...
+    def on_start(self, *_: object) -> None: ...
 
-    def validated(self, *_: object) -> None: ...
+    def on_validation(self, *_: object) -> None: ...
 
-    def answered(self, *_: object) -> None: ...
+    def on_samples(self, *_: object) -> None: ...
 
-    def stepped(self, step: Any) -> None:
+    def on_step(self, step: Any) -> None:
         if step.update == self.after:
             raise Stop
 
@@ -163,7 +163,7 @@ class Stopping:
 def test_a_stopped_run_ends_as_if_it_was_not(after: int, data: Path, home: Path, tmp_path: Path) -> None:
     run(data, tmp_path / "whole", home)
     with pytest.raises(Stop):
-        train(config(data, tmp_path / "run"), home=home, watcher=Stopping(after))
+        train(config(data, tmp_path / "run"), home=home, callback=Stopping(after))
     run(data, tmp_path / "run", home)
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
     one, other = trained(tmp_path / "run"), trained(tmp_path / "whole")
@@ -258,7 +258,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     data: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(Stop):
-        train(config(data, tmp_path / "run"), home=home, watcher=Stopping(3))
+        train(config(data, tmp_path / "run"), home=home, callback=Stopping(3))
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -288,7 +288,7 @@ def test_early_stop_exports_the_best(data: Path, home: Path, tmp_path: Path) -> 
 def test_other_weights_are_refused(data: Path, home: Path, tmp_path: Path) -> None:
     for phase, name in (("finetune", "run"), ("pretrain", "other")):
         with pytest.raises(Stop):
-            train(config(data, tmp_path / name, phase=phase), home=home, watcher=Stopping(3))
+            train(config(data, tmp_path / name, phase=phase), home=home, callback=Stopping(3))
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     shutil.copytree(tmp_path / "other" / "checkpoints", tmp_path / "run" / "checkpoints")
     with pytest.raises(ConfigError, match="another phase or architecture; differs in"):
@@ -320,7 +320,7 @@ def test_changed_data_stops_a_run_from_going_on(data: Path, home: Path, tmp_path
     shutil.copytree(data.parent, tmp_path / "data")
     own = tmp_path / "data" / data.name
     with pytest.raises(Stop):
-        train(config(own, tmp_path / "run"), home=home, watcher=Stopping(3))
+        train(config(own, tmp_path / "run"), home=home, callback=Stopping(3))
     own.write_text(own.read_text().replace("Tone 3", "Tone three"))
     with pytest.raises(ConfigError, match=r"(?s)other settings or data.*data\..*before"):
         run(own, tmp_path / "run", home)
@@ -435,7 +435,7 @@ def test_tracks_can_be_heard_anew_and_changed_each_time(data: Path, home: Path, 
     run(data, tmp_path / "changed", home, *changes, phase="pretrain")
     assert np.abs(np.subtract(losses(tmp_path / "changed"), losses(tmp_path / "table"))).max() > 1e-4
     with pytest.raises(Stop):
-        train(config(data, tmp_path / "again", *changes, phase="pretrain"), home=home, watcher=Stopping(3))
+        train(config(data, tmp_path / "again", *changes, phase="pretrain"), home=home, callback=Stopping(3))
     run(data, tmp_path / "again", home, *changes, phase="pretrain")
     assert losses(tmp_path / "again") == losses(tmp_path / "changed")
 

@@ -28,7 +28,7 @@ _UNKNOWN = 0
 
 
 @dataclass(frozen=True)
-class Row:
+class TokenizedRow:
     """One conversation as tokens."""
 
     ids: list[int]
@@ -60,19 +60,19 @@ class Batch:
         return Batch(*moved)
 
 
-def tokenise(
+def tokenize(
     turns: Sequence[Turn],
     template: PromptTemplate,
     tokenizer: Tokenizer,
     *,
     max_tokens: int | None,
     ignore_unknown: bool | None = None,
-) -> Row:
+) -> TokenizedRow:
     """Turn a conversation into ids and labels.
 
-    A template with `end_tokens` has every answer learnt, each with the first end token after it. Others have only
-    the last one learnt, with the LLaMA's own end token. Labels are masked by count: prompt, and prompt with answer,
-    are tokenised separately, and as many tokens as the prompt has are ignored.
+    A template with `end_tokens` has every answer as a target, each with the first end token after it. Others
+    have only the last one, with the LLaMA's own end token. Labels are masked by count: prompt, and prompt with answer,
+    are tokenized separately, and as many tokens as the prompt has are ignored.
 
     Args:
         turns: the conversation, oldest first, each with its answer.
@@ -99,9 +99,9 @@ def tokenise(
     if template.name == ALPACA_PUBLISHED.name if ignore_unknown is None else ignore_unknown:
         # compat: the reference's loss ignores id 0, which is its padding and `<unk>`.
         labels = [IGNORED if label == _UNKNOWN else label for label in labels]
-    kept = labels[:max_tokens]
-    num_targets = len(kept) - kept.count(IGNORED)
-    return Row(ids[:max_tokens], kept, num_target_tokens=num_targets, truncated=len(kept) < len(labels))
+    cut = labels[:max_tokens]
+    num_targets = len(cut) - cut.count(IGNORED)
+    return TokenizedRow(ids[:max_tokens], cut, num_target_tokens=num_targets, truncated=len(cut) < len(labels))
 
 
 def _answer(turn: Turn) -> str:
@@ -116,7 +116,7 @@ def _with_answer(prompt: str, answer: str, template: PromptTemplate, tokenizer: 
     return [*tokenizer.encode_prompt(prompt + answer), min(tokenizer.eos_ids)]
 
 
-def collate(rows: Sequence[Row], features: Sequence[Tensor], *, num_tokens: int | None = None) -> Batch:
+def collate(rows: Sequence[TokenizedRow], features: Sequence[Tensor], *, num_tokens: int | None = None) -> Batch:
     """Pad rows to one length.
 
     Args:
@@ -128,7 +128,7 @@ def collate(rows: Sequence[Row], features: Sequence[Tensor], *, num_tokens: int 
         ConfigError: if a row is longer than `num_tokens`, or rows and features differ in number.
 
     Example:
-        >>> row = Row([1, 5, 2], [IGNORED, 5, 2], num_target_tokens=2, truncated=False)
+        >>> row = TokenizedRow([1, 5, 2], [IGNORED, 5, 2], num_target_tokens=2, truncated=False)
         >>> collate([row], [torch.zeros(1, 4)], num_tokens=4).labels
         tensor([[-100,    5,    2, -100]])
     """
@@ -152,11 +152,11 @@ def collate(rows: Sequence[Row], features: Sequence[Tensor], *, num_tokens: int 
 
 
 @dataclass(frozen=True)
-class Tokenised:
-    """Examples as rows of tokens."""
+class TokenizedExamples:
+    """Examples as token rows."""
 
-    rows: tuple[Row, ...]
-    """With something to learn in each."""
+    rows: tuple[TokenizedRow, ...]
+    """Each with at least one target token."""
     examples: tuple[Example, ...]
     """The example of each row."""
     num_truncated: int
@@ -165,35 +165,35 @@ class Tokenised:
     """Examples left out, because the cut took the whole answer."""
 
 
-def tokenise_examples(examples: Sequence[Example], parts: ModelSpec, *, max_tokens: int) -> Tokenised:
-    """Turn examples into rows; what is cut, and what is left out because nothing of its answer stays, is counted.
+def tokenize_examples(examples: Sequence[Example], parts: ModelSpec, *, max_tokens: int) -> TokenizedExamples:
+    """Tokenize examples; count rows that are cut, and leave out and count those whose whole answer was cut off.
 
     Raises:
         DataError: if nothing is left.
     """
     tokenizer: Any = open_tokenizer(parts.llama, parts.template)
     limit = min(max_tokens, int(parts.llama.config.max_position_embeddings))
-    rows = [tokenise(example.turns, parts.template, tokenizer, max_tokens=limit) for example in examples]
-    kept = [(row, example) for row, example in zip(rows, examples, strict=True) if row.num_target_tokens]
-    if not kept:
+    rows = [tokenize(example.turns, parts.template, tokenizer, max_tokens=limit) for example in examples]
+    usable = [(row, example) for row, example in zip(rows, examples, strict=True) if row.num_target_tokens]
+    if not usable:
         raise DataError(f"no answer is left of {len(examples)} examples at data.max_tokens={max_tokens}; raise it")
     counts = Counter(row.truncated for row in rows)
-    return Tokenised(
-        tuple(row for row, _ in kept),
-        tuple(example for _, example in kept),
+    return TokenizedExamples(
+        tuple(row for row, _ in usable),
+        tuple(example for _, example in usable),
         num_truncated=counts[True],
-        num_empty=len(rows) - len(kept),
+        num_empty=len(rows) - len(usable),
     )
 
 
 def make_batch(
-    batch: MicroBatch, tokenised: Tokenised, features: Features, device: torch.device, *, seed: int | None
+    batch: MicroBatch, tokenized: TokenizedExamples, features: Features, device: torch.device, *, seed: int | None
 ) -> Batch:
     """Collate the rows of a micro-batch on a device; `seed` is that of augmentation, None for none."""
-    examples = [tokenised.examples[row] for row in batch.rows]
+    examples = [tokenized.examples[row] for row in batch.rows]
     rng = None if seed is None else random.Random(f"{seed}/{batch.position}")
     vectors = [features.of(example, rng=rng) for example in examples]
-    return collate([tokenised.rows[row] for row in batch.rows], vectors).to(device)
+    return collate([tokenized.rows[row] for row in batch.rows], vectors).to(device)
 
 
 def answer_loss(model: MuLlama, batch: Batch) -> Tensor:
@@ -217,16 +217,16 @@ def answer_loss(model: MuLlama, batch: Batch) -> Tensor:
     hidden: Tensor = output.last_hidden_state[:, -batch.ids.shape[1] :]  # (B, T, H), of the text
     head = model.llama.get_output_embeddings()
     targets = batch.labels[:, 1:]
-    kept = targets != IGNORED
-    if not kept.any():
+    is_target = targets != IGNORED  # (B, T - 1)
+    if not is_target.any():
         nothing: Tensor = head(hidden[:, :1]).float().mean() * 0
         return nothing
-    logits = head(hidden[:, :-1][kept]).float()  # (B, T - 1, H) -> (targets, H) -> (targets, vocabulary)
-    return nn.functional.cross_entropy(logits, targets[kept])
+    logits = head(hidden[:, :-1][is_target]).float()  # (B, T - 1, H) -> (targets, H) -> (targets, vocabulary)
+    return nn.functional.cross_entropy(logits, targets[is_target])
 
 
 class AnswerLoss(nn.Module):
-    """A model as what engines wrap: its forward pass is the loss, so DDP and FSDP see every parameter used.
+    """Wraps a model so that its forward pass is the loss: DDP and FSDP then see every parameter used.
 
     Args:
         model: as `build_trainable` makes it.

@@ -15,7 +15,7 @@ from pydantic import (
 
 from mu_llama.encoders import ENCODERS
 from mu_llama.text.prompts import TEMPLATES
-from mu_llama.training.config_checks import contradictions
+from mu_llama.training.config_checks import find_conflicts
 from mu_llama.training.config_types import (
     Count,
     FilePath,
@@ -28,9 +28,9 @@ from mu_llama.training.config_types import (
     shown,
 )
 from mu_llama.training.phases import PHASES
+from mu_llama.training.readers import FORMATS
 
 Augmentation = Literal["level", "equaliser", "noise", "phone"]
-DataFormat = Literal["auto", "musicqa", "alpaca", "jsonl", "parquet"]
 
 
 def _known_encoder(spec: dict[str, Any]) -> dict[str, Any]:
@@ -45,14 +45,14 @@ class NewAdapter(Settings):
     template: Annotated[str, one_of(TEMPLATES)] = "alpaca-published"
     """Name of the prompt template, a key of `prompts.TEMPLATES`."""
     num_conditioned_layers: Count = 20
-    """Q: the last so many layers of the LLaMA hear the audio."""
+    """Q: how many of the last layers of the LLaMA are conditioned on the audio."""
     bridge_width: Count | None = None
     """Inner width of the bridge blocks; None is four times the width of the LLaMA."""
     num_blocks: Count = 3
     """How many bridge blocks."""
     input_scaling: Literal["none", "standardise"] = "none"
-    """`standardise`: features lose the mean of the training tracks and are divided by their deviation, and gates
-    start at 0.1; `none` starts as published, with gates at 0."""
+    """`standardise`: features lose the mean of the training tracks and are divided by their standard deviation, and
+    gates start at 0.1; `none` starts as published, with gates at 0."""
 
 
 class ModelSource(Settings):
@@ -76,8 +76,8 @@ class DatasetEntry(Settings):
 
     path: Annotated[FilePath, Field(examples=["music.jsonl"])]
     """Data file; like every path here, relative to the working directory."""
-    format: DataFormat = "auto"
-    """How the file is written; `auto` looks into it."""
+    format: Annotated[str, one_of(FORMATS, "auto")] = "auto"
+    """Name of the file's format, a key of `readers.FORMATS` (musicqa, alpaca, jsonl, parquet); `auto` recognizes it."""
     audio_folder: FilePath | None = None
     """Where its audio names start; None is the file's own folder, or `audios` in it for musicqa if that exists."""
     share: PositiveFloat | None = None
@@ -96,9 +96,9 @@ class DataConfig(Settings):
     max_tokens: Annotated[int, Field(ge=8)] = 512
     """Longest row in tokens, prompt and answer; longer rows are cut, counted and reported."""
     skip_missing: bool = False
-    """Drop and count examples whose audio is missing or can't be heard, instead of stopping before training."""
+    """Drop and count examples whose audio is missing or can't be decoded, instead of stopping before training."""
     encode: Literal["once", "live"] = "once"
-    """`once`: each track is heard before training and its features kept; `live`: heard again each time it is drawn."""
+    """`once`: tracks are encoded before training and their features cached; `live`: each time one is drawn."""
     augment: Listed[tuple[Augmentation, ...]] = ()
     """Changes to the sound of training tracks, each half the time; with `encode: live`."""
     feature_noise: NonNegativeFloat = 0.0
@@ -106,14 +106,15 @@ class DataConfig(Settings):
     feature_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Up to this share of a training track's features replaced by the mean of all tracks, each time others."""
     window: Literal["auto", "full", "published"] = "auto"
-    """Seconds heard of a track: all, the first minute as published, or (auto) the model's own; `full` for a new one."""
+    """Seconds of a track that are encoded: all, the first minute as published, or (auto) the model's own, which is
+    `full` for a new one."""
 
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "aim"]
 
 
-class OptimiserConfig(Settings):
+class OptimizerConfig(Settings):
     """AdamW; 1-d tensors don't decay. Every trained part needs a learning rate: `base_lr`, `lr` or its own."""
 
     base_lr: PositiveFloat | None = None
@@ -212,7 +213,7 @@ class TrainConfig(Settings):
         >>> from mu_llama.training.config import DatasetEntry
         >>> data = DataConfig(train=[DatasetEntry(path="music.json")])
         >>> run = TrainConfig(name="mine", phase="joint", model=ModelSource(base="mini"), data=data,
-        ...                   optimiser=OptimiserConfig(lr=1e-4), schedule=ScheduleConfig(epochs=3))
+        ...                   optimiser=OptimizerConfig(lr=1e-4), schedule=ScheduleConfig(epochs=3))
         >>> run.batch.size
         1
     """
@@ -226,7 +227,7 @@ class TrainConfig(Settings):
     """Where weights come from."""
     data: DataConfig = DataConfig()
     """What is learned from."""
-    optimiser: OptimiserConfig = OptimiserConfig()
+    optimiser: OptimizerConfig = OptimizerConfig()
     """How a gradient becomes an update."""
     schedule: ScheduleConfig = ScheduleConfig()
     """How long, and the learning rate on the way."""
@@ -239,5 +240,5 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        refuse(contradictions(self))
+        refuse(find_conflicts(self))
         return self

@@ -1,4 +1,4 @@
-"""What settings of a training run may not be together, and what one of them needs of another."""
+"""Conflicts between settings of a training run that are each valid alone."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from mu_llama.training.config_types import Problem, shown
 from mu_llama.training.phases import PHASES
 
-if TYPE_CHECKING:  # which calls this
+if TYPE_CHECKING:  # it imports this module
     from mu_llama.training.config import TrainConfig
 
 
-def contradictions(config: TrainConfig) -> Iterator[Problem]:
-    """Give every contradiction between settings that are right each by itself."""
+def find_conflicts(config: TrainConfig) -> Iterator[Problem]:
+    """Give every conflict between settings that are each valid alone."""
     for check in (_check_choices, _check_schedule, _check_learning_rates, _check_model, _check_data, _check_run):
         yield from check(config)
 
@@ -52,12 +52,12 @@ def _check_schedule(config: TrainConfig) -> Iterator[Problem]:
 
 
 def _check_learning_rates(config: TrainConfig) -> Iterator[Problem]:
-    phase, optimiser, min_lr = PHASES[config.phase], config.optimiser, config.schedule.min_lr
+    phase, optimizer, min_lr = PHASES[config.phase], config.optimiser, config.schedule.min_lr
     common = ("optimiser.lr", "optimiser.base_lr")
-    has_common = optimiser.lr is not None or optimiser.base_lr is not None
+    has_common = optimizer.lr is not None or optimizer.base_lr is not None
     parts = (
-        ("optimiser.adapter_lr", optimiser.adapter_lr, phase.trains_adapter, "no adapter"),
-        ("optimiser.lora_lr", optimiser.lora_lr, phase.trains_llama, "nothing inside the LLaMA"),
+        ("optimiser.adapter_lr", optimizer.adapter_lr, phase.trains_adapter, "no adapter"),
+        ("optimiser.lora_lr", optimizer.lora_lr, phase.trains_llama, "nothing inside the LLaMA"),
     )
     for path, lr, is_trained, nothing in parts:
         if lr is not None and not is_trained:
@@ -65,7 +65,7 @@ def _check_learning_rates(config: TrainConfig) -> Iterator[Problem]:
         if lr is None and is_trained and not has_common:
             text = f"is missing, and so are {' and '.join(common)}; phase {phase.name} needs one of them"
             yield Problem(path, text, ("phase", *common))
-    peaks = [lr for lr in (optimiser.lr, optimiser.adapter_lr, optimiser.lora_lr) if lr is not None]
+    peaks = [lr for lr in (optimizer.lr, optimizer.adapter_lr, optimizer.lora_lr) if lr is not None]
     if peaks and min_lr > min(peaks):
         text = f"is {min_lr:g}; expected at most the peak rate, {min(peaks):g}"
         yield Problem("schedule.min_lr", text, ("optimiser.lr", *(path for path, *_ in parts)))

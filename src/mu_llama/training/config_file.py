@@ -117,14 +117,14 @@ def _apply(raw: Any, override: str) -> list[Problem]:
     for name in parents:
         if isinstance(inside, dict) and inside.get(name) is None:
             inside[name] = {}
-        found = _entry(inside, name)
-        if found is None:
+        entry = _entry(inside, name)
+        if entry is None:
             return [_no_place(key, name)]
-        inside = inside[found]
-    found = last if isinstance(inside, dict) else _entry(inside, last)
-    if found is None:
+        inside = inside[entry]
+    entry = last if isinstance(inside, dict) else _entry(inside, last)
+    if entry is None:
         return [_no_place(key, last)]
-    inside[found] = value
+    inside[entry] = value
     return []
 
 

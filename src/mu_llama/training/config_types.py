@@ -91,7 +91,7 @@ class Problem:
 
 
 def problem(text: str) -> PydanticCustomError:
-    """Give the error for a validator of one setting to raise, in words of our own."""
+    """Give the error for a validator of one setting to raise, with a text of our own."""
     return PydanticCustomError(_PROBLEM, "{text}", {"text": text})
 
 
@@ -99,11 +99,11 @@ def refuse(contradictions: Iterable[Problem]) -> None:
     """Raise one pydantic error for all contradictions, if there are any; for the validator of a whole tree."""
     errors = [
         InitErrorDetails(
-            type=PydanticCustomError(_CONTRADICTION, "{text}", {"text": found.text, "problem": found}),
-            loc=tuple(found.path.split(".")),
+            type=PydanticCustomError(_CONTRADICTION, "{text}", {"text": conflict.text, "problem": conflict}),
+            loc=tuple(conflict.path.split(".")),
             input=None,
         )
-        for found in contradictions
+        for conflict in contradictions
     ]
     if errors:
         raise ValidationError.from_exception_data("settings", errors)
@@ -125,9 +125,9 @@ def checked(settings: type[SettingsT], raw: object, *, source: str, problems: It
     config, errors = _validate(settings, raw)
     if config is not None and not problems:
         return config
-    problems += _problems_of(errors, settings, raw, doubtful={found.path for found in problems})
+    problems += _problems_of(errors, settings, raw, doubtful={problem.path for problem in problems})
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    lines = [str(found) for found in sorted(problems, key=lambda found: found.path)]
+    lines = [str(problem) for problem in sorted(problems, key=lambda problem: problem.path)]
     raise ConfigError("\n".join([f"{source} has {count}:", *lines]))
 
 
@@ -148,12 +148,12 @@ def shown(raw: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def one_of(names: Collection[str]) -> AfterValidator:
-    """Accept only these names, such as the keys of a registry."""
+def one_of(registry: Collection[str], *more: str) -> AfterValidator:
+    """Accept only the keys that a registry has at the time of the check, and more names."""
 
     def check(name: str) -> str:
-        if name not in names:
-            raise problem(f"is {shown(name)}; expected one of {', '.join(names)}")
+        if name not in registry and name not in more:
+            raise problem(f"is {shown(name)}; expected one of {', '.join([*more, *registry])}")
         return name
 
     return AfterValidator(check)
@@ -183,33 +183,35 @@ def _problems_of(
     Pydantic looks for contradictions only when every value is right. So wrong ones are left out and the rest is
     validated again; a contradiction that depends on something left out, or otherwise doubtful, doesn't count.
     """
-    wrong = [found for found in errors if found["type"] != _CONTRADICTION]
+    wrong = [error for error in errors if error["type"] != _CONTRADICTION]
     fields, problems = _fields(settings), []
-    for found in (found for found in wrong if found["type"] == "extra_forbidden"):
-        meant, text = _nearest(found["loc"], fields)
-        problems.append(Problem(_dotted(found["loc"]), text))
+    for error in (error for error in wrong if error["type"] == "extra_forbidden"):
+        meant, text = _nearest(error["loc"], fields)
+        problems.append(Problem(_dotted(error["loc"]), text))
         doubtful.add(meant)
-    for found in (found for found in wrong if found["type"] != "extra_forbidden"):
-        if found["type"] != "missing" or _dotted(found["loc"]) not in doubtful:
-            problems.append(Problem(_dotted(found["loc"]) or "(settings)", _text(found, fields)))
+    for error in (error for error in wrong if error["type"] != "extra_forbidden"):
+        if error["type"] != "missing" or _dotted(error["loc"]) not in doubtful:
+            problems.append(Problem(_dotted(error["loc"]) or "(settings)", _text(error, fields)))
     if wrong and isinstance(raw, (Mapping, Settings)):
         rest, left_out = _without(wrong, unfolded(raw))
         doubtful |= left_out
         examples = {name: field.examples[0] for name, field in settings.model_fields.items() if field.examples}
         _, errors = _validate(settings, examples | rest)
-    contradictions = (found["ctx"]["problem"] for found in errors if found["type"] == _CONTRADICTION)
+    contradictions = (error["ctx"]["problem"] for error in errors if error["type"] == _CONTRADICTION)
     return problems + [
-        found
-        for found in contradictions
-        if not any(f"{path}.".startswith(f"{other}.") for path in (found.path, *found.others) for other in doubtful)
+        conflict
+        for conflict in contradictions
+        if not any(
+            f"{path}.".startswith(f"{other}.") for path in (conflict.path, *conflict.others) for other in doubtful
+        )
     ]
 
 
 def _without(errors: Iterable[ErrorDetails], raw: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """Take wrong values out, lists with one as a whole; give the rest, and the dotted names of what was taken out."""
     names = set()
-    for found in errors:
-        *parents, last = found["loc"][:-1] if found["type"] == "missing" and len(found["loc"]) > 1 else found["loc"]
+    for error in errors:
+        *parents, last = error["loc"][:-1] if error["type"] == "missing" and len(error["loc"]) > 1 else error["loc"]
         path: list[Any] = []
         inside: dict[Any, Any] = raw
         for name in parents:

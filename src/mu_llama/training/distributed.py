@@ -1,4 +1,4 @@
-"""What spreads training over processes: accelerate, and weights that FSDP shards."""
+"""Training on several processes: accelerate, and the weights that FSDP shards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MIXED = {"bf16": "bf16", "fp16": "fp16", "fp32": "no"}
 
 
 def make_accelerator(config: TrainConfig, folder: RunFolder) -> Any:
-    """Set the engine up: one process, DDP, FSDP or DeepSpeed, as `accelerate launch` was told.
+    """Set accelerate up: one process, DDP, FSDP or DeepSpeed, as `accelerate launch` was asked for.
 
     Raises:
         ConfigError: if accelerate or a tracker isn't installed.
@@ -60,50 +60,50 @@ def make_accelerator(config: TrainConfig, folder: RunFolder) -> Any:
 
 
 def is_deepspeed(accelerator: Any) -> bool:
-    """Whether DeepSpeed holds the optimiser."""
+    """Whether DeepSpeed manages the optimizer."""
     return getattr(accelerator.state, "deepspeed_plugin", None) is not None
 
 
 def is_sharded(engine: nn.Module) -> bool:
-    """Whether some parameter is spread over processes."""
+    """Whether some parameter is sharded over processes."""
     return any(isinstance(parameter, DTensor) for parameter in engine.parameters())
 
 
-def whole(value: Any) -> Any:
+def gather(value: Any) -> Any:
     """Gather the tensors inside nested mappings and lists; every process must call it for the same values."""
     if isinstance(value, DTensor):
         return value.full_tensor().cpu()
     if isinstance(value, Mapping):
-        return {name: whole(part) for name, part in value.items()}
+        return {name: gather(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [whole(part) for part in value]
+        return [gather(part) for part in value]
     return value
 
 
-def spread_like(value: Tensor, parameter: Tensor) -> Tensor:
-    """Spread a whole tensor over the processes as a parameter is; give it as it is where the parameter isn't."""
+def shard_like(value: Tensor, parameter: Tensor) -> Tensor:
+    """Shard a tensor as a parameter is; give it unchanged where the parameter isn't sharded."""
     if not isinstance(parameter, DTensor):
         return value
     device = parameter.device_mesh.device_type
     return distribute_tensor(value.to(device), parameter.device_mesh, parameter.placements)
 
 
-def load_moments(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load the state of an optimiser, whole in `state`, into one whose parameters may be spread."""
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    spread = {
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load an unsharded optimizer state into an optimizer whose parameters may be sharded."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    sharded = {
         index: {
-            name: spread_like(value, parameters[index]) if value.shape == parameters[index].shape else value
+            name: shard_like(value, parameters[index]) if value.shape == parameters[index].shape else value
             for name, value in moments.items()
         }
         for index, moments in state["state"].items()
     }
-    optimiser.load_state_dict({**state, "state": spread})
+    optimizer.load_state_dict({**state, "state": sharded})
 
 
 @contextmanager
-def gathered(engine: nn.Module) -> Iterator[None]:
-    """Hold all weights on every process for a while, for what runs outside the engine's own forward pass."""
+def unsharded(engine: nn.Module) -> Iterator[None]:
+    """Gather all weights on every process inside the block, for what runs outside the engine's forward pass."""
     shards: list[Any] = [module for module in engine.modules() if hasattr(module, "unshard")]
     for module in shards:
         module.unshard()

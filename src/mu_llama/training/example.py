@@ -16,10 +16,10 @@ class DataError(MuLlamaError, ValueError):
 
 @dataclass(frozen=True)
 class Example:
-    """A conversation about one track, or about nothing heard."""
+    """A conversation about one track, or text only."""
 
     id: str
-    """Names it in messages and records; unique in its data file."""
+    """Identifies it in messages and records; unique in its data file."""
     turns: tuple[Turn, ...]
     """Questions, each with its answer; at least one."""
     audio: Path | None = None
@@ -43,7 +43,7 @@ class BadRow:
         return f"{self.path}, {self.place}: {self.reason}"
 
 
-MOST_LISTED = 20
+MAX_LISTED = 20
 """More problems of a kind are only counted."""
 
 
@@ -57,5 +57,5 @@ def listing(what: str, problems: Iterable[str], advice: str) -> list[str]:
     lines = list(problems)
     if not lines:
         return []
-    more = [f"  and {len(lines) - MOST_LISTED} more"] if len(lines) > MOST_LISTED else []
-    return [f"{len(lines)} {what}; {advice}:", *(f"  {line}" for line in lines[:MOST_LISTED]), *more]
+    more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
+    return [f"{len(lines)} {what}; {advice}:", *(f"  {line}" for line in lines[:MAX_LISTED]), *more]

@@ -30,8 +30,8 @@ def encode_silence(encoder: Encoder, cache: FeatureCache | None = None) -> torch
     """Encode a second of zeros at the encoder's rate, as the published training does for text-only examples.
 
     Args:
-        encoder: hears it.
-        cache: where the result is looked up and kept.
+        encoder: of the run.
+        cache: where the result is looked up and stored.
 
     Returns:
         Float32 (L, D).
@@ -44,7 +44,7 @@ def encode_silence(encoder: Encoder, cache: FeatureCache | None = None) -> torch
 
     if cache is None:
         return encode().values
-    # A plan of its own, so that a silent track which happens to be the same is still refused.
+    # A window plan of its own: a track of one second of silence must not find this entry, it is refused.
     key = feature_key(
         encoder_name=encoder.name,
         encoder_fingerprint=encoder.fingerprint,
@@ -57,14 +57,14 @@ def encode_silence(encoder: Encoder, cache: FeatureCache | None = None) -> torch
 
 
 class Features(Protocol):
-    """Gives what an encoder hears of an example."""
+    """A source of the encoder's features of an example."""
 
     def of(self, example: Example, *, rng: random.Random | None = None) -> torch.Tensor:
         """Give the features of one example.
 
         Args:
             example: one that the source was made for.
-            rng: what augmentation draws from; None hears the track as it is, as validation wants.
+            rng: what augmentation draws from; None for no augmentation, as in validation.
 
         Returns:
             Float32 (L, D).
@@ -74,7 +74,7 @@ class Features(Protocol):
 
 @dataclass(frozen=True)
 class TrackError:
-    """A track that can't be heard."""
+    """A track that can't be encoded."""
 
     audio: Path
     """Its file."""
@@ -94,7 +94,7 @@ class FeatureTable:
     rows: Mapping[Path | None, int]
     """Audio file to its row; None is that of the text-only examples."""
     errors: tuple[TrackError, ...] = field(default=())
-    """Tracks that are not in it, because they can't be heard."""
+    """Tracks left out because they can't be encoded."""
 
     def of(self, example: Example, *, rng: random.Random | None = None) -> torch.Tensor:
         """Look the features (L, D) of an example up; a view, not to be changed.
@@ -131,7 +131,7 @@ class LiveFeatures:
 
     Args:
         encoder: gives (L, D) per window.
-        plan: which seconds are heard.
+        plan: which seconds are encoded.
         augment: changes each window before it is encoded, where a source of randomness is given.
     """
 
@@ -144,7 +144,7 @@ class LiveFeatures:
         """Encode the track of an example to (L, D); text-only ones are silence, which is not augmented.
 
         Raises:
-            AudioError: if the track can't be heard.
+            AudioError: if the track can't be decoded.
         """
         if example.audio is None:
             return encode_silence(self._encoder)
@@ -155,7 +155,7 @@ class LiveFeatures:
 
 
 class _Augmented:
-    """An encoder that hears changed sound."""
+    """An encoder that augments each window before it encodes it."""
 
     def __init__(self, encoder: Encoder, augment: Augment, rng: random.Random) -> None:
         self.name, self.fingerprint, self.rate_hz = encoder.name, encoder.fingerprint, encoder.rate_hz
@@ -184,20 +184,20 @@ def augment_features(
         generator: draws; None draws from torch's own.
 
     Example:
-        >>> two = FeatureStatistics(mean=torch.zeros(1, 2), deviation=torch.ones(1, 2))
+        >>> two = FeatureStatistics(mean=torch.zeros(1, 2), std=torch.ones(1, 2))
         >>> augment_features(torch.ones(1, 2), two, noise=0.0, dropout=1.0)
         tensor([[0., 0.]])
     """
     normal = torch.randn(features.shape, generator=generator)
     left_out = torch.rand(features.shape, generator=generator) < dropout
-    return torch.where(left_out, statistics.mean, features + noise * statistics.deviation * normal)
+    return torch.where(left_out, statistics.mean, features + noise * statistics.std * normal)
 
 
 class AugmentedFeatures:
-    """Features of another source, made rougher each time by another amount; satisfies `Features`.
+    """Features of another source, augmented each time by another amount; satisfies `Features`.
 
-    What is new at the time of use (another soundfont, room or codec) makes features less sure; one that only ever met
-    the features that an adapter was taught by would take all of them at their word.
+    At inference another soundfont, room or codec shifts the features; an adapter trained on exact features alone
+    relies on every detail of them.
 
     Args:
         features: the source.
@@ -211,7 +211,7 @@ class AugmentedFeatures:
         self._noise, self._dropout = noise, dropout
 
     def of(self, example: Example, *, rng: random.Random | None = None) -> torch.Tensor:
-        """Give the features (L, D) of an example, rougher where a source of randomness is given."""
+        """Give the features (L, D) of an example, augmented where a source of randomness is given."""
         features = self._features.of(example, rng=rng)
         if rng is None:
             return features
@@ -221,10 +221,10 @@ class AugmentedFeatures:
         )
 
 
-Heard = tuple[Path, torch.Tensor | TrackError]
+_Encoded = tuple[Path, torch.Tensor | TrackError]
 
 
-def prepare_features(
+def precompute_features(
     examples: Iterable[Example],
     *,
     make_encoder: Callable[[], Encoder],
@@ -242,25 +242,25 @@ def prepare_features(
     Args:
         examples: those of training and validation together.
         make_encoder: builds the encoder; called once.
-        plan: which seconds of a track are heard.
+        plan: which seconds of a track are encoded.
         cache: keeps features by content; None keeps nothing.
-        skip_unreadable: leave tracks that can't be heard out of the table and list them in its `errors`.
+        skip_unreadable: leave tracks that can't be encoded out of the table and list them in its `errors`.
         num_workers: tracks that are worked on at the same time, in threads: one is read while another is encoded.
-        progress: told of the bytes of audio files gone through.
+        progress: counts the bytes of audio files.
 
     Returns:
         A table with a row for each track.
 
     Raises:
-        DataError: after all tracks were tried, if some can't be heard and `skip_unreadable` is not set (up to 20
+        DataError: after all tracks were tried, if some can't be encoded and `skip_unreadable` is not set (up to 20
             are listed), if none can, or if there are no examples.
     """
     wanted = dict.fromkeys(example.audio for example in examples)
     paths = [path for path in wanted if path is not None]
     if not wanted:
         raise DataError("there are no examples to prepare; expected at least one")
-    hearing = FeatureExtractor(make_encoder, plan=plan, cache=cache)
-    encoder = hearing.encoder  # built here, not by several threads at once
+    extractor = FeatureExtractor(make_encoder, plan=plan, cache=cache)
+    encoder = extractor.encoder  # built here, not by several threads at once
     rows: dict[Path | None, int] = {}
     errors: list[TrackError] = []
 
@@ -268,31 +268,31 @@ def prepare_features(
         if None in wanted:
             rows[None] = len(rows)
             yield encode_silence(encoder, cache)
-        for path, heard in _hear_all(hearing, paths, num_workers=num_workers, progress=progress):
-            if isinstance(heard, TrackError):
-                errors.append(heard)
+        for path, encoded in _encode_all(extractor, paths, num_workers=num_workers, progress=progress):
+            if isinstance(encoded, TrackError):
+                errors.append(encoded)
                 continue
             rows[path] = len(rows)
-            yield heard
+            yield encoded
 
-    with closing(values()) as found:
-        table = list(found)
+    with closing(values()) as stream:
+        table = list(stream)
     if errors and (not skip_unreadable or len(errors) == len(paths)):
         advice = "replace them, or set data.skip_missing to drop their examples"
-        raise DataError("\n".join(listing("tracks that can't be heard", map(str, errors), advice)))
+        raise DataError("\n".join(listing("tracks that can't be encoded", map(str, errors), advice)))
     return FeatureTable(torch.stack(table) if table else torch.empty(0), rows, tuple(errors))
 
 
-def _hear_all(
-    hearing: FeatureExtractor, paths: Sequence[Path], *, num_workers: int, progress: ProgressCallback
-) -> Iterator[Heard]:
-    """Hear tracks, some at a time, and give them in order."""
+def _encode_all(
+    extractor: FeatureExtractor, paths: Sequence[Path], *, num_workers: int, progress: ProgressCallback
+) -> Iterator[_Encoded]:
+    """Encode tracks, some at a time, and give them in order."""
     sizes = [_size_bytes(path) for path in paths]
     advance = progress("preparing features", sum(sizes))
 
-    def hear(path: Path) -> Heard:
+    def encode(path: Path) -> _Encoded:
         try:
-            values = hearing.hear(path).values
+            values = extractor.hear(path).values
         except (MuLlamaError, OSError) as error:
             return path, TrackError(path, " ".join(str(error).split()))
         if not torch.isfinite(values).all():
@@ -301,13 +301,13 @@ def _hear_all(
 
     if num_workers == 1:
         for path, size_bytes in zip(paths, sizes, strict=True):
-            yield hear(path)
+            yield encode(path)
             advance(size_bytes)
         return
     with ThreadPoolExecutor(num_workers) as pool:
         try:
-            for heard, size_bytes in zip(pool.map(hear, paths), sizes, strict=True):
-                yield heard
+            for encoded, size_bytes in zip(pool.map(encode, paths), sizes, strict=True):
+                yield encoded
                 advance(size_bytes)
         finally:
             pool.shutdown(cancel_futures=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mu_llama.model.mu_llama import MuLlama
-from mu_llama.training.collate import Row
+from mu_llama.training.collate import TokenizedRow
 from mu_llama.training.config import TrainConfig
 
 _FLOAT_BYTES = 4
@@ -21,7 +21,7 @@ class MemoryEstimate:
     """Frozen and trained."""
     gradients: int
     """Of what is trained, in float32."""
-    optimiser: int
+    optimizer: int
     """AdamW's two moments, in float32."""
     activations: int
     """What a forward pass keeps for the backward pass, and the logits, for the longest batch."""
@@ -29,17 +29,17 @@ class MemoryEstimate:
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.gradients + self.optimiser + self.activations
+        return self.weights + self.gradients + self.optimizer + self.activations
 
     def __str__(self) -> str:
-        parts = {"weights": self.weights, "gradients": self.gradients, "optimiser": self.optimiser,
+        parts = {"weights": self.weights, "gradients": self.gradients, "optimiser": self.optimizer,
                  "activations": self.activations}  # fmt: skip
         sizes = " + ".join(f"{name} {size / 2**30:.2f}" for name, size in parts.items())
         return f"{self.total / 2**30:.2f} GiB = {sizes}"
 
 
 def estimate_memory(
-    model: MuLlama, config: TrainConfig, *, rows: Sequence[Row], num_audio_tokens: int
+    model: MuLlama, config: TrainConfig, *, rows: Sequence[TokenizedRow], num_audio_tokens: int
 ) -> MemoryEstimate:
     """Add up what training holds in memory with its longest batch.
 
@@ -58,7 +58,7 @@ def estimate_memory(
     return MemoryEstimate(
         weights=weights,
         gradients=trained * _FLOAT_BYTES,
-        optimiser=trained * _FLOAT_BYTES * _MOMENTS,
+        optimizer=trained * _FLOAT_BYTES * _MOMENTS,
         activations=_activations(model, config, num_tokens, num_targets),
     )
 

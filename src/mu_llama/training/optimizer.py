@@ -18,7 +18,7 @@ PEAK = "peak"
 
 
 def parameter_groups(
-    model: nn.Module, *, rate: float, weight_decay: float, llama_rate: float | None = None
+    model: nn.Module, *, lr: float, weight_decay: float, llama_lr: float | None = None
 ) -> list[dict[str, Any]]:
     """Sort what is trained into AdamW's groups.
 
@@ -26,12 +26,12 @@ def parameter_groups(
 
     Args:
         model: a `MuLlama`, or a module around one; frozen parameters are left out.
-        rate: peak learning rate.
+        lr: peak learning rate.
         weight_decay: of what decays.
-        llama_rate: peak rate of what is trained inside the LLaMA (LoRA, norms, biases); None for `rate`.
+        llama_lr: peak learning rate of what is trained inside the LLaMA (LoRA, norms, biases); None for `lr`.
 
     Returns:
-        Groups in a fixed order, none empty; each knows its `peak` rate, for `set_rates`.
+        Groups in a fixed order, none empty; each with its `peak` learning rate, for `set_lrs`.
 
     Raises:
         ConfigError: if everything is frozen.
@@ -40,7 +40,7 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             inside = "llama" in name.split(".")
-            peak = llama_rate if inside and llama_rate is not None else rate
+            peak = llama_lr if inside and llama_lr is not None else lr
             groups.setdefault((peak, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     if not groups:
         raise ConfigError("every parameter is frozen; expected a model from build_trainable")
@@ -50,60 +50,60 @@ def parameter_groups(
     ]
 
 
-def build_optimiser(
+def build_optimizer(
     model: nn.Module,
     *,
-    rate: float,
+    lr: float,
     weight_decay: float = 0.05,
-    llama_rate: float | None = None,
+    llama_lr: float | None = None,
     betas: tuple[float, float] = BETAS,
 ) -> torch.optim.AdamW:
     """Make AdamW over `parameter_groups`, whose arguments these are.
 
     Args:
         model: see `parameter_groups`.
-        rate: see there.
+        lr: see there.
         weight_decay: see there.
-        llama_rate: see there.
+        llama_lr: see there.
         betas: decay of the two moments.
     """
-    groups = parameter_groups(model, rate=rate, weight_decay=weight_decay, llama_rate=llama_rate)
+    groups = parameter_groups(model, lr=lr, weight_decay=weight_decay, llama_lr=llama_lr)
     return torch.optim.AdamW(groups, betas=betas)
 
 
-def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
-    """Set every group's learning rate to so much of its peak."""
-    for group in optimiser.param_groups:
+def set_lrs(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's learning rate to a share of its peak."""
+    for group in optimizer.param_groups:
         group["lr"] = group[PEAK] * factor
 
 
 _REFERENCE_BATCH = 256
 
 
-def peak_rate(base_rate: float, *, effective_batch: int) -> float:
-    """Scale a recipe's base rate to a batch: `base * effective_batch / 256`.
+def peak_lr(base_lr: float, *, effective_batch: int) -> float:
+    """Scale a recipe's base learning rate to a batch: `base * effective_batch / 256`.
 
     Args:
-        base_rate: for 256 rows an update.
+        base_lr: for 256 rows an update.
         effective_batch: rows an update, over all processes and accumulated micro-batches.
 
     Example:
-        >>> peak_rate(1e-3, effective_batch=32)
+        >>> peak_lr(1e-3, effective_batch=32)
         0.000125
     """
-    return base_rate * effective_batch / _REFERENCE_BATCH
+    return base_lr * effective_batch / _REFERENCE_BATCH
 
 
-def peak_rates(config: TrainConfig, *, world: int) -> tuple[float, float]:
+def peak_lrs(config: TrainConfig, *, world: int) -> tuple[float, float]:
     """Peak learning rates of the adapter and of what is trained inside the LLaMA."""
-    rates, batch = config.optimiser, config.batch
-    common = rates.lr
-    if rates.base_lr is not None:
-        common = peak_rate(rates.base_lr, effective_batch=batch.size * batch.accumulate * world)
-    adapter, llama = rates.adapter_lr or common, rates.lora_lr or common
-    known = adapter or llama
-    assert known is not None, "the settings ask for a rate"
-    return adapter or known, llama or known
+    optimizer, batch = config.optimiser, config.batch
+    common = optimizer.lr
+    if optimizer.base_lr is not None:
+        common = peak_lr(optimizer.base_lr, effective_batch=batch.size * batch.accumulate * world)
+    adapter, llama = optimizer.adapter_lr or common, optimizer.lora_lr or common
+    fallback = adapter or llama
+    assert fallback is not None, "the settings ask for a learning rate"
+    return adapter or fallback, llama or fallback
 
 
 def update_time(epoch: int, index: int, *, num_in_epoch: int, per_update: int) -> float:
@@ -122,21 +122,21 @@ def update_time(epoch: int, index: int, *, num_in_epoch: int, per_update: int) -
     return epoch + (index - index % per_update) / num_in_epoch
 
 
-def published_rate(time: float, *, peak: float, minimum: float, warmup: float, total: float) -> float:
+def published_lr(time: float, *, peak: float, minimum: float, warmup: float, total: float) -> float:
     """Learning rate of the published recipes: up from 0, then half a cosine down to the minimum.
 
     Args:
         time: from `update_time`.
-        peak: highest rate, from `peak_rate`.
-        minimum: last rate.
+        peak: highest learning rate, from `peak_lr`.
+        minimum: last learning rate.
         warmup: epochs on the way up.
         total: epochs in all.
 
     Example:
-        >>> published_rate(0.5, peak=1e-3, minimum=0.0, warmup=1, total=20)
+        >>> published_lr(0.5, peak=1e-3, minimum=0.0, warmup=1, total=20)
         0.0005
     """
-    # compat: the first update of all has a rate of 0 and changes nothing.
+    # compat: the first update of all has a learning rate of 0 and changes nothing.
     if time < warmup:
         return peak * time / warmup
     return minimum + (peak - minimum) * _half_cosine(time - warmup, total - warmup)

@@ -7,9 +7,9 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from mu_llama.text.prompts import Turn
 from mu_llama.training.example import BadRow, DataError, Example
@@ -276,17 +276,13 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path}: can't be read as Parquet ({' '.join(str(error).split())}); copy it again") from error
 
 
-FileFormat = Literal["musicqa", "alpaca", "jsonl", "parquet"]
-
 _HEAD_BYTES = 2**16
 _EMPTY = re.compile(r"\s*(?:\[\s*\]\s*)?")
 EMPTY = (
     "is empty; expected at least one example: leave the file out, or, if it is a part of a small data set, give that "
     "part a larger share when it is built (`mu-llama musicqa build` with --validation or --test)"
 )
-"""What is said of a file without rows."""
-# A key of a JSON list's rows; inside a text its closing quote would have a backslash in front.
-_ROW_KEY = re.compile(r'"(conversation|instruction)"\s*:')
+"""Problem text of a file without rows."""
 
 
 class Reader(Protocol):
@@ -297,28 +293,48 @@ class Reader(Protocol):
         ...
 
 
-READERS: Mapping[FileFormat, Reader] = MappingProxyType(
-    {"musicqa": read_musicqa, "alpaca": read_alpaca, "jsonl": read_jsonl, "parquet": read_parquet}
-)
-"""Format -> its reader."""
+@dataclass(frozen=True)
+class DataFormat:
+    """How the files of a format are read and recognized."""
+
+    read: Reader
+    """Streams a file."""
+    start: str | None = None
+    """How its files begin, byte order mark and white space left out; None if they are lists with `list_key`."""
+    list_key: str | None = None
+    """Key in each row of a JSON list, which no other format has; None if `start` tells."""
+    audio_subfolder: str | None = None
+    """Folder beside the file in which its audio names start, if it exists."""
 
 
-def detect_format(path: Path) -> FileFormat:
-    """Tell the format of a file from how it begins, whatever its name.
+FORMATS: dict[str, DataFormat] = {
+    "musicqa": DataFormat(read_musicqa, list_key="conversation", audio_subfolder="audios"),
+    "alpaca": DataFormat(read_alpaca, list_key="instruction"),
+    "jsonl": DataFormat(read_jsonl, start="{"),
+    "parquet": DataFormat(read_parquet, start="PAR1"),
+}
+"""The formats of data files by their names in settings; another one needs a reader and a line here."""
+
+
+def detect_format(path: Path) -> str:
+    """Recognize the format of a file by its beginning, whatever its name.
+
+    Returns:
+        A key of `FORMATS`.
 
     Raises:
         DataError: if it can't be read, is empty or begins like none of the formats.
     """
     with reading(path), path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-    if head.startswith(b"PAR1"):
-        return "parquet"
-    text = head.decode("utf-8-sig", errors="replace").lstrip()
+        text = file.read(_HEAD_BYTES).decode("utf-8-sig", errors="replace").lstrip()
     if _EMPTY.fullmatch(text):
         raise DataError(f"{path}: {EMPTY}")
-    key = _ROW_KEY.search(text)
+    for name, data_format in FORMATS.items():
+        if data_format.start is not None and text.startswith(data_format.start):
+            return name
+    by_key = {data_format.list_key: name for name, data_format in FORMATS.items() if data_format.list_key}
+    # Inside a text the closing quote of a key would have a backslash in front.
+    key = re.search(rf'"({"|".join(map(re.escape, by_key))})"\s*:', text)
     if text.startswith("[") and key:
-        return "musicqa" if key[1] == "conversation" else "alpaca"
-    if text.startswith("{"):
-        return "jsonl"
-    raise DataError(f"{path}: begins like none of {', '.join(READERS)}; check the file, or name its format")
+        return by_key[key[1]]
+    raise DataError(f"{path}: begins like none of {', '.join(FORMATS)}; check the file, or name its format")

@@ -18,7 +18,7 @@ from mu_llama.errors import ConfigError
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.dataset import Dataset
 from mu_llama.training.example import Example
-from mu_llama.training.optimizer import peak_rates, published_rate, update_factor, update_time
+from mu_llama.training.optimizer import peak_lrs, published_lr, update_factor, update_time
 
 BatchesOf = Callable[[int], Sequence[Sequence[int]]]
 """Gives an epoch's micro-batches of row indices."""
@@ -80,8 +80,8 @@ def bucketed_batches(
         lengths: tokens of each row.
         seed: of the run.
         epoch: every epoch has its own order.
-        batch_size: most rows in a batch.
-        max_tokens: most tokens in a batch, padding included; a row that is longer is alone. None for no limit.
+        batch_size: largest number of rows in a batch.
+        max_tokens: largest number of tokens in a batch, padding included; a longer row is alone. None for no limit.
 
     Example:
         >>> sorted(map(sorted, bucketed_batches([9, 2, 8, 3], seed=0, epoch=0, batch_size=2)))
@@ -144,13 +144,13 @@ _ENDLESS_EPOCHS = 1 << 40
 
 @dataclass(frozen=True)
 class Update:
-    """The micro-batches of one optimiser step, over all processes."""
+    """The micro-batches of one optimizer step, over all processes."""
 
     number: int
     """From 0."""
     batches: tuple[MicroBatch, ...]
     """In order; process r of w takes those at r, r + w, ..."""
-    rate_factor: float
+    lr_factor: float
     """Learning rate as a share of its peak."""
 
 
@@ -217,14 +217,14 @@ def updates(
         batches = tuple(itertools.islice(stream, per_update))
         if len(batches) < per_update:
             return
-        yield Update(number, batches, _rate_factor(config, number, batches[0], per_update))
+        yield Update(number, batches, _lr_factor(config, number, batches[0], per_update))
 
 
 def num_updates(config: TrainConfig, lengths: Sequence[int], weights: Sequence[float] | None, *, world: int) -> int:
     """How many updates the schedule has.
 
     Raises:
-        ConfigError: if there are too few rows for a single one.
+        ConfigError: if there are too few rows for a single update.
     """
     per_update = config.batch.accumulate * world
     if config.schedule.steps is not None:
@@ -243,9 +243,9 @@ def num_updates(config: TrainConfig, lengths: Sequence[int], weights: Sequence[f
     return total
 
 
-def _rate_factor(config: TrainConfig, number: int, first: MicroBatch, per_update: int) -> float:
+def _lr_factor(config: TrainConfig, number: int, first: MicroBatch, per_update: int) -> float:
     schedule = config.schedule
-    peaks = peak_rates(config, world=per_update // config.batch.accumulate)
+    peaks = peak_lrs(config, world=per_update // config.batch.accumulate)
     if schedule.min_lr > min(peaks):
         raise ConfigError(f"schedule.min_lr is {schedule.min_lr:g}; expected at most the peak rate, {min(peaks):g}")
     minimum = schedule.min_lr / max(peaks)
@@ -257,4 +257,4 @@ def _rate_factor(config: TrainConfig, number: int, first: MicroBatch, per_update
         warmup = schedule.warmup_steps * per_update / first.num_in_epoch
     else:
         warmup = schedule.warmup_epochs or 0.0
-    return published_rate(time, peak=1.0, minimum=minimum, warmup=warmup, total=schedule.epochs)
+    return published_lr(time, peak=1.0, minimum=minimum, warmup=warmup, total=schedule.epochs)
