@@ -26,24 +26,21 @@ from benchmarks.measure import write_result
 from mu_llama.checkpoints.formats.encoder import make_encoder
 from mu_llama.devices import home_folder
 from mu_llama.inference.extractor import FeatureExtractor
-from mu_llama.training.collate import collate
+from mu_llama.training.collate import TokenizedExamples, answer_loss, collate, tokenize_examples
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_file import parse_config
-from mu_llama.training.engine import make_accelerator
+from mu_llama.training.distributed import make_accelerator
 from mu_llama.training.loop import Trainer
-from mu_llama.training.loss import answer_loss
 from mu_llama.training.memory import estimate_memory
-from mu_llama.training.optimiser import build_optimiser
+from mu_llama.training.optimizer import build_optimizer
 from mu_llama.training.phases import phase_by_name
 from mu_llama.training.run_folder import RunFolder
 from mu_llama.training.setup import (
     Data,
-    Tokenised,
     base_parts,
     find_llama,
     fresh_parts,
     read_data,
-    tokenise_examples,
 )
 from mu_llama.training.trainable import build_trainable
 
@@ -88,13 +85,13 @@ def settings(folder: Path) -> TrainConfig:
     )
 
 
-def start(folder: Path) -> tuple[TrainConfig, Any, Data, Tokenised, Any]:
+def start(folder: Path) -> tuple[TrainConfig, Any, Data, TokenizedExamples, Any]:
     """Everything a run starts with."""
     config = settings(folder)
     home = home_folder()
     data = read_data(config, base_parts(config, home=home, report=print), home=home)
     parts = fresh_parts(config, data, find_llama(config, home=home, report=print))
-    rows = tokenise_examples(data.train, parts, max_tokens=MAX_TOKENS)
+    rows = tokenize_examples(data.train, parts, max_tokens=MAX_TOKENS)
     model = build_trainable(parts, phase=phase_by_name(config.phase), dtype=torch.bfloat16)
     return config, parts, data, rows, model
 
@@ -106,11 +103,9 @@ def ours(folder: Path) -> dict[str, float]:
     accelerator = make_accelerator(settings(folder), run)
     config, _, data, rows, model = start(folder)
     # What is there without the model: libraries, data, features, tokenizer.
-    largest = BATCH * max(len(row.ids) for row in rows.rows)
-    targets = sum(sorted((row.num_target_tokens for row in rows.rows), reverse=True)[:BATCH])
-    estimate = estimate_memory(model, config, num_tokens=largest, num_targets=targets)
+    estimate = estimate_memory(model, config, rows=rows.rows, num_audio_tokens=0)
     resident = _resident_bytes() - estimate.weights
-    trainer = Trainer(config, model, data=data, tokenised=rows, accelerator=accelerator, folder=run)
+    trainer = Trainer(config, model, data=data, tokenized=rows, accelerator=accelerator, folder=run)
     steps = [step for step, _ in zip(trainer, range(OURS_STEPS), strict=False)][1:]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - resident
     return {
@@ -126,7 +121,7 @@ def published_way(folder: Path) -> dict[str, float]:
     """One row at a time, encoded in the loop, padded to max_tokens."""
     _, parts, _, rows, model = start(folder)
     extractor = FeatureExtractor(lambda: make_encoder(parts, device="cpu"), plan=_plan(parts), cache=None)
-    optimiser = build_optimiser(model, rate=1e-4)
+    optimizer = build_optimizer(model, lr=1e-4)
     assert extractor.encoder
     model.train()
     seconds = []
@@ -139,8 +134,8 @@ def published_way(folder: Path) -> dict[str, float]:
         with torch.autocast("cpu", torch.bfloat16):
             loss = answer_loss(model, batch)
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         seconds.append(time.perf_counter() - start_s)
     return {"examples_per_s": 1 / statistics.median(seconds[1:])}
 

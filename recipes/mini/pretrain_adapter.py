@@ -31,7 +31,7 @@ from mu_llama.devices import home_folder
 from mu_llama.model.adapter import AudioAdapter
 from mu_llama.model.config import AdapterConfig
 from mu_llama.text.prompts import template_by_name
-from mu_llama.training.feature_augmentation import augment_features
+from mu_llama.training.features import augment_features
 from mu_llama.training.initialization import FeatureStatistics, feature_statistics, fresh_adapter
 from recipes.mini.calibration import (
     HELD_OUT_FONT,

@@ -16,12 +16,18 @@ import torch
 from mu_llama.checkpoints.load import published_parts
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.text.prompts import ALPACA_PUBLISHED, Turn
-from mu_llama.training.collate import IGNORED, Batch, Row, collate, tokenise
-from mu_llama.training.loss import answer_loss
-from mu_llama.training.optimiser import BETAS, build_optimiser, parameter_groups, set_rates
-from mu_llama.training.order import micro_batches, plain_batches, rows_of_rank, sub_epoch_order
+from mu_llama.training.collate import IGNORED, Batch, TokenizedRow, answer_loss, collate, tokenize
+from mu_llama.training.optimizer import (
+    BETAS,
+    build_optimizer,
+    parameter_groups,
+    peak_lr,
+    published_lr,
+    set_lrs,
+    update_time,
+)
 from mu_llama.training.phases import PHASES, plain_name, select_trainable
-from mu_llama.training.schedule import peak_rate, published_rate, update_time
+from mu_llama.training.sampler import micro_batches, plain_batches, sub_epoch_order
 from mu_llama.training.trainable import build_trainable
 from tests.golden.reference_names import reference_tensors
 from tests.golden.test_model import FILES, LOGITS_ATOL, Models
@@ -58,10 +64,10 @@ class Training:
         model = build_trainable(parts, phase=PHASES["pretrain" if name == "legacy" else name])
         return model.train()
 
-    def row(self, index: int, max_words: int) -> Row:
+    def row(self, index: int, max_words: int) -> TokenizedRow:
         question, answer = (turn["value"] for turn in self.items[index]["conversation"][:2])
         turns = [Turn(question, answer)]
-        return tokenise(turns, ALPACA_PUBLISHED, self.models.tokenizer, max_tokens=max_words)
+        return tokenize(turns, ALPACA_PUBLISHED, self.models.tokenizer, max_tokens=max_words)
 
     def features(self, index: int) -> torch.Tensor:
         """(L, D); a text-only item hears one second of zeros."""
@@ -181,7 +187,7 @@ def test_trainable_names_and_groups(golden: Any, training: Training, key: str) -
     assert sum(value.numel() for value in named.values()) == expected["count"] - num_left_out
     assert len(select_trainable(model, PHASES[key.partition("_")[0]])) == len(parameters)
     assert list(BETAS) == expected["adamw"]["betas"]
-    groups = parameter_groups(model, rate=1.0, weight_decay=0.05)
+    groups = parameter_groups(model, lr=1.0, weight_decay=0.05)
     assert len(groups) == len(expected["adamw"]["param_groups"])
     for group, wanted in zip(groups, expected["adamw"]["param_groups"], strict=True):
         assert group["weight_decay"] == wanted["weight_decay"]
@@ -195,15 +201,15 @@ def test_learning_rates(golden: Any) -> None:
     assert golden.json["lr_schedule"]
     for case in golden.json["lr_schedule"].values():
         if "blr" in case:
-            assert peak_rate(case["blr"], effective_batch=case["eff_batch"]) == pytest.approx(case["lr"], abs=RATE_ATOL)
-        optimiser = torch.optim.AdamW(
+            assert peak_lr(case["blr"], effective_batch=case["eff_batch"]) == pytest.approx(case["lr"], abs=RATE_ATOL)
+        optimizer = torch.optim.AdamW(
             [
                 {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr, "peak": lr}
                 for lr in (case["lr"], case["lr"] / 2)
             ]
         )
         for value in case["values"]:
-            rate = published_rate(
+            rate = published_lr(
                 value["epoch"],
                 peak=case["lr"],
                 minimum=case["min_lr"],
@@ -211,8 +217,8 @@ def test_learning_rates(golden: Any) -> None:
                 total=case["epochs"],
             )
             assert rate == pytest.approx(value["lr"], rel=1e-12, abs=RATE_ATOL)
-            set_rates(optimiser, rate / case["lr"])
-            half = optimiser.param_groups[1]["lr"]
+            set_lrs(optimizer, rate / case["lr"])
+            half = optimizer.param_groups[1]["lr"]
             assert half == pytest.approx(value["lr_group_with_lr_scale_0_5"], rel=1e-9, abs=RATE_ATOL)
 
 
@@ -226,7 +232,8 @@ def test_sub_epoch_order(golden: Any) -> None:
             split_epoch=case["split_epoch"],
             shuffle=case["shuffle"],
         )
-        actual = rows_of_rank(order, rank=case["rank"], world=case["num_replicas"], repeat=False)
+        world = case["num_replicas"]
+        actual = order[: len(order) // world * world][case["rank"] :: world]
         assert actual == case["indices"]
         assert len(actual) == case["num_samples"]
 
@@ -235,27 +242,27 @@ def test_sub_epoch_order(golden: Any) -> None:
 def test_a_short_run(golden: Any, training: Training, phase: str) -> None:
     expected = golden.json["train_run"][phase]
     args, model = expected["args"], training.build(phase)
-    optimiser = build_optimiser(model, rate=args["lr"], weight_decay=args["weight_decay"])
+    optimizer = build_optimizer(model, lr=args["lr"], weight_decay=args["weight_decay"])
     batches = plain_batches(expected["order"], batch_size=args["batch_size"])
     losses, rates, norms = [], [], []
     per_update = args["accum_iter"]
     for batch in micro_batches(lambda _: batches, num_epochs=len(args["epochs_run"])):
         if batch.index % per_update == 0:
             time = update_time(batch.epoch, batch.index, num_in_epoch=batch.num_in_epoch, per_update=per_update)
-            rate = published_rate(
+            rate = published_lr(
                 time, peak=args["lr"], minimum=args["min_lr"], warmup=args["warmup_epochs"], total=args["epochs"]
             )
-            set_rates(optimiser, rate / args["lr"])
-            optimiser.zero_grad()  # what an epoch's last micro-batches left is dropped
+            set_lrs(optimizer, rate / args["lr"])
+            optimizer.zero_grad()  # what an epoch's last micro-batches left is dropped
         loss = answer_loss(model, training.batch(list(batch.rows), args["max_words"]))
         (loss / per_update).backward()
         losses.append(loss.item())
-        rates.append(optimiser.param_groups[0]["lr"])
+        rates.append(optimizer.param_groups[0]["lr"])
         norms.append(None)
         if (batch.index + 1) % per_update == 0:
             found = [value.grad for value in model.parameters() if value.grad is not None]
             norms[-1] = torch.nn.utils.get_total_norm(found).item()
-            optimiser.step()
+            optimizer.step()
     assert losses == pytest.approx(expected["losses"], abs=RUN_LOSS_ATOL)
     assert rates == pytest.approx(expected["lr"], abs=RATE_ATOL, rel=1e-12)
     wanted = [norm if norm is None else pytest.approx(norm, rel=NORM_RTOL) for norm in expected["grad_norm_at_update"]]

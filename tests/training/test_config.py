@@ -13,10 +13,17 @@ import pytest
 from pydantic import ValidationError
 
 from mu_llama.errors import ConfigError
-from mu_llama.training.config import OptimiserConfig, ScheduleConfig, TrainConfig
-from mu_llama.training.config_checks import Settings
+from mu_llama.training.config import (
+    DataConfig,
+    DatasetEntry,
+    ModelSource,
+    NewAdapter,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
 from mu_llama.training.config_file import config_to_dict, load_config, parse_config
-from mu_llama.training.config_sources import DataConfig, DatasetEntry, ModelSource, NewAdapter
+from mu_llama.training.config_types import Settings
 from mu_llama.training.phases import PHASES, Phase
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -76,7 +83,7 @@ def test_overrides_are_yaml_at_dotted_keys() -> None:
             "precision.compile=true",
         ],
     )
-    assert config.optimiser == OptimiserConfig(lr=3e-5, betas=(0.9, 0.999))
+    assert config.optimiser == OptimizerConfig(lr=3e-5, betas=(0.9, 0.999))
     assert config.data.train == (DatasetEntry(path=Path("a.jsonl"), share=2.0),)
     assert config.schedule == ScheduleConfig(epochs=4)
     assert config.run.trackers == ("wandb",)
@@ -165,7 +172,7 @@ def test_a_fresh_adapter_is_not_for_finetune_and_needs_a_known_template() -> Non
 
 
 def test_settings_made_in_python_are_checked_the_same_way() -> None:
-    right = {"name": "x", "phase": "joint", "model": ModelSource(base="mini"), "optimiser": OptimiserConfig(lr=1e-4)}
+    right = {"name": "x", "phase": "joint", "model": ModelSource(base="mini"), "optimiser": OptimizerConfig(lr=1e-4)}
     with pytest.raises(
         ConfigError, match=r"^TrainConfig has 2 problems:\ndata.train: is empty; .*\nschedule.steps: is 0;"
     ):
@@ -356,6 +363,6 @@ def test_without_pydantic_the_error_says_what_to_install() -> None:
 
 
 def test_reading_settings_loads_no_torch() -> None:
-    code = "import mu_llama.training.config_file, mu_llama.training.examples, sys; print('torch' in sys.modules)"
+    code = "import mu_llama.training.config_file, mu_llama.training.dataset, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

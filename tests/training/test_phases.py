@@ -19,7 +19,7 @@ from mu_llama.training.phases import (
     select_trainable,
 )
 from mu_llama.training.trainable import build_trainable
-from tests.training.tiny import LAYERS, tiny_parts
+from tests.factories.llama import LAYERS, tiny_parts
 
 
 def test_pretrain_trains_the_adapter_alone() -> None:

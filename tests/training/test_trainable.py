@@ -15,22 +15,22 @@ from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.engine.torch.load import Placement, assemble
 from mu_llama.errors import CheckpointError, ConfigError
-from mu_llama.training.loss import answer_loss
-from mu_llama.training.optimiser import build_optimiser
+from mu_llama.training.collate import answer_loss
+from mu_llama.training.optimizer import build_optimizer
 from mu_llama.training.phases import FINETUNE, JOINT, PHASES, PRETRAIN, Phase, plain_name
 from mu_llama.training.trainable import build_trainable, checkpoint_activations, export_tensors
-from tests.training.tiny import LAYERS, stored, tiny_batch, tiny_parts
+from tests.factories.llama import LAYERS, stored, tiny_batch, tiny_parts
 
 CPU = Placement(torch.device("cpu"), torch.float32)
 MODULE = "model.layers.1.self_attn.q_proj"
 
 
 def train(model: MuLlama, num_updates: int = 3) -> MuLlama:
-    optimiser = build_optimiser(model.train(), rate=0.02)
+    optimizer = build_optimizer(model.train(), lr=0.02)
     for update in range(num_updates):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         answer_loss(model, tiny_batch(seed=update)).backward()
-        optimiser.step()
+        optimizer.step()
     return model.eval()
 
 

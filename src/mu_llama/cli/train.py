@@ -34,13 +34,13 @@ def train(
     On several GPUs or machines: accelerate launch -m mu_llama.training --config FILE
     """
     bars = ProgressBars(min_bytes=1_000_000)
-    watcher = _Display()
+    display = _Display()
     try:
         opt.quieten_libraries()
         from mu_llama.devices import home_folder
         from mu_llama.training.config_file import load_config
-        from mu_llama.training.run import prepare_only
-        from mu_llama.training.run import train as run
+        from mu_llama.training.session import prepare_only
+        from mu_llama.training.session import train as run
 
         more = ["data.skip_missing=true"] if skip_missing else []
         settings = load_config(config, [*(changes or []), *more])
@@ -49,12 +49,12 @@ def train(
             num_tracks = prepare_only(settings, home=home, report=opt.report_progress, progress=bars)
             print(json.dumps({"tracks": num_tracks}) if as_json else f"{num_tracks} tracks are ready")
             return
-        result = run(settings, home=home, report=opt.report_progress, progress=bars, watcher=watcher)
+        result = run(settings, home=home, report=opt.report_progress, progress=bars, callback=display)
     except MuLlamaError as error:
         raise opt.fail(error) from None
     finally:
         bars.close()
-        watcher.close()
+        display.close()
     if as_json:
         print(json.dumps({**asdict(result), "model": str(result.model)}))
         return
@@ -70,14 +70,14 @@ class _Display:
         self._bar: Any = None
         self._task: Any = None
 
-    def started(self, counts: dict[str, Any], memory: MemoryEstimate, total: int, done: int) -> None:
+    def on_start(self, counts: dict[str, Any], memory: MemoryEstimate, total: int, done: int) -> None:
         """Print the training data and memory estimate, and draw the bar."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from mu_llama.training.callbacks import told
+        from mu_llama.training.callbacks import describe_counts
 
         console = plain_console()
-        console.print(f"training on {told(counts)}")
+        console.print(f"training on {describe_counts(counts)}")
         console.print(f"memory: {memory}")
         if done:
             console.print(f"going on after update {done}")
@@ -91,17 +91,17 @@ class _Display:
         self._bar.start()
         self._task = self._bar.add_task("starting", total=total, completed=done)
 
-    def stepped(self, step: Step) -> None:
+    def on_step(self, step: Step) -> None:
         """Move the bar."""
-        status = f"loss {step.loss:.3f}  lr {step.rate:.1e}  {step.num_tokens / step.seconds:.0f} tokens/s  {_memory()}"
+        status = f"loss {step.loss:.3f}  lr {step.lr:.1e}  {step.num_tokens / step.seconds:.0f} tokens/s  {_memory()}"
         self._bar.update(self._task, completed=step.update, description=status)
 
-    def validated(self, update: int, loss: float, best: float) -> None:
+    def on_validation(self, update: int, loss: float, best: float) -> None:
         """Print the validation loss."""
         mark = " (best)" if loss == best else f" (best {best:.4f})"
         self._bar.console.print(f"update {update}: validation loss {loss:.4f}{mark}")
 
-    def answered(self, update: int, samples: list[dict[str, str]]) -> None:
+    def on_samples(self, update: int, samples: list[dict[str, str]]) -> None:
         """Print the sample answers."""
         from mu_llama.audio.file_names import distinct_names
 

@@ -1,1 +1,1 @@
-"""Train adapter and LoRA: phases, rows, orders, rates and the loss as functions of values."""
+"""Training of adapter and LoRA: settings, data, sampling, the loop, and the run folder."""

@@ -8,9 +8,9 @@ import sys
 
 from mu_llama.devices import home_folder
 from mu_llama.errors import MuLlamaError
-from mu_llama.training.callbacks import Lines
+from mu_llama.training.callbacks import LineLogger
 from mu_llama.training.config_file import load_config
-from mu_llama.training.run import prepare_only, train
+from mu_llama.training.session import prepare_only, train
 
 
 def main() -> int:
@@ -18,7 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="mu_llama.training", description=__doc__)
     parser.add_argument("--config", required=True, help="YAML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; repeatable")
-    parser.add_argument("--prepare", action="store_true", help="only hear all tracks, and stop")
+    parser.add_argument("--prepare", action="store_true", help="only encode all tracks, and stop")
     parser.add_argument("--skip-missing", action="store_true", help="drop and count examples without their audio")
     arguments = parser.parse_args()
     more = ["data.skip_missing=true"] if arguments.skip_missing else []
@@ -28,7 +28,7 @@ def main() -> int:
         if arguments.prepare:
             sys.stderr.write(f"{prepare_only(config, home=home_folder())} tracks are ready\n")
         else:
-            train(config, home=home_folder(), watcher=Lines())
+            train(config, home=home_folder(), callback=LineLogger())
     except (MuLlamaError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -1,4 +1,4 @@
-"""Who is told how a run goes."""
+"""What is called while a run goes on, to show or log it."""
 
 from __future__ import annotations
 
@@ -9,40 +9,47 @@ from mu_llama.training.loop import Step
 from mu_llama.training.memory import MemoryEstimate
 
 
-class Watcher(Protocol):
-    """Is told how a run goes; only the main process tells."""
+class TrainingCallback(Protocol):
+    """Its methods are called while a run goes on, on the main process only."""
 
-    def started(self, counts: dict[str, Any], memory: MemoryEstimate, total: int, done: int) -> None:
-        """Training begins: what it learns from, what it needs, how many updates there are and are done."""
+    def on_start(self, counts: dict[str, Any], memory: MemoryEstimate, total: int, done: int) -> None:
+        """Called before the first update.
 
-    def stepped(self, step: Step) -> None:
-        """An update is done."""
+        Args:
+            counts: numbers of rows, tracks and what was left out.
+            memory: that training will need.
+            total: updates of the whole run.
+            done: updates done before, where a run goes on.
+        """
 
-    def validated(self, update: int, loss: float, best: float) -> None:
-        """The validation loss was measured."""
+    def on_step(self, step: Step) -> None:
+        """Called after each update."""
 
-    def answered(self, update: int, samples: list[dict[str, str]]) -> None:
-        """Sample answers were written."""
+    def on_validation(self, update: int, loss: float, best: float) -> None:
+        """Called with each validation loss, and the lowest so far."""
+
+    def on_samples(self, update: int, samples: list[dict[str, str]]) -> None:
+        """Called with sample answers: mappings of `audio`, `question` and `answer`."""
 
 
-class Silent:
-    """Watches nothing."""
+class NoCallback:
+    """Does nothing."""
 
-    def started(self, counts: dict[str, Any], memory: MemoryEstimate, total: int, done: int) -> None:
+    def on_start(self, counts: dict[str, Any], memory: MemoryEstimate, total: int, done: int) -> None:
         """Ignore it."""
 
-    def stepped(self, step: Step) -> None:
+    def on_step(self, step: Step) -> None:
         """Ignore it."""
 
-    def validated(self, update: int, loss: float, best: float) -> None:
+    def on_validation(self, update: int, loss: float, best: float) -> None:
         """Ignore it."""
 
-    def answered(self, update: int, samples: list[dict[str, str]]) -> None:
+    def on_samples(self, update: int, samples: list[dict[str, str]]) -> None:
         """Ignore it."""
 
 
-class Lines:
-    """Writes a line to standard error now and then, for logs and launchers.
+class LineLogger:
+    """Writes lines to standard error, for logs and launchers.
 
     Args:
         every: updates between two lines.
@@ -51,40 +58,39 @@ class Lines:
     def __init__(self, every: int = 50) -> None:
         self._every, self._total = every, 0
 
-    def started(self, counts: dict[str, Any], memory: MemoryEstimate, total: int, done: int) -> None:
-        """Say what is trained on and what it needs."""
+    def on_start(self, counts: dict[str, Any], memory: MemoryEstimate, total: int, done: int) -> None:
+        """Write what the run trains on and the memory it needs."""
         self._total = total
-        _say(f"training on {told(counts)}")
-        _say(f"memory: {memory}")
+        _write(f"training on {describe_counts(counts)}")
+        _write(f"memory: {memory}")
         if done:
-            _say(f"going on after update {done}")
+            _write(f"going on after update {done}")
 
-    def stepped(self, step: Step) -> None:
-        """Say how the loss is."""
+    def on_step(self, step: Step) -> None:
+        """Write loss, learning rate and speed of every so many updates, and of the last."""
         if step.update % self._every == 0 or step.update == self._total:
             speed = step.num_tokens / step.seconds
-            _say(
-                f"update {step.update}/{self._total}: loss {step.loss:.4f}, rate {step.rate:.2e}, {speed:.0f} tokens/s"
-            )
+            line = f"update {step.update}/{self._total}: loss {step.loss:.4f}, rate {step.lr:.2e}, {speed:.0f} tokens/s"
+            _write(line)
 
-    def validated(self, update: int, loss: float, best: float) -> None:
-        """Say the validation loss."""
-        _say(f"update {update}: validation loss {loss:.4f} (best {best:.4f})")
+    def on_validation(self, update: int, loss: float, best: float) -> None:
+        """Write the validation loss."""
+        _write(f"update {update}: validation loss {loss:.4f} (best {best:.4f})")
 
-    def answered(self, update: int, samples: list[dict[str, str]]) -> None:
-        """Say nothing: they are in samples.jsonl."""
+    def on_samples(self, update: int, samples: list[dict[str, str]]) -> None:
+        """Write nothing: they are in samples.jsonl."""
 
 
-def told(counts: dict[str, Any]) -> str:
-    """Counts in words, zeros left out.
+def describe_counts(counts: dict[str, Any]) -> str:
+    """Write counts as text, zeros left out.
 
     Example:
-        >>> told({"rows": 3, "missing_audio": 0, "cut_at_max_tokens": 1})
+        >>> describe_counts({"rows": 3, "missing_audio": 0, "cut_at_max_tokens": 1})
         '3 rows, 1 cut at max tokens'
     """
     return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if value)
 
 
-def _say(line: str) -> None:
+def _write(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()

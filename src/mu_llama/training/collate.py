@@ -1,16 +1,25 @@
-"""Conversations to token rows with labels, and rows to padded batches."""
+"""Conversations to token rows with labels, rows to padded batches, and the loss of a batch."""
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mu_llama.checkpoints.load import open_tokenizer
+from mu_llama.checkpoints.spec import ModelSpec
+from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.errors import ConfigError, QuestionError
 from mu_llama.text.prompts import ALPACA_PUBLISHED, PromptTemplate, Turn
 from mu_llama.text.tokenizer import Tokenizer
+from mu_llama.training.example import DataError, Example
+from mu_llama.training.features import Features
+from mu_llama.training.sampler import MicroBatch
 
 IGNORED = -100
 """Label of a token that is no target."""
@@ -19,7 +28,7 @@ _UNKNOWN = 0
 
 
 @dataclass(frozen=True)
-class Row:
+class TokenizedRow:
     """One conversation as tokens."""
 
     ids: list[int]
@@ -51,19 +60,19 @@ class Batch:
         return Batch(*moved)
 
 
-def tokenise(
+def tokenize(
     turns: Sequence[Turn],
     template: PromptTemplate,
     tokenizer: Tokenizer,
     *,
     max_tokens: int | None,
     ignore_unknown: bool | None = None,
-) -> Row:
+) -> TokenizedRow:
     """Turn a conversation into ids and labels.
 
-    A template with `end_tokens` has every answer learnt, each with the first end token after it. Others have only
-    the last one learnt, with the LLaMA's own end token. Labels are masked by count: prompt, and prompt with answer,
-    are tokenised separately, and as many tokens as the prompt has are ignored.
+    A template with `end_tokens` has every answer as a target, each with the first end token after it. Others
+    have only the last one, with the LLaMA's own end token. Labels are masked by count: prompt, and prompt with answer,
+    are tokenized separately, and as many tokens as the prompt has are ignored.
 
     Args:
         turns: the conversation, oldest first, each with its answer.
@@ -90,9 +99,9 @@ def tokenise(
     if template.name == ALPACA_PUBLISHED.name if ignore_unknown is None else ignore_unknown:
         # compat: the reference's loss ignores id 0, which is its padding and `<unk>`.
         labels = [IGNORED if label == _UNKNOWN else label for label in labels]
-    kept = labels[:max_tokens]
-    num_targets = len(kept) - kept.count(IGNORED)
-    return Row(ids[:max_tokens], kept, num_target_tokens=num_targets, truncated=len(kept) < len(labels))
+    cut = labels[:max_tokens]
+    num_targets = len(cut) - cut.count(IGNORED)
+    return TokenizedRow(ids[:max_tokens], cut, num_target_tokens=num_targets, truncated=len(cut) < len(labels))
 
 
 def _answer(turn: Turn) -> str:
@@ -107,7 +116,7 @@ def _with_answer(prompt: str, answer: str, template: PromptTemplate, tokenizer: 
     return [*tokenizer.encode_prompt(prompt + answer), min(tokenizer.eos_ids)]
 
 
-def collate(rows: Sequence[Row], features: Sequence[Tensor], *, num_tokens: int | None = None) -> Batch:
+def collate(rows: Sequence[TokenizedRow], features: Sequence[Tensor], *, num_tokens: int | None = None) -> Batch:
     """Pad rows to one length.
 
     Args:
@@ -119,7 +128,7 @@ def collate(rows: Sequence[Row], features: Sequence[Tensor], *, num_tokens: int 
         ConfigError: if a row is longer than `num_tokens`, or rows and features differ in number.
 
     Example:
-        >>> row = Row([1, 5, 2], [IGNORED, 5, 2], num_target_tokens=2, truncated=False)
+        >>> row = TokenizedRow([1, 5, 2], [IGNORED, 5, 2], num_target_tokens=2, truncated=False)
         >>> collate([row], [torch.zeros(1, 4)], num_tokens=4).labels
         tensor([[-100,    5,    2, -100]])
     """
@@ -140,3 +149,93 @@ def collate(rows: Sequence[Row], features: Sequence[Tensor], *, num_tokens: int 
         mask=torch.tensor([padded([1] * len(row.ids), 0) for row in rows]),
         features=torch.stack(list(features)),
     )
+
+
+@dataclass(frozen=True)
+class TokenizedExamples:
+    """Examples as token rows."""
+
+    rows: tuple[TokenizedRow, ...]
+    """Each with at least one target token."""
+    examples: tuple[Example, ...]
+    """The example of each row."""
+    num_truncated: int
+    """Rows that were cut."""
+    num_empty: int
+    """Examples left out, because the cut took the whole answer."""
+
+
+def tokenize_examples(examples: Sequence[Example], parts: ModelSpec, *, max_tokens: int) -> TokenizedExamples:
+    """Tokenize examples; count rows that are cut, and leave out and count those whose whole answer was cut off.
+
+    Raises:
+        DataError: if nothing is left.
+    """
+    tokenizer: Any = open_tokenizer(parts.llama, parts.template)
+    limit = min(max_tokens, int(parts.llama.config.max_position_embeddings))
+    rows = [tokenize(example.turns, parts.template, tokenizer, max_tokens=limit) for example in examples]
+    usable = [(row, example) for row, example in zip(rows, examples, strict=True) if row.num_target_tokens]
+    if not usable:
+        raise DataError(f"no answer is left of {len(examples)} examples at data.max_tokens={max_tokens}; raise it")
+    counts = Counter(row.truncated for row in rows)
+    return TokenizedExamples(
+        tuple(row for row, _ in usable),
+        tuple(example for _, example in usable),
+        num_truncated=counts[True],
+        num_empty=len(rows) - len(usable),
+    )
+
+
+def make_batch(
+    batch: MicroBatch, tokenized: TokenizedExamples, features: Features, device: torch.device, *, seed: int | None
+) -> Batch:
+    """Collate the rows of a micro-batch on a device; `seed` is that of augmentation, None for none."""
+    examples = [tokenized.examples[row] for row in batch.rows]
+    rng = None if seed is None else random.Random(f"{seed}/{batch.position}")
+    vectors = [features.of(example, rng=rng) for example in examples]
+    return collate([tokenized.rows[row] for row in batch.rows], vectors).to(device)
+
+
+def answer_loss(model: MuLlama, batch: Batch) -> Tensor:
+    """Compute the mean cross entropy over all target tokens of a batch.
+
+    Logits are computed only where there is a target. The mask isn't needed: attention is causal and the padding is on
+    the right, so no target sees it, and without a mask attention takes its fastest path.
+
+    Args:
+        model: as `build_trainable` makes it.
+        batch: on the model's device.
+
+    Returns:
+        A float32 scalar with gradients; without any target it is 0, with gradients of 0 rather than none, so that
+        processes that train together stay in step.
+    """
+    # As in use: in float32, whatever the LLaMA computes in.
+    with torch.autocast(batch.features.device.type, enabled=False):
+        conditioning = model.condition(batch.features)
+    output = model.llama.get_decoder()(**model.inputs(batch.ids, conditioning), use_cache=False)
+    hidden: Tensor = output.last_hidden_state[:, -batch.ids.shape[1] :]  # (B, T, H), of the text
+    head = model.llama.get_output_embeddings()
+    targets = batch.labels[:, 1:]
+    is_target = targets != IGNORED  # (B, T - 1)
+    if not is_target.any():
+        nothing: Tensor = head(hidden[:, :1]).float().mean() * 0
+        return nothing
+    logits = head(hidden[:, :-1][is_target]).float()  # (B, T - 1, H) -> (targets, H) -> (targets, vocabulary)
+    return nn.functional.cross_entropy(logits, targets[is_target])
+
+
+class AnswerLoss(nn.Module):
+    """Wraps a model so that its forward pass is the loss: DDP and FSDP then see every parameter used.
+
+    Args:
+        model: as `build_trainable` makes it.
+    """
+
+    def __init__(self, model: MuLlama) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Compute `answer_loss`."""
+        return answer_loss(self.model, batch)

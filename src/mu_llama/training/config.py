@@ -1,22 +1,120 @@
-"""Every setting of a training run, with its one default and what it does; see also `config_sources`."""
+"""Every setting of a training run, with its one default and what it does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from operator import attrgetter
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    model_validator,
+)
 
-from mu_llama.training.config_checks import Problem, Settings, refuse, shown
-from mu_llama.training.config_sources import Count, DataConfig, FilePath, Listed, ModelSource, one_of
+from mu_llama.encoders import ENCODERS
+from mu_llama.text.prompts import TEMPLATES
+from mu_llama.training.config_checks import find_conflicts
+from mu_llama.training.config_types import (
+    Count,
+    FilePath,
+    Fraction,
+    Listed,
+    Settings,
+    one_of,
+    problem,
+    refuse,
+    shown,
+)
 from mu_llama.training.phases import PHASES
+from mu_llama.training.readers import FORMATS
+
+Augmentation = Literal["level", "equaliser", "noise", "phone"]
+
+
+def _known_encoder(spec: dict[str, Any]) -> dict[str, Any]:
+    if spec.get("kind") not in list(ENCODERS):
+        raise problem(f"has kind {shown(spec.get('kind'))}; expected one of {', '.join(ENCODERS)}")
+    return spec
+
+
+class NewAdapter(Settings):
+    """An adapter to be made new, with the sizes of the published one by default."""
+
+    template: Annotated[str, one_of(TEMPLATES)] = "alpaca-published"
+    """Name of the prompt template, a key of `prompts.TEMPLATES`."""
+    num_conditioned_layers: Count = 20
+    """Q: how many of the last layers of the LLaMA are conditioned on the audio."""
+    bridge_width: Count | None = None
+    """Inner width of the bridge blocks; None is four times the width of the LLaMA."""
+    num_blocks: Count = 3
+    """How many bridge blocks."""
+    input_scaling: Literal["none", "standardise"] = "none"
+    """`standardise`: features lose the mean of the training tracks and are divided by their standard deviation, and
+    gates start at 0.1; `none` starts as published, with gates at 0."""
+
+
+class ModelSource(Settings):
+    """Which weights a run starts from: `base` or `fresh`."""
+
+    base: str | None = None
+    """`mini`, a model folder, a published checkpoint.pth or a hub id, to go on from."""
+    fresh: NewAdapter | None = None
+    """A new adapter instead, between `encoder` and `llama`."""
+    llama: str | None = None
+    """LLaMA folder (Meta, Hugging Face or GGUF), hub id or packaged name; beside `base`, only for a published
+    checkpoint."""
+    encoder: Annotated[dict[str, Any], AfterValidator(_known_encoder)] | None = None
+    """What `encoders.build_encoder` takes, e.g. `{kind: musicnn}`; beside `base`, only for a published checkpoint."""
+    lora_rank: Count = 16
+    """Rank of the LoRA (scale 1) that a phase with LoRA makes where `base` has none."""
+
+
+class DatasetEntry(Settings):
+    """One file of examples."""
+
+    path: Annotated[FilePath, Field(examples=["music.jsonl"])]
+    """Data file; like every path here, relative to the working directory."""
+    format: Annotated[str, one_of(FORMATS, "auto")] = "auto"
+    """Name of the file's format, a key of `readers.FORMATS` (musicqa, alpaca, jsonl, parquet); `auto` recognizes it."""
+    audio_folder: FilePath | None = None
+    """Where its audio names start; None is the file's own folder, or `audios` in it for musicqa if that exists."""
+    share: PositiveFloat | None = None
+    """Weight among the data sets of a run (0.3 and 0.1 mix as 3 to 1); None throughout: each example once an epoch."""
+
+
+class DataConfig(Settings):
+    """What is learned from."""
+
+    train: Listed[tuple[DatasetEntry, ...]] = ()
+    """Data sets to train on; at least one."""
+    validation: Listed[tuple[DatasetEntry, ...]] = ()
+    """Data sets to measure the validation loss on."""
+    validation_fraction: Fraction | None = None
+    """Instead: this share of the training tracks is held out, with all their questions."""
+    max_tokens: Annotated[int, Field(ge=8)] = 512
+    """Longest row in tokens, prompt and answer; longer rows are cut, counted and reported."""
+    skip_missing: bool = False
+    """Drop and count examples whose audio is missing or can't be decoded, instead of stopping before training."""
+    encode: Literal["once", "live"] = "once"
+    """`once`: tracks are encoded before training and their features cached; `live`: each time one is drawn."""
+    augment: Listed[tuple[Augmentation, ...]] = ()
+    """Changes to the sound of training tracks, each half the time; with `encode: live`."""
+    feature_noise: NonNegativeFloat = 0.0
+    """Up to so many standard deviations of noise on a training track's features, by another amount each time."""
+    feature_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Up to this share of a training track's features replaced by the mean of all tracks, each time others."""
+    window: Literal["auto", "full", "published"] = "auto"
+    """Seconds of a track that are encoded: all, the first minute as published, or (auto) the model's own, which is
+    `full` for a new one."""
+
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "aim"]
 
 
-class OptimiserConfig(Settings):
+class OptimizerConfig(Settings):
     """AdamW; 1-d tensors don't decay. Every trained part needs a learning rate: `base_lr`, `lr` or its own."""
 
     base_lr: PositiveFloat | None = None
@@ -112,10 +210,10 @@ class TrainConfig(Settings):
         ConfigError: with one line for each value of a wrong type, out of range, or against another.
 
     Example:
-        >>> from mu_llama.training.config_sources import DatasetEntry
+        >>> from mu_llama.training.config import DatasetEntry
         >>> data = DataConfig(train=[DatasetEntry(path="music.json")])
         >>> run = TrainConfig(name="mine", phase="joint", model=ModelSource(base="mini"), data=data,
-        ...                   optimiser=OptimiserConfig(lr=1e-4), schedule=ScheduleConfig(epochs=3))
+        ...                   optimiser=OptimizerConfig(lr=1e-4), schedule=ScheduleConfig(epochs=3))
         >>> run.batch.size
         1
     """
@@ -129,7 +227,7 @@ class TrainConfig(Settings):
     """Where weights come from."""
     data: DataConfig = DataConfig()
     """What is learned from."""
-    optimiser: OptimiserConfig = OptimiserConfig()
+    optimiser: OptimizerConfig = OptimizerConfig()
     """How a gradient becomes an update."""
     schedule: ScheduleConfig = ScheduleConfig()
     """How long, and the learning rate on the way."""
@@ -142,111 +240,5 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        checks = (_check_choices, _check_schedule, _check_learning_rates, _check_model, _check_data, _check_run)
-        refuse(problem for check in checks for problem in check(self))
+        refuse(find_conflicts(self))
         return self
-
-
-# Settings of which only one may be given; of some, one must be.
-_CHOICES = {
-    ("schedule.epochs", "schedule.steps"): True,
-    ("schedule.warmup_epochs", "schedule.warmup_steps"): False,
-    ("optimiser.lr", "optimiser.base_lr"): False,
-    ("model.base", "model.fresh"): True,
-    ("data.validation", "data.validation_fraction"): False,
-}
-
-
-def _check_choices(config: TrainConfig) -> Iterator[Problem]:
-    for (one, other), is_needed in _CHOICES.items():
-        first, second = (attrgetter(name)(config) for name in (one, other))
-        if is_needed and first is None and second is None:
-            yield Problem(one, f"and {other} are both missing; give one of them", (other,))
-        if first not in (None, ()) and second is not None:
-            came = [shown(value) if isinstance(value, (str, int, float)) else "given" for value in (first, second)]
-            text = f"is {came[0]} and {other} is {came[1]}; expected one of them: set the other to null"
-            yield Problem(one, text, (other,))
-
-
-def _check_schedule(config: TrainConfig) -> Iterator[Problem]:
-    for unit in ("epochs", "steps"):
-        warmup, length = getattr(config.schedule, f"warmup_{unit}"), getattr(config.schedule, unit)
-        path, other = f"schedule.warmup_{unit}", f"schedule.{unit}"
-        if warmup is not None and length is not None and warmup >= length:
-            yield Problem(path, f"is {warmup:g}; expected less than {other}, which is {length}", (other,))
-        if warmup is not None and length is None and unit == "epochs":
-            text = f"is {warmup:g}, but the length is not in epochs; give schedule.warmup_steps instead"
-            yield Problem(path, text, (other,))
-
-
-def _check_learning_rates(config: TrainConfig) -> Iterator[Problem]:
-    phase, optimiser, min_lr = PHASES[config.phase], config.optimiser, config.schedule.min_lr
-    common = ("optimiser.lr", "optimiser.base_lr")
-    has_common = optimiser.lr is not None or optimiser.base_lr is not None
-    parts = (
-        ("optimiser.adapter_lr", optimiser.adapter_lr, phase.trains_adapter, "no adapter"),
-        ("optimiser.lora_lr", optimiser.lora_lr, phase.trains_llama, "nothing inside the LLaMA"),
-    )
-    for path, lr, is_trained, nothing in parts:
-        if lr is not None and not is_trained:
-            yield Problem(path, f"is {lr:g}, but phase {phase.name} trains {nothing}; leave it out", ("phase",))
-        if lr is None and is_trained and not has_common:
-            text = f"is missing, and so are {' and '.join(common)}; phase {phase.name} needs one of them"
-            yield Problem(path, text, ("phase", *common))
-    peaks = [lr for lr in (optimiser.lr, optimiser.adapter_lr, optimiser.lora_lr) if lr is not None]
-    if peaks and min_lr > min(peaks):
-        text = f"is {min_lr:g}; expected at most the peak rate, {min(peaks):g}"
-        yield Problem("schedule.min_lr", text, ("optimiser.lr", *(path for path, *_ in parts)))
-
-
-def _check_model(config: TrainConfig) -> Iterator[Problem]:
-    model = config.model
-    if model.fresh is not None:
-        parts = {"model.llama": model.llama, "model.encoder": model.encoder}
-        missing = [name for name, part in parts.items() if part is None]
-        if missing:
-            text = f"is an adapter between an encoder and a LLaMA; give {' and '.join(missing)}"
-            yield Problem("model.fresh", text, tuple(parts))
-        if not PHASES[config.phase].trains_adapter:
-            phases = " or ".join(phase.name for phase in PHASES.values() if phase.trains_adapter)
-            text = f"would stay untrained in phase {config.phase}; give model.base, or take phase {phases}"
-            yield Problem("model.fresh", text, ("phase",))
-    if model.encoder is not None and model.base is not None and not model.encoder.get("path"):
-        text = "is given beside model.base without a path; give {kind: mert, path: ...}, or leave it out"
-        yield Problem("model.encoder", text, ("model.base",))
-
-
-def _check_data(config: TrainConfig) -> Iterator[Problem]:
-    data, max_tokens = config.data, config.batch.max_tokens
-    num_shares, num_entries = sum(entry.share is not None for entry in data.train), len(data.train)
-    if not data.train:
-        yield Problem("data.train", "is empty; expected at least one data set")
-    if 0 < num_shares < num_entries:
-        text = f"has a share in {num_shares} of {num_entries} entries; give it in all of them or in none"
-        yield Problem("data.train", text)
-    if any(entry.share is not None for entry in data.validation):
-        text = "has an entry with a share, but each validation example counts once; leave it out"
-        yield Problem("data.validation", text)
-    if data.augment and data.encode == "once":
-        text = "changes nothing where features are made once; set data.encode to live, or leave it out"
-        yield Problem("data.augment", text, ("data.encode",))
-    if max_tokens is not None and max_tokens < data.max_tokens:
-        longest = f"data.max_tokens, which is {data.max_tokens}"
-        text = f"is {max_tokens}; expected at least {longest}, so that every row fits in a batch"
-        yield Problem("batch.max_tokens", text, ("data.max_tokens",))
-    if max_tokens is not None and (not config.batch.bucketed or config.schedule.split_epoch > 1 or num_shares):
-        text = "fills batches by length only with batch.bucketed, split_epoch 1 and no shares; leave it out"
-        yield Problem("batch.max_tokens", text, ("batch.bucketed", "schedule.split_epoch", "data.train"))
-
-
-def _check_run(config: TrainConfig) -> Iterator[Problem]:
-    run, data = config.run, config.data
-    for name in ("validate_every_steps", "early_stop_patience", "sample_every_steps"):
-        value = getattr(run, name)
-        if value is not None and not data.validation and data.validation_fraction is None:
-            sources = ("data.validation", "data.validation_fraction")
-            text = f"is {value}, but there is no validation data; give {' or '.join(sources)}"
-            yield Problem(f"run.{name}", text, sources)
-    if run.sample_every_steps is not None and not all(question.strip() for question in run.sample_questions or ("",)):
-        text = "is empty or has an empty question; expected at least one to ask"
-        yield Problem("run.sample_questions", text, ("run.sample_every_steps",))

@@ -1,255 +1,124 @@
-"""The base class of settings; all problems of a tree of settings as the lines of one ConfigError."""
+"""Conflicts between settings of a training run that are each valid alone."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform, get_args
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+from mu_llama.training.config_types import Problem, shown
+from mu_llama.training.phases import PHASES
 
-from mu_llama.errors import ConfigError
+if TYPE_CHECKING:  # it imports this module
+    from mu_llama.training.config import TrainConfig
 
-_PROBLEM, _CONTRADICTION = "problem", "contradiction"
-_MAPPING = "a mapping of names to values"
-# By pydantic's type of error, with the values that come with it; anything else is reported in pydantic's words.
-_EXPECTED = {
-    "bool_type": "true or false",
-    "dict_type": _MAPPING,
-    "finite_number": "a finite number",
-    "float_type": "a finite number",
-    "greater_than": "above {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "int_type": "a whole number",
-    "invalid_key": "names that are texts",
-    "less_than": "below {lt:g}",
-    "less_than_equal": "at most {le:g}",
-    "literal_error": "one of {expected}",
-    "model_type": _MAPPING,
-    "string_too_short": "a text of a length of at least {min_length}",
-    "string_type": "a text (in quotes if YAML reads it as something else)",
-    "too_long": "a list of at most {max_length}",
-    "too_short": "a list of at least {min_length}",
-    "tuple_type": "a list",
+
+def find_conflicts(config: TrainConfig) -> Iterator[Problem]:
+    """Give every conflict between settings that are each valid alone."""
+    for check in (_check_choices, _check_schedule, _check_learning_rates, _check_model, _check_data, _check_run):
+        yield from check(config)
+
+
+# Settings of which only one may be given; of some, one must be.
+_CHOICES = {
+    ("schedule.epochs", "schedule.steps"): True,
+    ("schedule.warmup_epochs", "schedule.warmup_steps"): False,
+    ("optimiser.lr", "optimiser.base_lr"): False,
+    ("model.base", "model.fresh"): True,
+    ("data.validation", "data.validation_fraction"): False,
 }
 
 
-if TYPE_CHECKING:
-    from pydantic._internal._model_construction import ModelMetaclass
-else:
-    ModelMetaclass = type(BaseModel)
+def _check_choices(config: TrainConfig) -> Iterator[Problem]:
+    for (one, other), is_needed in _CHOICES.items():
+        first, second = (attrgetter(name)(config) for name in (one, other))
+        if is_needed and first is None and second is None:
+            yield Problem(one, f"and {other} are both missing; give one of them", (other,))
+        if first not in (None, ()) and second is not None:
+            came = [shown(value) if isinstance(value, (str, int, float)) else "given" for value in (first, second)]
+            text = f"is {came[0]} and {other} is {came[1]}; expected one of them: set the other to null"
+            yield Problem(one, text, (other,))
 
 
-@dataclass_transform(kw_only_default=True)
-class SettingsType(ModelMetaclass):
-    """Makes a call of a settings class check everything, and raise ConfigError like settings read from a file."""
+def _check_schedule(config: TrainConfig) -> Iterator[Problem]:
+    for unit in ("epochs", "steps"):
+        warmup, length = getattr(config.schedule, f"warmup_{unit}"), getattr(config.schedule, unit)
+        path, other = f"schedule.warmup_{unit}", f"schedule.{unit}"
+        if warmup is not None and length is not None and warmup >= length:
+            yield Problem(path, f"is {warmup:g}; expected less than {other}, which is {length}", (other,))
+        if warmup is not None and length is None and unit == "epochs":
+            text = f"is {warmup:g}, but the length is not in epochs; give schedule.warmup_steps instead"
+            yield Problem(path, text, (other,))
 
-    if not TYPE_CHECKING:  # type checkers see pydantic's own signature, a keyword for each field
 
-        def __call__(self, **values: Any) -> Settings:
-            """Make settings, from values by name."""
-            return checked(self, values, source=self.__name__)
-
-
-class Settings(BaseModel, metaclass=SettingsType):
-    """Values by name, checked and not to be changed; texts don't become numbers, nor truth values whole numbers.
-
-    Raises:
-        ConfigError: with one line for each problem.
-    """
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        revalidate_instances="always",
+def _check_learning_rates(config: TrainConfig) -> Iterator[Problem]:
+    phase, optimizer, min_lr = PHASES[config.phase], config.optimiser, config.schedule.min_lr
+    common = ("optimiser.lr", "optimiser.base_lr")
+    has_common = optimizer.lr is not None or optimizer.base_lr is not None
+    parts = (
+        ("optimiser.adapter_lr", optimizer.adapter_lr, phase.trains_adapter, "no adapter"),
+        ("optimiser.lora_lr", optimizer.lora_lr, phase.trains_llama, "nothing inside the LLaMA"),
     )
+    for path, lr, is_trained, nothing in parts:
+        if lr is not None and not is_trained:
+            yield Problem(path, f"is {lr:g}, but phase {phase.name} trains {nothing}; leave it out", ("phase",))
+        if lr is None and is_trained and not has_common:
+            text = f"is missing, and so are {' and '.join(common)}; phase {phase.name} needs one of them"
+            yield Problem(path, text, ("phase", *common))
+    peaks = [lr for lr in (optimizer.lr, optimizer.adapter_lr, optimizer.lora_lr) if lr is not None]
+    if peaks and min_lr > min(peaks):
+        text = f"is {min_lr:g}; expected at most the peak rate, {min(peaks):g}"
+        yield Problem("schedule.min_lr", text, ("optimiser.lr", *(path for path, *_ in parts)))
 
 
-SettingsT = TypeVar("SettingsT", bound=Settings)
+def _check_model(config: TrainConfig) -> Iterator[Problem]:
+    model = config.model
+    if model.fresh is not None:
+        parts = {"model.llama": model.llama, "model.encoder": model.encoder}
+        missing = [name for name, part in parts.items() if part is None]
+        if missing:
+            text = f"is an adapter between an encoder and a LLaMA; give {' and '.join(missing)}"
+            yield Problem("model.fresh", text, tuple(parts))
+        if not PHASES[config.phase].trains_adapter:
+            phases = " or ".join(phase.name for phase in PHASES.values() if phase.trains_adapter)
+            text = f"would stay untrained in phase {config.phase}; give model.base, or take phase {phases}"
+            yield Problem("model.fresh", text, ("phase",))
+    if model.encoder is not None and model.base is not None and not model.encoder.get("path"):
+        text = "is given beside model.base without a path; give {kind: mert, path: ...}, or leave it out"
+        yield Problem("model.encoder", text, ("model.base",))
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with a setting, or with several that are each right."""
-
-    path: str
-    """Dotted name of the setting that it is reported under."""
-    text: str
-    """What came, what was expected, what to do."""
-    others: tuple[str, ...] = ()
-    """Dotted names of all other settings that it depends on."""
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.text}"
-
-
-def problem(text: str) -> PydanticCustomError:
-    """Give the error for a validator of one setting to raise, in words of our own."""
-    return PydanticCustomError(_PROBLEM, "{text}", {"text": text})
-
-
-def refuse(contradictions: Iterable[Problem]) -> None:
-    """Raise one pydantic error for all contradictions, if there are any; for the validator of a whole tree."""
-    errors = [
-        InitErrorDetails(
-            type=PydanticCustomError(_CONTRADICTION, "{text}", {"text": found.text, "problem": found}),
-            loc=tuple(found.path.split(".")),
-            input=None,
-        )
-        for found in contradictions
-    ]
-    if errors:
-        raise ValidationError.from_exception_data("settings", errors)
+def _check_data(config: TrainConfig) -> Iterator[Problem]:
+    data, max_tokens = config.data, config.batch.max_tokens
+    num_shares, num_entries = sum(entry.share is not None for entry in data.train), len(data.train)
+    if not data.train:
+        yield Problem("data.train", "is empty; expected at least one data set")
+    if 0 < num_shares < num_entries:
+        text = f"has a share in {num_shares} of {num_entries} entries; give it in all of them or in none"
+        yield Problem("data.train", text)
+    if any(entry.share is not None for entry in data.validation):
+        text = "has an entry with a share, but each validation example counts once; leave it out"
+        yield Problem("data.validation", text)
+    if data.augment and data.encode == "once":
+        text = "changes nothing where features are made once; set data.encode to live, or leave it out"
+        yield Problem("data.augment", text, ("data.encode",))
+    if max_tokens is not None and max_tokens < data.max_tokens:
+        longest = f"data.max_tokens, which is {data.max_tokens}"
+        text = f"is {max_tokens}; expected at least {longest}, so that every row fits in a batch"
+        yield Problem("batch.max_tokens", text, ("data.max_tokens",))
+    if max_tokens is not None and (not config.batch.bucketed or config.schedule.split_epoch > 1 or num_shares):
+        text = "fills batches by length only with batch.bucketed, split_epoch 1 and no shares; leave it out"
+        yield Problem("batch.max_tokens", text, ("batch.bucketed", "schedule.split_epoch", "data.train"))
 
 
-def checked(settings: type[SettingsT], raw: object, *, source: str, problems: Iterable[Problem] = ()) -> SettingsT:
-    """Make settings of plain values.
-
-    Args:
-        settings: class of the whole tree.
-        raw: nested mappings, lists and scalars, or settings instead of mappings.
-        source: where they come from, for the message.
-        problems: what is known to be wrong already.
-
-    Raises:
-        ConfigError: with one line for each problem: wrong values, and contradictions between the right ones.
-    """
-    problems = list(problems)
-    config, errors = _validate(settings, raw)
-    if config is not None and not problems:
-        return config
-    problems += _problems_of(errors, settings, raw, doubtful={found.path for found in problems})
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    lines = [str(found) for found in sorted(problems, key=lambda found: found.path)]
-    raise ConfigError("\n".join([f"{source} has {count}:", *lines]))
-
-
-def unfolded(raw: Any) -> Any:
-    """Copy plain values, with settings as mappings and tuples as lists; parts that are the same become separate.
-
-    Raises:
-        RecursionError: if something contains itself.
-    """
-    if isinstance(raw, (Mapping, Settings)):
-        return {key: unfolded(value) for key, value in dict(raw).items()}
-    return [unfolded(value) for value in raw] if isinstance(raw, (list, tuple)) else raw
-
-
-def shown(raw: Any) -> str:
-    """Write a value for a message, at most 60 characters of it."""
-    text = "null" if raw is None else repr(list(raw) if isinstance(raw, tuple) else raw)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _validate(settings: type[SettingsT], raw: object) -> tuple[SettingsT | None, list[ErrorDetails]]:
-    try:
-        return settings.model_validate(raw), []
-    except ValidationError as error:
-        return None, error.errors(include_url=False)
-
-
-def _problems_of(
-    errors: list[ErrorDetails], settings: type[Settings], raw: object, *, doubtful: set[str]
-) -> list[Problem]:
-    """Say what is wrong with single values, and how the others contradict one another.
-
-    Pydantic looks for contradictions only when every value is right. So wrong ones are left out and the rest is
-    validated again; a contradiction that depends on something left out, or otherwise doubtful, doesn't count.
-    """
-    wrong = [found for found in errors if found["type"] != _CONTRADICTION]
-    fields, problems = _fields(settings), []
-    for found in (found for found in wrong if found["type"] == "extra_forbidden"):
-        meant, text = _nearest(found["loc"], fields)
-        problems.append(Problem(_dotted(found["loc"]), text))
-        doubtful.add(meant)
-    for found in (found for found in wrong if found["type"] != "extra_forbidden"):
-        if found["type"] != "missing" or _dotted(found["loc"]) not in doubtful:
-            problems.append(Problem(_dotted(found["loc"]) or "(settings)", _text(found, fields)))
-    if wrong and isinstance(raw, (Mapping, Settings)):
-        rest, left_out = _without(wrong, unfolded(raw))
-        doubtful |= left_out
-        examples = {name: field.examples[0] for name, field in settings.model_fields.items() if field.examples}
-        _, errors = _validate(settings, examples | rest)
-    contradictions = (found["ctx"]["problem"] for found in errors if found["type"] == _CONTRADICTION)
-    return problems + [
-        found
-        for found in contradictions
-        if not any(f"{path}.".startswith(f"{other}.") for path in (found.path, *found.others) for other in doubtful)
-    ]
-
-
-def _without(errors: Iterable[ErrorDetails], raw: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """Take wrong values out, lists with one as a whole; give the rest, and the dotted names of what was taken out."""
-    names = set()
-    for found in errors:
-        *parents, last = found["loc"][:-1] if found["type"] == "missing" and len(found["loc"]) > 1 else found["loc"]
-        path: list[Any] = []
-        inside: dict[Any, Any] = raw
-        for name in parents:
-            if not isinstance(inside.get(name), dict):
-                last = name
-                break
-            path.append(name)
-            inside = inside[name]
-        for key in [key for key in inside if key == last or not isinstance(key, str)]:
-            del inside[key]
-        names.add(_dotted([*path, last]))
-    return raw, names
-
-
-def _text(error: ErrorDetails, fields: Mapping[tuple[str, ...], FieldInfo]) -> str:
-    kind, context = error["type"], error.get("ctx", {})
-    if kind == _PROBLEM:
-        return str(context["text"])
-    if kind == "missing":
-        field = fields.get(_names(error["loc"]))
-        example = f", such as {field.examples[0]}" if field and field.examples else ""
-        return f"is missing and has no default; give it{example}"
-    if kind == "literal_error":
-        context = {"expected": context["expected"].replace("'", "").replace(" or ", ", ")}
-    expected = f"expected {_EXPECTED[kind].format(**context)}" if kind in _EXPECTED else error["msg"]
-    return f"is {shown(error['input'])}; {expected}"
-
-
-def _nearest(location: tuple[int | str, ...], fields: Mapping[tuple[str, ...], FieldInfo]) -> tuple[str, str]:
-    """Give the dotted name that an unknown one seems to mean, and a text that says so."""
-    *parents, key = location
-    siblings = [names[-1] for names in fields if names[:-1] == _names(parents)]
-    by_last = {names[-1]: names for names in reversed(list(fields))}
-    if close := difflib.get_close_matches(str(key), siblings, n=1):
-        meant = _dotted([*parents, *close])
-    elif close := difflib.get_close_matches(str(key), by_last, n=1, cutoff=0.75):
-        meant = _dotted(by_last[close[0]])
-    else:
-        return _dotted(location), f"is unknown; expected one of {', '.join(siblings)}"
-    return meant, f"is unknown; did you mean {meant}?"
-
-
-def _fields(settings: type[Settings], parents: tuple[str, ...] = ()) -> dict[tuple[str, ...], FieldInfo]:
-    """Give every field of a tree by its names from the top, without positions in lists."""
-    fields: dict[tuple[str, ...], FieldInfo] = {}
-    for name, field in settings.model_fields.items():
-        fields[*parents, name] = field
-        for inner in _sections(field.annotation):
-            fields |= _fields(inner, (*parents, name))
-    return fields
-
-
-def _sections(annotation: Any) -> list[type[Settings]]:
-    if isinstance(annotation, type) and issubclass(annotation, Settings):
-        return [annotation]
-    return [section for argument in get_args(annotation) for section in _sections(argument)]
-
-
-def _names(location: Iterable[int | str]) -> tuple[str, ...]:
-    return tuple(name for name in location if isinstance(name, str))
-
-
-def _dotted(location: Iterable[int | str]) -> str:
-    return ".".join(map(str, location))
+def _check_run(config: TrainConfig) -> Iterator[Problem]:
+    run, data = config.run, config.data
+    for name in ("validate_every_steps", "early_stop_patience", "sample_every_steps"):
+        value = getattr(run, name)
+        if value is not None and not data.validation and data.validation_fraction is None:
+            sources = ("data.validation", "data.validation_fraction")
+            text = f"is {value}, but there is no validation data; give {' or '.join(sources)}"
+            yield Problem(f"run.{name}", text, sources)
+    if run.sample_every_steps is not None and not all(question.strip() for question in run.sample_questions or ("",)):
+        text = "is empty or has an empty question; expected at least one to ask"
+        yield Problem("run.sample_questions", text, ("run.sample_every_steps",))

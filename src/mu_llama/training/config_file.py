@@ -13,7 +13,7 @@ from mu_llama.errors import ConfigError
 
 try:
     from mu_llama.training.config import TrainConfig
-    from mu_llama.training.config_checks import Problem, checked, shown, unfolded
+    from mu_llama.training.config_types import Problem, checked, shown, unfolded
 except ModuleNotFoundError as error:
     raise ConfigError(f"training settings need {error.name}; run: pip install 'mu-llama[train]'") from error
 
@@ -117,14 +117,14 @@ def _apply(raw: Any, override: str) -> list[Problem]:
     for name in parents:
         if isinstance(inside, dict) and inside.get(name) is None:
             inside[name] = {}
-        found = _entry(inside, name)
-        if found is None:
+        entry = _entry(inside, name)
+        if entry is None:
             return [_no_place(key, name)]
-        inside = inside[found]
-    found = last if isinstance(inside, dict) else _entry(inside, last)
-    if found is None:
+        inside = inside[entry]
+    entry = last if isinstance(inside, dict) else _entry(inside, last)
+    if entry is None:
         return [_no_place(key, last)]
-    inside[found] = value
+    inside[entry] = value
     return []
 
 

@@ -37,7 +37,7 @@ def export_model(
     """Write the trained model; the LLaMA and the encoder are named where they are, or copied out of a checkpoint.
 
     Args:
-        folder: appears whole or not at all; one that is there is replaced.
+        folder: written in one step; an existing one is replaced.
         parts: what training began with.
         adapter: trained or not.
         tuning: LoRA, biases, norms.
@@ -108,9 +108,9 @@ def plot_losses(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
         places = [row["update"] for row in checks]
         axis.plot(places, [row["validation_loss"] for row in checks], "o-", color="tab:orange", label="validation")
     axis.set(xlabel="update", ylabel="cross entropy (nats a token)")
-    rates = axis.twinx()
-    rates.plot([row["update"] for row in steps], [row["rate"] for row in steps], ":", color="tab:green")
-    rates.set_ylabel("learning rate", color="tab:green")
+    lr_axis = axis.twinx()
+    lr_axis.plot([row["update"] for row in steps], [row["rate"] for row in steps], ":", color="tab:green")
+    lr_axis.set_ylabel("learning rate", color="tab:green")
     axis.legend(loc="upper right")
     figure.savefig(path, dpi=120)
 

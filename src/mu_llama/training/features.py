@@ -1,34 +1,70 @@
-"""The features of examples: from a table made before training, or encoded while it runs."""
+"""The features of examples: from a table made before training or encoded while it runs, plain or augmented."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from mu_llama.audio.augment import Augment
 from mu_llama.audio.waveform import Waveform
 from mu_llama.audio.windows import WindowPlan
+from mu_llama.encoders.cache import FeatureCache, content_hash, feature_key
+from mu_llama.encoders.pooling import TrackFeatures
 from mu_llama.encoders.protocol import Encoder
+from mu_llama.errors import MuLlamaError
 from mu_llama.inference.extractor import FeatureExtractor
-from mu_llama.training.example import DataError, Example
+from mu_llama.progress import ProgressCallback, no_progress
+from mu_llama.training.example import DataError, Example, listing
 from mu_llama.training.initialization import FeatureStatistics, feature_statistics
-from mu_llama.training.silence import encode_silence
+
+
+def encode_silence(encoder: Encoder, cache: FeatureCache | None = None) -> torch.Tensor:
+    """Encode a second of zeros at the encoder's rate, as the published training does for text-only examples.
+
+    Args:
+        encoder: of the run.
+        cache: where the result is looked up and stored.
+
+    Returns:
+        Float32 (L, D).
+    """
+    silence = Waveform(np.zeros(encoder.rate_hz, dtype=np.float32), encoder.rate_hz)
+
+    def encode() -> TrackFeatures:
+        # A new tensor: one made in inference mode can't be trained on.
+        return TrackFeatures(encoder.encode(silence).float().clone(), spans=((0.0, 1.0),), duration_s=1.0)
+
+    if cache is None:
+        return encode().values
+    # A window plan of its own: a track of one second of silence must not find this entry, it is refused.
+    key = feature_key(
+        encoder_name=encoder.name,
+        encoder_fingerprint=encoder.fingerprint,
+        content=content_hash(silence),
+        window_plan="text-only",
+        offset_s=0.0,
+        duration_s=None,
+    )
+    return cache.get_or_compute(key, encode).values
 
 
 class Features(Protocol):
-    """Gives what an encoder hears of an example."""
+    """A source of the encoder's features of an example."""
 
     def of(self, example: Example, *, rng: random.Random | None = None) -> torch.Tensor:
         """Give the features of one example.
 
         Args:
             example: one that the source was made for.
-            rng: what augmentation draws from; None hears the track as it is, as validation wants.
+            rng: what augmentation draws from; None for no augmentation, as in validation.
 
         Returns:
             Float32 (L, D).
@@ -38,7 +74,7 @@ class Features(Protocol):
 
 @dataclass(frozen=True)
 class TrackError:
-    """A track that can't be heard."""
+    """A track that can't be encoded."""
 
     audio: Path
     """Its file."""
@@ -58,7 +94,7 @@ class FeatureTable:
     rows: Mapping[Path | None, int]
     """Audio file to its row; None is that of the text-only examples."""
     errors: tuple[TrackError, ...] = field(default=())
-    """Tracks that are not in it, because they can't be heard."""
+    """Tracks left out because they can't be encoded."""
 
     def of(self, example: Example, *, rng: random.Random | None = None) -> torch.Tensor:
         """Look the features (L, D) of an example up; a view, not to be changed.
@@ -95,7 +131,7 @@ class LiveFeatures:
 
     Args:
         encoder: gives (L, D) per window.
-        plan: which seconds are heard.
+        plan: which seconds are encoded.
         augment: changes each window before it is encoded, where a source of randomness is given.
     """
 
@@ -108,7 +144,7 @@ class LiveFeatures:
         """Encode the track of an example to (L, D); text-only ones are silence, which is not augmented.
 
         Raises:
-            AudioError: if the track can't be heard.
+            AudioError: if the track can't be decoded.
         """
         if example.audio is None:
             return encode_silence(self._encoder)
@@ -119,7 +155,7 @@ class LiveFeatures:
 
 
 class _Augmented:
-    """An encoder that hears changed sound."""
+    """An encoder that augments each window before it encodes it."""
 
     def __init__(self, encoder: Encoder, augment: Augment, rng: random.Random) -> None:
         self.name, self.fingerprint, self.rate_hz = encoder.name, encoder.fingerprint, encoder.rate_hz
@@ -128,3 +164,157 @@ class _Augmented:
 
     def encode(self, window: Waveform) -> torch.Tensor:
         return self._encoder.encode(self._augment(window, self._rng))
+
+
+def augment_features(
+    features: torch.Tensor,
+    statistics: FeatureStatistics,
+    *,
+    noise: float,
+    dropout: float,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Add noise to features, and put the mean of all tracks in the place of some.
+
+    Args:
+        features: (..., L, D).
+        statistics: of the training tracks.
+        noise: standard deviations of Gaussian noise.
+        dropout: share of the numbers that are replaced, 0 to 1.
+        generator: draws; None draws from torch's own.
+
+    Example:
+        >>> two = FeatureStatistics(mean=torch.zeros(1, 2), std=torch.ones(1, 2))
+        >>> augment_features(torch.ones(1, 2), two, noise=0.0, dropout=1.0)
+        tensor([[0., 0.]])
+    """
+    normal = torch.randn(features.shape, generator=generator)
+    left_out = torch.rand(features.shape, generator=generator) < dropout
+    return torch.where(left_out, statistics.mean, features + noise * statistics.std * normal)
+
+
+class AugmentedFeatures:
+    """Features of another source, augmented each time by another amount; satisfies `Features`.
+
+    At inference another soundfont, room or codec shifts the features; an adapter trained on exact features alone
+    relies on every detail of them.
+
+    Args:
+        features: the source.
+        statistics: of the training tracks.
+        noise: at most so many standard deviations of noise.
+        dropout: at most this share of the numbers replaced by the mean.
+    """
+
+    def __init__(self, features: Features, statistics: FeatureStatistics, *, noise: float, dropout: float) -> None:
+        self._features, self._statistics = features, statistics
+        self._noise, self._dropout = noise, dropout
+
+    def of(self, example: Example, *, rng: random.Random | None = None) -> torch.Tensor:
+        """Give the features (L, D) of an example, augmented where a source of randomness is given."""
+        features = self._features.of(example, rng=rng)
+        if rng is None:
+            return features
+        amount, generator = rng.random(), torch.Generator().manual_seed(rng.getrandbits(63))
+        return augment_features(
+            features, self._statistics, noise=amount * self._noise, dropout=amount * self._dropout, generator=generator
+        )
+
+
+_Encoded = tuple[Path, torch.Tensor | TrackError]
+
+
+def precompute_features(
+    examples: Iterable[Example],
+    *,
+    make_encoder: Callable[[], Encoder],
+    plan: WindowPlan,
+    cache: FeatureCache | None,
+    skip_unreadable: bool = False,
+    num_workers: int = 1,
+    progress: ProgressCallback = no_progress,
+) -> FeatureTable:
+    """Encode every distinct track of some examples, through the feature cache.
+
+    What is in the cache is not encoded again, so an interrupted preparation goes on where it stopped and a finished
+    one only reads the files to recognise them. Text-only examples get the features of a second of zeros.
+
+    Args:
+        examples: those of training and validation together.
+        make_encoder: builds the encoder; called once.
+        plan: which seconds of a track are encoded.
+        cache: keeps features by content; None keeps nothing.
+        skip_unreadable: leave tracks that can't be encoded out of the table and list them in its `errors`.
+        num_workers: tracks that are worked on at the same time, in threads: one is read while another is encoded.
+        progress: counts the bytes of audio files.
+
+    Returns:
+        A table with a row for each track.
+
+    Raises:
+        DataError: after all tracks were tried, if some can't be encoded and `skip_unreadable` is not set (up to 20
+            are listed), if none can, or if there are no examples.
+    """
+    wanted = dict.fromkeys(example.audio for example in examples)
+    paths = [path for path in wanted if path is not None]
+    if not wanted:
+        raise DataError("there are no examples to prepare; expected at least one")
+    extractor = FeatureExtractor(make_encoder, plan=plan, cache=cache)
+    encoder = extractor.encoder  # built here, not by several threads at once
+    rows: dict[Path | None, int] = {}
+    errors: list[TrackError] = []
+
+    def values() -> Generator[torch.Tensor, None, None]:
+        if None in wanted:
+            rows[None] = len(rows)
+            yield encode_silence(encoder, cache)
+        for path, encoded in _encode_all(extractor, paths, num_workers=num_workers, progress=progress):
+            if isinstance(encoded, TrackError):
+                errors.append(encoded)
+                continue
+            rows[path] = len(rows)
+            yield encoded
+
+    with closing(values()) as stream:
+        table = list(stream)
+    if errors and (not skip_unreadable or len(errors) == len(paths)):
+        advice = "replace them, or set data.skip_missing to drop their examples"
+        raise DataError("\n".join(listing("tracks that can't be encoded", map(str, errors), advice)))
+    return FeatureTable(torch.stack(table) if table else torch.empty(0), rows, tuple(errors))
+
+
+def _encode_all(
+    extractor: FeatureExtractor, paths: Sequence[Path], *, num_workers: int, progress: ProgressCallback
+) -> Iterator[_Encoded]:
+    """Encode tracks, some at a time, and give them in order."""
+    sizes = [_size_bytes(path) for path in paths]
+    advance = progress("preparing features", sum(sizes))
+
+    def encode(path: Path) -> _Encoded:
+        try:
+            values = extractor.extract(path).values
+        except (MuLlamaError, OSError) as error:
+            return path, TrackError(path, " ".join(str(error).split()))
+        if not torch.isfinite(values).all():
+            return path, TrackError(path, "its features are not finite; build the encoder with dtype float32")
+        return path, values
+
+    if num_workers == 1:
+        for path, size_bytes in zip(paths, sizes, strict=True):
+            yield encode(path)
+            advance(size_bytes)
+        return
+    with ThreadPoolExecutor(num_workers) as pool:
+        try:
+            for encoded, size_bytes in zip(pool.map(encode, paths), sizes, strict=True):
+                yield encoded
+                advance(size_bytes)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -19,7 +19,7 @@ from mu_llama.model.adapter import AudioAdapter
 from mu_llama.model.conditioning import LayerConditioner
 from mu_llama.model.config import AdapterConfig
 
-_SMALLEST_DEVIATION = 1e-3
+_MIN_STD = 1e-3
 _STANDARDISED_GATE = 0.1
 _STANDARDISED_PROJECTION = 0.1
 _EMBEDDING = 0.1
@@ -31,12 +31,12 @@ class FeatureStatistics:
 
     mean: Tensor
     """(L, D)."""
-    deviation: Tensor
+    std: Tensor
     """(L, D), standard deviation; never below 1e-3."""
 
 
 def feature_statistics(features: Iterable[Tensor]) -> FeatureStatistics:
-    """Measure mean and deviation in one pass.
+    """Measure mean and standard deviation in one pass.
 
     Args:
         features: (L, D) of each track.
@@ -56,8 +56,8 @@ def feature_statistics(features: Iterable[Tensor]) -> FeatureStatistics:
         squares = squares + change * (value.double() - mean)
     if count < 2:
         raise ConfigError(f"features of {count} tracks came; expected at least 2 to measure how they are distributed")
-    deviation = (squares / (count - 1)).sqrt().clamp_min(_SMALLEST_DEVIATION)
-    return FeatureStatistics(mean.float(), deviation.float())
+    std = (squares / (count - 1)).sqrt().clamp_min(_MIN_STD)
+    return FeatureStatistics(mean.float(), std.float())
 
 
 def fresh_adapter(
@@ -65,7 +65,7 @@ def fresh_adapter(
 ) -> dict[str, LazyTensor]:
     """Describe an untrained adapter.
 
-    Without statistics it starts as the published one: gates 0 (the LLaMA is deaf at first), prefix normal. With
+    Without statistics it starts as the published one: gates 0 (the audio has no effect at first), prefix normal. With
     them it starts as `mini`: features are standardised, gates 0.1 and a projection so small that the untrained term
     hardly disturbs the text. The other matrices are uniform in +-1/sqrt(inputs).
 
@@ -124,7 +124,7 @@ def _fresh(
     if name == "conditioner.prefix":
         return zeros(shape, torch.float32) if statistics is not None else _normal(name, shape, 1.0, seed)
     if statistics is not None:
-        given = {"adapter.feature_mean": statistics.mean, "adapter.feature_deviation": statistics.deviation}
+        given = {"adapter.feature_mean": statistics.mean, "adapter.feature_deviation": statistics.std}
         if name in given:
             return in_memory(given[name])
         if name.startswith("adapter.layer_mix."):
@@ -157,9 +157,9 @@ def _uniform(name: str, shape: tuple[int, ...], num_in: int, seed: int) -> LazyT
     )
 
 
-def _normal(name: str, shape: tuple[int, ...], deviation: float, seed: int) -> LazyTensor:
+def _normal(name: str, shape: tuple[int, ...], std: float, seed: int) -> LazyTensor:
     return LazyTensor(
-        shape, torch.float32, lambda: torch.empty(shape).normal_(std=deviation, generator=_generator(name, seed))
+        shape, torch.float32, lambda: torch.empty(shape).normal_(std=std, generator=_generator(name, seed))
     )
 
 

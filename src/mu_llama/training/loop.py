@@ -14,15 +14,14 @@ from torch import Tensor
 
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.errors import ConfigError, MuLlamaError
+from mu_llama.training.collate import AnswerLoss, TokenizedExamples, make_batch
 from mu_llama.training.config import TrainConfig
-from mu_llama.training.engine import is_deepspeed
-from mu_llama.training.loss import AnswerLoss
-from mu_llama.training.optimiser import build_optimiser, set_rates
+from mu_llama.training.distributed import gather, is_deepspeed, load_optimizer_state, shard_like
+from mu_llama.training.optimizer import build_optimizer, peak_lrs, set_lrs
 from mu_llama.training.phases import plain_name
-from mu_llama.training.run_folder import Progress, RunFolder, Saved
-from mu_llama.training.setup import Data, Tokenised
-from mu_llama.training.sharding import load_moments, spread_like, whole
-from mu_llama.training.stream import Update, make_batch, num_updates, peak_rates, updates, weights_of
+from mu_llama.training.run_folder import Checkpoint, Progress, RunFolder
+from mu_llama.training.sampler import Update, num_updates, row_weights, updates
+from mu_llama.training.setup import Data
 
 
 class TrainingError(MuLlamaError, RuntimeError):
@@ -37,7 +36,7 @@ class Step:
     """Updates done, from 1."""
     loss: float
     """Mean over its micro-batches, before the update."""
-    rate: float
+    lr: float
     """Highest learning rate."""
     gradient_norm: float
     """Before clipping."""
@@ -56,7 +55,7 @@ class Trainer:
         config: of the run.
         model: as `build_trainable` makes it.
         data: examples and features.
-        tokenised: the rows to train on.
+        tokenized: the rows to train on.
         accelerator: from `make_accelerator`.
         folder: where a loss that isn't a number is written.
     """
@@ -67,26 +66,26 @@ class Trainer:
         model: MuLlama,
         *,
         data: Data,
-        tokenised: Tokenised,
+        tokenized: TokenizedExamples,
         accelerator: Any,
         folder: RunFolder,
     ) -> None:
         self.config, self.model, self.accelerator = config, model, accelerator
-        self._features = data.trained_on or data.features
-        self._tokenised, self._folder = tokenised, folder
+        self._features = data.augmented or data.features
+        self._tokenised, self._folder = tokenized, folder
         self.progress = Progress()
-        self._lengths = [len(row.ids) for row in tokenised.rows]
-        self._weights = weights_of(tokenised, data)
-        adapter_rate, llama_rate = peak_rates(config, world=accelerator.num_processes)
+        self._lengths = [len(row.ids) for row in tokenized.rows]
+        self._weights = row_weights(tokenized.examples, data.datasets)
+        adapter_lr, llama_lr = peak_lrs(config, world=accelerator.num_processes)
         engine = AnswerLoss(model).train()
-        optimiser = build_optimiser(
+        optimizer = build_optimizer(
             engine,
-            rate=adapter_rate,
-            llama_rate=llama_rate,
+            lr=adapter_lr,
+            llama_lr=llama_lr,
             weight_decay=config.optimiser.weight_decay,
             betas=config.optimiser.betas,
         )
-        self.engine, self.optimiser = accelerator.prepare(engine, optimiser)
+        self.engine, self.optimizer = accelerator.prepare(engine, optimizer)
         self._stepping = torch.compile(self.engine) if config.precision.compile else self.engine
         self.total = num_updates(config, self._lengths, self._weights, world=accelerator.num_processes)
 
@@ -108,10 +107,10 @@ class Trainer:
 
     def _step(self, update: Update) -> Step:
         start, data_s, num_tokens = time.perf_counter(), 0.0, 0
-        set_rates(self.optimiser, update.rate_factor)
-        own = update.batches[self.accelerator.process_index :: self.accelerator.num_processes]
+        set_lrs(self.optimizer, update.lr_factor)
+        micro_batches = update.batches[self.accelerator.process_index :: self.accelerator.num_processes]
         total = torch.zeros((), device=self.accelerator.device)
-        for micro in own:
+        for micro in micro_batches:
             before = time.perf_counter()
             batch = make_batch(
                 micro, self._tokenised, self._features, self.accelerator.device, seed=self.config.run.seed
@@ -121,17 +120,17 @@ class Trainer:
             with self.accelerator.accumulate(self.engine):
                 loss = self._stepping(batch)
                 self.accelerator.backward(loss)
-            total += loss.detach() / len(own)
+            total += loss.detach() / len(micro_batches)
         mean = float(self.accelerator.reduce(total, reduction="mean"))
         if not math.isfinite(mean):
             self._stop_at(update, mean)
         norm = self._clip()
         if not math.isfinite(norm) and self.accelerator.scaler is None:  # a scaler leaves such an update out
             self._stop_at(update, norm)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        rate = max(group["lr"] for group in self.optimiser.param_groups)
-        return Step(update.number + 1, mean, rate, norm, num_tokens, seconds=time.perf_counter() - start, data_s=data_s)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        lr = max(group["lr"] for group in self.optimizer.param_groups)
+        return Step(update.number + 1, mean, lr, norm, num_tokens, seconds=time.perf_counter() - start, data_s=data_s)
 
     def _clip(self) -> float:
         limit = self.config.optimiser.clip_norm
@@ -157,50 +156,50 @@ class Trainer:
     def trained(self) -> dict[str, Tensor]:
         """Copies of what is trained, on the CPU, under plain names."""
         return {
-            plain_name(name): whole(parameter.detach()).cpu().clone()
+            plain_name(name): gather(parameter.detach()).cpu().clone()
             for name, parameter in self.model.named_parameters()
             if parameter.requires_grad
         }
 
     def save(self, name: str) -> None:
         """Write a checkpoint, on the main process."""
-        weights, optimiser = self.trained(), self._optimiser_state()
+        weights, optimizer = self.trained(), self._optimizer_state()
         if self.accelerator.is_main_process:
-            self._folder.save(name, self.progress, weights, optimiser)
+            self._folder.save(name, self.progress, weights, optimizer)
         self.accelerator.wait_for_everyone()
 
-    def _optimiser_state(self) -> dict[str, Any]:
+    def _optimizer_state(self) -> dict[str, Any]:
         scaler = self.accelerator.scaler
         return {
             # DeepSpeed's moments lie in its own objects, spread over processes.
-            "optimiser": None if is_deepspeed(self.accelerator) else whole(self.optimiser.state_dict()),
+            "optimiser": None if is_deepspeed(self.accelerator) else gather(self.optimizer.state_dict()),
             "scaler": None if scaler is None else scaler.state_dict(),
             "random": torch.get_rng_state(),
         }
 
-    def restore(self, saved: Saved) -> None:
+    def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint.
 
         Raises:
             ConfigError: if it is of another phase or architecture, naming what differs; or under DeepSpeed.
         """
-        if saved.optimiser["optimiser"] is None or is_deepspeed(self.accelerator):
+        if checkpoint.optimizer["optimiser"] is None or is_deepspeed(self.accelerator):
             raise ConfigError(
                 f"{self._folder.path}: DeepSpeed keeps the moments of its runs, so none can go on under it or from its "
                 "checkpoints; give the run a new folder (run.out), or train with FSDP"
             )
-        self.load_weights(saved.weights)
-        load_moments(self.optimiser, saved.optimiser["optimiser"])
-        if saved.optimiser["scaler"] is not None and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(saved.optimiser["scaler"])
-        torch.set_rng_state(saved.optimiser["random"])
-        self.progress = dataclasses.replace(saved.progress)
+        self.load_weights(checkpoint.weights)
+        load_optimizer_state(self.optimizer, checkpoint.optimizer["optimiser"])
+        if checkpoint.optimizer["scaler"] is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(checkpoint.optimizer["scaler"])
+        torch.set_rng_state(checkpoint.optimizer["random"])
+        self.progress = dataclasses.replace(checkpoint.progress)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Put a checkpoint's weights into the model."""
-        own = {plain_name(name): value for name, value in self.model.named_parameters() if value.requires_grad}
-        odd = sorted(own.keys() ^ weights.keys()) or sorted(
-            name for name in own if own[name].shape != weights[name].shape
+        """Copy a checkpoint's weights into the model."""
+        parameters = {plain_name(name): value for name, value in self.model.named_parameters() if value.requires_grad}
+        odd = sorted(parameters.keys() ^ weights.keys()) or sorted(
+            name for name in parameters if parameters[name].shape != weights[name].shape
         )
         if odd:
             raise ConfigError(
@@ -208,5 +207,5 @@ class Trainer:
                 + (f" and {len(odd) - 1} more" if len(odd) > 1 else "")
             )
         with torch.no_grad():
-            for name, value in own.items():
-                value.copy_(spread_like(weights[name], value))
+            for name, value in parameters.items():
+                value.copy_(shard_like(weights[name], value))

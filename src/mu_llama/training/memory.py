@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mu_llama.engine.torch.llama import MuLlama
+from mu_llama.training.collate import TokenizedRow
 from mu_llama.training.config import TrainConfig
 
 _FLOAT_BYTES = 4
@@ -19,7 +21,7 @@ class MemoryEstimate:
     """Frozen and trained."""
     gradients: int
     """Of what is trained, in float32."""
-    optimiser: int
+    optimizer: int
     """AdamW's two moments, in float32."""
     activations: int
     """What a forward pass keeps for the backward pass, and the logits, for the longest batch."""
@@ -27,30 +29,36 @@ class MemoryEstimate:
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.gradients + self.optimiser + self.activations
+        return self.weights + self.gradients + self.optimizer + self.activations
 
     def __str__(self) -> str:
-        parts = {"weights": self.weights, "gradients": self.gradients, "optimiser": self.optimiser,
+        parts = {"weights": self.weights, "gradients": self.gradients, "optimiser": self.optimizer,
                  "activations": self.activations}  # fmt: skip
         sizes = " + ".join(f"{name} {size / 2**30:.2f}" for name, size in parts.items())
         return f"{self.total / 2**30:.2f} GiB = {sizes}"
 
 
-def estimate_memory(model: MuLlama, config: TrainConfig, *, num_tokens: int, num_targets: int) -> MemoryEstimate:
-    """Add up what training keeps.
+def estimate_memory(
+    model: MuLlama, config: TrainConfig, *, rows: Sequence[TokenizedRow], num_audio_tokens: int
+) -> MemoryEstimate:
+    """Add up what training holds in memory with its longest batch.
 
     Args:
         model: as `build_trainable` makes it.
         config: of the run.
-        num_tokens: of the largest micro-batch, padding included.
-        num_targets: tokens of it that have a label.
+        rows: to train on.
+        num_audio_tokens: audio tokens before each row's text.
     """
+    size = min(config.batch.size, len(rows))
+    num_tokens = size * max(len(row.ids) for row in rows)
+    num_tokens = min(num_tokens, config.batch.max_tokens or num_tokens) + size * num_audio_tokens
+    num_targets = sum(sorted((row.num_target_tokens for row in rows), reverse=True)[:size])
     weights = sum(value.numel() * value.element_size() for value in (*model.parameters(), *model.buffers()))
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
     return MemoryEstimate(
         weights=weights,
         gradients=trained * _FLOAT_BYTES,
-        optimiser=trained * _FLOAT_BYTES * _MOMENTS,
+        optimizer=trained * _FLOAT_BYTES * _MOMENTS,
         activations=_activations(model, config, num_tokens, num_targets),
     )
 

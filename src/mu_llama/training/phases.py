@@ -1,4 +1,4 @@
-"""What each phase of training changes, as a table of patterns over parameter names."""
+"""The phases of training: which parameters each trains, as patterns over parameter names."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ LORA = Phase("lora", _LORA, adds_lora=True)
 
 PHASES = {phase.name: phase for phase in (PRETRAIN, FINETUNE, JOINT, LORA)}
 """The published recipe is `pretrain` and then `finetune`; `joint` trains adapter and LoRA together, and `lora`
-leaves an adapter alone that hears well enough already."""
+leaves a trained adapter unchanged."""
 
 
 def phase_by_name(name: str) -> Phase:
     """Look a phase up.
 
     Raises:
-        ConfigError: if there is none of that name.
+        ConfigError: if there is no phase of that name.
 
     Example:
         >>> phase_by_name("joint").adds_lora

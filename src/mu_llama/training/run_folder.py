@@ -1,9 +1,8 @@
-"""The folder of a training run: settings, metrics, checkpoints that appear whole or not at all."""
+"""The folder of a training run: settings, metrics, checkpoints, each written in one step."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mu_llama.errors import CheckpointError, ConfigError
+from mu_llama.files import write_whole
 
 METRICS_FILE, RUN_FILE, SAMPLES_FILE, PLOT_FILE = "metrics.jsonl", "run.json", "samples.jsonl", "loss.png"
 MODEL_FOLDER = "model"
@@ -22,7 +22,7 @@ _OWN = (MODEL_FOLDER, METRICS_FILE, SAMPLES_FILE, "checkpoints")
 # What a run may not change between its checkpoints, besides its settings.
 _FIXED_RECORDS = ("data", "counts")
 _CUT_OFF = 1 << 62
-_STATE_FILE, _WEIGHTS_FILE, _OPTIMISER_FILE = "state.json", "trained.safetensors", "optimiser.pt"
+_STATE_FILE, _WEIGHTS_FILE, _OPTIMIZER_FILE = "state.json", "trained.safetensors", "optimiser.pt"
 # Settings that may differ when a run goes on: they say what is written and when, not what is computed.
 _FREE_SETTINGS = ("run.save_every_steps", "run.keep_last", "run.keep_best", "run.trackers", "run.out")
 
@@ -44,15 +44,15 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Saved:
+class Checkpoint:
     """A checkpoint that was read."""
 
     progress: Progress
     """How far it was."""
     weights: dict[str, Tensor]
     """What is trained, by parameter name."""
-    optimiser: dict[str, Any]
-    """Its state, with that of a gradient scaler and the sources of randomness."""
+    optimizer: dict[str, Any]
+    """The optimizer's state, with that of a gradient scaler and the sources of randomness."""
 
 
 class RunFolder:
@@ -71,7 +71,7 @@ class RunFolder:
         return self.path / MODEL_FOLDER
 
     def check(self, settings: Mapping[str, Any], record: Mapping[str, Any] | None = None) -> None:
-        """See that the folder is free, or holds this very run; nothing is written.
+        """Check that the folder is free or holds this very run; nothing is written.
 
         Args:
             settings: of the run, as `config_to_dict` gives them.
@@ -91,21 +91,24 @@ class RunFolder:
                 )
             return
         if not self._numbered() and "result" not in before:
-            return  # nothing was learnt yet: the settings may be mended
-        differing = _differences(_flat(before.get("settings")), _flat(settings))
+            return  # nothing was trained yet: the settings may be changed
+        differing = _differences(flat_settings(before.get("settings")), flat_settings(settings))
         if record is not None and "result" not in before:
-            for kept in _FIXED_RECORDS:
-                differing += _differences(_flat(before.get(kept), f"{kept}."), _flat(record.get(kept), f"{kept}."))
+            for name in _FIXED_RECORDS:
+                then, now = (flat_settings(records.get(name), f"{name}.") for records in (before, record))
+                differing += _differences(then, now)
         if differing:
-            raise ConfigError(f"{self.path}: holds a run with other settings or data; choose another run.out, or go on "
-                              "with the same ones:\n" + "\n".join(differing))  # fmt: skip
+            raise ConfigError(
+                f"{self.path}: holds a run with other settings or data; choose another run.out, or go on with the same "
+                "ones:\n" + "\n".join(differing)
+            )
 
     def begin(self, settings: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-        """Write run.json, or see that the run that is there is this one.
+        """Write run.json, or check that the folder's run is this one.
 
         Args:
             settings: see `check`.
-            record: see there; kept with the settings.
+            record: see there; stored with the settings.
 
         Raises:
             ConfigError: see `check`; also if the folder can't be written.
@@ -115,9 +118,8 @@ class RunFolder:
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            _write_whole(
-                self.path / RUN_FILE, json.dumps({"settings": settings, **record}, indent=2, default=str) + "\n"
-            )
+            content = json.dumps({"settings": settings, **record}, indent=2, default=str)
+            write_whole(self.path / RUN_FILE, [content + "\n"])
         except OSError as error:
             raise ConfigError(
                 f"{self.path}: can't be written ({error.strerror or error}); choose another run.out"
@@ -140,7 +142,7 @@ class RunFolder:
         """Add the result to run.json; a run that has one is done."""
         path = self.path / RUN_FILE
         content = json.loads(path.read_text(encoding="utf-8"))
-        _write_whole(path, json.dumps(content | {"result": dict(summary)}, indent=2) + "\n")
+        write_whole(path, [json.dumps(content | {"result": dict(summary)}, indent=2) + "\n"])
 
     def result(self) -> dict[str, Any] | None:
         """The result of a finished run."""
@@ -158,8 +160,8 @@ class RunFolder:
             path = self.path / name
             if path.is_file():
                 lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-                kept = [line for line in lines if _update_of(line) <= update]
-                _write_whole(path, "".join(line + "\n" for line in kept))
+                lines = [line for line in lines if _update_of(line) <= update]
+                write_whole(path, (line + "\n" for line in lines))
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every row of metrics.jsonl."""
@@ -167,7 +169,7 @@ class RunFolder:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         return [json.loads(line) for line in lines if _update_of(line) < _CUT_OFF]
 
-    def save(self, name: str, progress: Progress, weights: Mapping[str, Tensor], optimiser: Mapping[str, Any]) -> None:
+    def save(self, name: str, progress: Progress, weights: Mapping[str, Tensor], optimizer: Mapping[str, Any]) -> None:
         """Write a checkpoint; the one of that name before it stays until this one is whole.
 
         Raises:
@@ -179,7 +181,7 @@ class RunFolder:
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir(parents=True)
             save_file({key: value.contiguous() for key, value in weights.items()}, scratch / _WEIGHTS_FILE)
-            torch.save(dict(optimiser), scratch / _OPTIMISER_FILE)
+            torch.save(dict(optimizer), scratch / _OPTIMIZER_FILE)
             (scratch / _STATE_FILE).write_text(json.dumps(asdict(progress)), encoding="utf-8")
             old = target.with_name(f".{name}.old")
             if target.exists():
@@ -199,8 +201,8 @@ class RunFolder:
         for path in self._numbered()[:-keep_last]:
             shutil.rmtree(path, ignore_errors=True)
 
-    def latest(self) -> Saved | None:
-        """Read the latest checkpoint, if there is one.
+    def latest(self) -> Checkpoint | None:
+        """Read the latest checkpoint; None where there is none.
 
         Raises:
             CheckpointError: if it is damaged.
@@ -208,30 +210,24 @@ class RunFolder:
         numbered = self._numbered()
         return _read(numbered[-1]) if numbered else None
 
-    def best(self) -> Saved | None:
-        """Read the checkpoint of the lowest validation loss, if it was kept."""
+    def best(self) -> Checkpoint | None:
+        """Read the checkpoint of the lowest validation loss; None where none was saved."""
         path = self.path / "checkpoints" / "best"
         return _read(path) if (path / _STATE_FILE).is_file() else None
 
     def _numbered(self) -> list[Path]:
-        found = (self.path / "checkpoints").glob("update-*")
-        return sorted(path for path in found if (path / _STATE_FILE).is_file())
+        folders = (self.path / "checkpoints").glob("update-*")
+        return sorted(path for path in folders if (path / _STATE_FILE).is_file())
 
 
-def _read(path: Path) -> Saved:
+def _read(path: Path) -> Checkpoint:
     try:
         progress = Progress(**json.loads((path / _STATE_FILE).read_text(encoding="utf-8")))
         weights = load_file(path / _WEIGHTS_FILE)
-        optimiser = torch.load(path / _OPTIMISER_FILE, weights_only=True)
+        optimizer = torch.load(path / _OPTIMIZER_FILE, weights_only=True)
     except Exception as error:  # damaged files raise anything
         raise CheckpointError(f"{path}: can't be read ({error}); remove it to go on from the one before") from error
-    return Saved(progress, weights, optimiser)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.part")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)  # noqa: PTH105 - the name says that it's one step
+    return Checkpoint(progress, weights, optimizer)
 
 
 def _update_of(line: str) -> int:
@@ -241,12 +237,13 @@ def _update_of(line: str) -> int:
         return _CUT_OFF
 
 
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+def flat_settings(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings into one level of dotted names."""
     if not isinstance(settings, Mapping):
         return {prefix.removesuffix("."): settings}
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.")
+        flat |= flat_settings(value, f"{prefix}{name}.")
     return flat
 
 

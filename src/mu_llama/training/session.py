@@ -1,39 +1,45 @@
-"""One run from its weights to its exported model: steps, validation, samples, checkpoints."""
+"""A training run: from its settings to its exported model."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
-import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mu_llama import __version__
 from mu_llama.checkpoints.load import open_tokenizer
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.progress import ProgressCallback, no_progress
-from mu_llama.training.callbacks import Silent, Watcher
+from mu_llama.training.callbacks import NoCallback, TrainingCallback
+from mu_llama.training.collate import TokenizedExamples, tokenize_examples
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_file import config_to_dict
+from mu_llama.training.distributed import is_sharded, make_accelerator, unsharded
 from mu_llama.training.export import export_model, plot_losses
 from mu_llama.training.loop import Step, Trainer
-from mu_llama.training.memory import MemoryEstimate, estimate_memory
+from mu_llama.training.memory import estimate_memory
 from mu_llama.training.phases import phase_by_name
-from mu_llama.training.run_folder import PLOT_FILE, SAMPLES_FILE, RunFolder
-from mu_llama.training.setup import Data, Tokenised, tokenise_examples
-from mu_llama.training.sharding import gathered, is_sharded
+from mu_llama.training.run_folder import PLOT_FILE, SAMPLES_FILE, RunFolder, flat_settings
+from mu_llama.training.setup import (
+    Data,
+    base_parts,
+    find_llama,
+    fresh_parts,
+    read_data,
+    renamed,
+    run_record,
+)
 from mu_llama.training.trainable import build_trainable, checkpoint_activations, export_tensors
 from mu_llama.training.validation import sample_answers, validation_loss
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_PACKAGES = ("torch", "transformers", "accelerate", "peft")
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainingResult:
     """How a run ended."""
 
     model: Path
@@ -46,16 +52,16 @@ class Result:
     """Lowest validation loss; with `run.keep_best` the exported weights are those that had it."""
 
 
-class Session:
-    """What a run holds while it goes on.
+class TrainingSession:
+    """The state of a run while it goes on.
 
     Args:
         config: of the run.
         parts: what training begins with.
         data: examples and features.
         folder: where everything is written.
-        accelerator: from `engine.make_accelerator`.
-        watcher: told how it goes.
+        accelerator: from `make_accelerator`.
+        callback: called after each update, validation and round of samples.
         progress: follows the loading.
     """
 
@@ -67,21 +73,22 @@ class Session:
         *,
         folder: RunFolder,
         accelerator: Any,
-        watcher: Watcher,
+        callback: TrainingCallback,
         progress: ProgressCallback = no_progress,
     ) -> None:
         self.config, self.parts, self.data = config, parts, data
         self.folder, self.accelerator = folder, accelerator
         self.is_main: bool = accelerator.is_main_process
-        self.watcher: Watcher = watcher if self.is_main else Silent()
-        self.rows = tokenise_examples(data.train, parts, max_tokens=config.data.max_tokens)
-        self.held: Tokenised | None = None
+        self.callback: TrainingCallback = callback if self.is_main else NoCallback()
+        self.rows = tokenize_examples(data.train, parts, max_tokens=config.data.max_tokens)
+        self.validation_rows: TokenizedExamples | None = None
         if data.validation:
-            self.held = tokenise_examples(data.validation, parts, max_tokens=config.data.max_tokens)
+            self.validation_rows = tokenize_examples(data.validation, parts, max_tokens=config.data.max_tokens)
+        self.record = run_record(data, self.rows, self.validation_rows, num_processes=accelerator.num_processes)
         self.tokenizer = open_tokenizer(parts.llama, parts.template)
         self.phase = phase_by_name(config.phase)
         if self.is_main:
-            folder.begin(config_to_dict(config), self._record())
+            folder.begin(config_to_dict(config), self.record)
         accelerator.wait_for_everyone()
         torch.manual_seed(config.run.seed)
         self.model = build_trainable(
@@ -97,13 +104,13 @@ class Session:
         if config.precision.activation_checkpointing:
             checkpoint_activations(self.model)
         self.trainer = Trainer(
-            config, self.model, data=data, tokenised=self.rows, accelerator=accelerator, folder=folder
+            config, self.model, data=data, tokenized=self.rows, accelerator=accelerator, folder=folder
         )
         self.loss = math.nan
         self._last_saved = -1
 
-    def go(self) -> None:
-        """Train to the end of the schedule, or until validation stops getting better."""
+    def run(self) -> None:
+        """Train to the end of the schedule, or until the validation loss stops improving."""
         saved = self.folder.latest()
         if saved is not None:
             self.trainer.restore(saved)
@@ -111,8 +118,11 @@ class Session:
         if self.is_main:
             self.folder.forget_after(self.trainer.progress.update)
         if self.config.run.trackers:
-            self.accelerator.init_trackers(self.config.name, config=_flat_numbers(config_to_dict(self.config)))
-        self.watcher.started(self._counts(), self._memory(), self.trainer.total, self.trainer.progress.update)
+            self.accelerator.init_trackers(self.config.name, config=self._plain_settings())
+        memory = estimate_memory(
+            self.model, self.config, rows=self.rows.rows, num_audio_tokens=self.parts.adapter_config.num_audio_tokens
+        )
+        self.callback.on_start(self.record["counts"], memory, self.trainer.total, self.trainer.progress.update)
         for step in () if self._is_stopped() else self.trainer:
             self._log(step)
             if self._due(step.update, self.config.run.sample_every_steps):
@@ -127,7 +137,7 @@ class Session:
     def _log(self, step: Step) -> None:
         self.loss = step.loss
         row = {
-            "update": step.update, "loss": step.loss, "rate": step.rate, "gradient_norm": step.gradient_norm,
+            "update": step.update, "loss": step.loss, "rate": step.lr, "gradient_norm": step.gradient_norm,
             "tokens_per_s": round(step.num_tokens / step.seconds, 1), "seconds": round(step.seconds, 4),
             "data_s": round(step.data_s, 5),
         }  # fmt: skip
@@ -135,26 +145,34 @@ class Session:
             self.folder.log(row)
         if self.config.run.trackers:
             self.accelerator.log(row, step=step.update)
-        self.watcher.stepped(step)
+        self.callback.on_step(step)
+
+    def _plain_settings(self) -> dict[str, Any]:
+        """Settings as trackers take them: one level of plain values."""
+        settings = flat_settings(config_to_dict(self.config))
+        return {
+            name: value if isinstance(value, int | float | str | bool) else str(value)
+            for name, value in settings.items()
+        }
 
     def _due(self, update: int, every: int | None) -> bool:
         return every is not None and (update % every == 0 or update == self.trainer.total)
 
     def _validate_every(self) -> int | None:
         run, schedule = self.config.run, self.config.schedule
-        if self.held is None:
+        if self.validation_rows is None:
             return None
         if run.validate_every_steps is not None:
             return run.validate_every_steps
         return run.save_every_steps if schedule.epochs is None else max(1, self.trainer.total // schedule.epochs)
 
     def _validate(self, update: int) -> bool:
-        """Measure the validation loss, keep the best weights; says whether it is time to stop."""
-        assert self.held is not None, "validation is due only with held-out data"
+        """Measure the validation loss and save the best weights; give whether to stop."""
+        assert self.validation_rows is not None, "validation is due only with held-out data"
         progress, run = self.trainer.progress, self.config.run
         loss = validation_loss(
             self.trainer.engine,
-            self.held,
+            self.validation_rows,
             self.data.features,
             batch_size=self.config.batch.size,
             accelerator=self.accelerator,
@@ -169,22 +187,22 @@ class Session:
                 self.trainer.save("best")
         else:
             progress.num_worse += 1
-        self.watcher.validated(update, loss, loss if progress.best_loss is None else progress.best_loss)
+        self.callback.on_validation(update, loss, loss if progress.best_loss is None else progress.best_loss)
         return self._is_stopped()
 
     def _is_stopped(self) -> bool:
-        """Whether validation stopped getting better for too long."""
+        """Whether the validation loss has not improved for too long."""
         patience = self.config.run.early_stop_patience
         return patience is not None and self.trainer.progress.num_worse >= patience
 
     def _sample(self, update: int) -> None:
         # Where weights are spread over processes, all of them have to take part in a forward pass.
-        if self.held is None or not (self.is_main or is_sharded(self.trainer.engine)):
+        if self.validation_rows is None or not (self.is_main or is_sharded(self.trainer.engine)):
             return
-        tracks = {example.audio: example for example in self.held.examples if example.audio is not None}
+        tracks = {example.audio: example for example in self.validation_rows.examples if example.audio is not None}
         if not tracks:
             return
-        with gathered(self.trainer.engine):
+        with unsharded(self.trainer.engine):
             samples = sample_answers(
                 self.model,
                 self.parts,
@@ -198,7 +216,7 @@ class Session:
             return
         for sample in samples:
             self.folder.log({"update": update, **sample}, file=SAMPLES_FILE)
-        self.watcher.answered(update, samples)
+        self.callback.on_samples(update, samples)
 
     def _save(self) -> None:
         self.trainer.save(f"update-{self.trainer.progress.update:08}")
@@ -207,7 +225,7 @@ class Session:
             self.folder.prune(self.config.run.keep_last)
             plot_losses(self.folder.path / PLOT_FILE, self.folder.metrics())
 
-    def end(self, home: Path) -> Result:
+    def finish(self, home: Path) -> TrainingResult:
         """Export the best weights, or the last ones, and close the run."""
         progress = self.trainer.progress
         best = self.folder.best() if progress.best_update is not None else None
@@ -227,51 +245,75 @@ class Session:
                 tuning=tuning,
                 home=home,
                 config=self.config,
-                facts={**summary, **self._record()},
+                facts={**summary, **self.record},
             )
             plot_losses(self.folder.path / PLOT_FILE, self.folder.metrics())
             self.folder.finish(summary)
         self.accelerator.wait_for_everyone()
         if self.config.run.trackers:
             self.accelerator.end_training()
-        return Result(self.folder.model, progress.update, loss, progress.best_loss)
-
-    def _record(self) -> dict[str, Any]:
-        versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-        return {
-            "versions": {"mu-llama": __version__, "python": platform.python_version(), **versions},
-            "data": {str(path): sha256 for path, sha256 in self.data.hashes.items()},
-            "counts": self._counts(),
-        }
-
-    def _counts(self) -> dict[str, Any]:
-        return {
-            "rows": len(self.rows.rows),
-            "validation_rows": 0 if self.held is None else len(self.held.rows),
-            "tracks": sum(audio is not None for audio in self.data.features.rows),
-            "cut_at_max_tokens": self.rows.num_truncated,
-            "validation_rows_cut": 0 if self.held is None else self.held.num_truncated,
-            "left_out_without_answer": self.rows.num_empty,
-            "missing_audio": sum(dataset.num_missing for dataset in self.data.datasets),
-            "unreadable_audio": len(self.data.features.errors),
-            "processes": self.accelerator.num_processes,
-        }
-
-    def _memory(self) -> MemoryEstimate:
-        lengths = sorted((len(row.ids) for row in self.rows.rows), reverse=True)
-        longest = lengths[0] * min(self.config.batch.size, len(lengths))
-        num_tokens = min(longest, self.config.batch.max_tokens or longest)
-        num_tokens += min(self.config.batch.size, len(lengths)) * self.parts.adapter_config.num_audio_tokens
-        targets = sorted((row.num_target_tokens for row in self.rows.rows), reverse=True)
-        num_targets = sum(targets[: self.config.batch.size])
-        return estimate_memory(self.model, self.config, num_tokens=num_tokens, num_targets=num_targets)
+        return TrainingResult(self.folder.model, progress.update, loss, progress.best_loss)
 
 
-def _flat_numbers(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Settings as trackers take them: one level of plain values."""
-    if isinstance(settings, dict):
-        flat: dict[str, Any] = {}
-        for name, value in settings.items():
-            flat |= _flat_numbers(value, f"{prefix}{name}.")
-        return flat
-    return {prefix.removesuffix("."): settings if isinstance(settings, int | float | str | bool) else str(settings)}
+def train(
+    config: TrainConfig,
+    *,
+    home: Path,
+    report: Callable[[str], None] = lambda _: None,
+    progress: ProgressCallback = no_progress,
+    callback: TrainingCallback | None = None,
+) -> TrainingResult:
+    """Train, or go on with a run that was stopped; a finished one is left as it is.
+
+    Args:
+        config: of the run.
+        home: cache folder.
+        report: called with one line when a slow step starts.
+        progress: follows encoding and loading, in bytes.
+        callback: called after each update, validation and round of samples.
+
+    Raises:
+        ConfigError: if settings, weights or the run folder don't fit together.
+        DataError: if data is missing or bad.
+        TrainingError: if the loss stops being a number.
+        CheckpointError: if weights are damaged or a checkpoint can't be written.
+    """
+    folder = RunFolder(config.run.out or Path("runs") / config.name)
+    folder.check(config_to_dict(config))
+    before = folder.result()
+    if before is not None:
+        return TrainingResult(folder.model, before["updates"], before["loss"], before["best_validation_loss"])
+    accelerator = make_accelerator(config, folder)
+    with accelerator.main_process_first():
+        parts = base_parts(config, home=home, report=report)
+        llama = find_llama(config, home=home, report=report) if parts is None else parts.llama
+        data = read_data(config, parts, home=home, progress=progress)
+    parts = fresh_parts(config, data, llama) if parts is None else renamed(parts, config)
+    session = TrainingSession(
+        config,
+        parts,
+        data,
+        folder=folder,
+        accelerator=accelerator,
+        callback=callback or NoCallback(),
+        progress=progress,
+    )
+    session.run()
+    return session.finish(home)
+
+
+def prepare_only(
+    config: TrainConfig,
+    *,
+    home: Path,
+    report: Callable[[str], None] = lambda _: None,
+    progress: ProgressCallback = no_progress,
+) -> int:
+    """Encode every track of a run's data into the feature cache; give the number of tracks.
+
+    Raises:
+        DataError: if data is missing or bad.
+    """
+    parts = base_parts(config, home=home, report=report)
+    rows = read_data(config, parts, home=home, progress=progress).features.rows
+    return sum(audio is not None for audio in rows)

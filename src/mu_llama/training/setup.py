@@ -1,39 +1,43 @@
-"""From settings to what a run starts with: weights in parts, features, rows of tokens."""
+"""From settings to what a run starts with: weights, features, examples."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import importlib.metadata
+import platform
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from mu_llama import __version__
 from mu_llama.audio.augment import chain
 from mu_llama.audio.windows import PLANS
+from mu_llama.checkpoints.choose import OPTIONS
 from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
 from mu_llama.checkpoints.formats.encoder import make_encoder
-from mu_llama.checkpoints.load import find_parts, open_tokenizer, read_llama
+from mu_llama.checkpoints.formats.format import Role
+from mu_llama.checkpoints.load import find_parts, read_llama
 from mu_llama.checkpoints.spec import EncoderSpec, LlamaSpec, ModelSpec
 from mu_llama.encoders import build_encoder
 from mu_llama.encoders.cache import FeatureCache
-from mu_llama.errors import ConfigError
+from mu_llama.errors import CheckpointError, ConfigError, ModelNotFoundError
 from mu_llama.model.config import AdapterConfig
 from mu_llama.progress import ProgressCallback, no_progress
 from mu_llama.text.prompts import template_by_name
-from mu_llama.training.collate import Row, tokenise
-from mu_llama.training.config import TrainConfig
-from mu_llama.training.config_sources import NewAdapter
-from mu_llama.training.example import DataError, Example
-from mu_llama.training.examples import Dataset, hold_out, read_datasets
-from mu_llama.training.feature_augmentation import AugmentedFeatures
-from mu_llama.training.features import Features, FeatureTable, LiveFeatures
+from mu_llama.training.collate import TokenizedExamples
+from mu_llama.training.config import NewAdapter, TrainConfig
+from mu_llama.training.dataset import Dataset, hold_out, read_datasets
+from mu_llama.training.example import Example
+from mu_llama.training.features import AugmentedFeatures, Features, FeatureTable, LiveFeatures, precompute_features
 from mu_llama.training.initialization import fresh_adapter
-from mu_llama.training.precompute_features import prepare_features
-from mu_llama.training.setting_names import with_setting_names
 
 _BRIDGE_FACTOR = 4
+_PACKAGES = ("torch", "transformers", "accelerate", "peft")
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,8 @@ class Data:
     """Of all of them."""
     hashes: Mapping[Path, str]
     """SHA-256 of every data file."""
-    trained_on: Features | None = None
-    """What training hears instead: sound encoded anew or rough features; validation takes the table."""
+    augmented: Features | None = None
+    """What training takes instead of the table: live or augmented features; validation takes the table."""
 
     @property
     def train(self) -> list[Example]:
@@ -57,46 +61,32 @@ class Data:
         return self.features.usable(example for dataset in self.datasets for example in dataset.examples)
 
 
-@dataclass(frozen=True)
-class Tokenised:
-    """Examples as rows of tokens."""
-
-    rows: tuple[Row, ...]
-    """With something to learn in each."""
-    examples: tuple[Example, ...]
-    """The example of each row."""
-    num_truncated: int
-    """Rows that were cut."""
-    num_empty: int
-    """Examples left out, because the cut took the whole answer."""
-
-
 def read_data(
     config: TrainConfig, parts: ModelSpec | None, *, home: Path, progress: ProgressCallback = no_progress
 ) -> Data:
-    """Read data sets and hear every track once.
+    """Read data sets and encode every track once.
 
     Args:
         config: of the run.
         parts: of the model to go on from; None for a fresh adapter, whose encoder the config names.
-        home: cache folder, where features are kept.
-        progress: follows the hearing.
+        home: cache folder, which holds the feature cache.
+        progress: follows the encoding.
 
     Raises:
-        DataError: listing bad rows, missing audio and tracks that can't be heard.
+        DataError: listing bad rows, missing audio and tracks that can't be encoded.
     """
     data = config.data
     datasets = read_datasets(data.train, skip_missing=data.skip_missing)
     validation: tuple[Example, ...] = ()
-    held: tuple[Dataset, ...] = ()
+    validation_sets: tuple[Dataset, ...] = ()
     if data.validation:
-        held = read_datasets(data.validation, skip_missing=data.skip_missing)
-        validation = tuple(example for dataset in held for example in dataset.examples)
+        validation_sets = read_datasets(data.validation, skip_missing=data.skip_missing)
+        validation = tuple(example for dataset in validation_sets for example in dataset.examples)
     elif data.validation_fraction:
         datasets, validation = hold_out(datasets, fraction=data.validation_fraction, seed=config.run.seed)
     window = data.window if data.window != "auto" else (parts.window if parts is not None else "full")
     encoder = cache(_encoder_builder(config, parts))
-    features = prepare_features(
+    features = precompute_features(
         [*(example for dataset in datasets for example in dataset.examples), *validation],
         make_encoder=encoder,
         plan=PLANS[window],
@@ -104,14 +94,16 @@ def read_data(
         skip_unreadable=data.skip_missing,
         progress=progress,
     )
-    heard: Features | None = None
+    augmented: Features | None = None
     if data.encode == "live":
-        heard = LiveFeatures(encoder(), plan=PLANS[window], augment=chain(data.augment))
+        augmented = LiveFeatures(encoder(), plan=PLANS[window], augment=chain(data.augment))
     if data.feature_noise or data.feature_dropout:
         statistics = features.statistics([example for dataset in datasets for example in dataset.examples])
-        heard = AugmentedFeatures(heard or features, statistics, noise=data.feature_noise, dropout=data.feature_dropout)
-    hashes = {dataset.entry.path: dataset.sha256 for dataset in (*datasets, *held)}
-    return Data(datasets, tuple(features.usable(validation)), features, hashes, heard)
+        augmented = AugmentedFeatures(
+            augmented or features, statistics, noise=data.feature_noise, dropout=data.feature_dropout
+        )
+    hashes = {dataset.entry.path: dataset.sha256 for dataset in (*datasets, *validation_sets)}
+    return Data(datasets, tuple(features.usable(validation)), features, hashes, augmented)
 
 
 def _encoder_builder(config: TrainConfig, parts: ModelSpec | None) -> Callable[[], Any]:
@@ -142,7 +134,7 @@ def find_llama(config: TrainConfig, *, home: Path, report: Callable[[str], None]
 
     Raises:
         ConfigError: if it has fewer layers than are to be conditioned.
-        ModelNotFoundError: if it isn't there.
+        ModelNotFoundError: if it doesn't exist.
     """
     name = str(config.model.llama)
     with with_setting_names():
@@ -184,27 +176,53 @@ def fresh_parts(config: TrainConfig, data: Data, llama: LlamaSpec) -> ModelSpec:
     )
 
 
-def tokenise_examples(examples: Sequence[Example], parts: ModelSpec, *, max_tokens: int) -> Tokenised:
-    """Turn examples into rows; what is cut, and what is left out because nothing of its answer stays, is counted.
-
-    Raises:
-        DataError: if nothing is left.
-    """
-    tokenizer: Any = open_tokenizer(parts.llama, parts.template)
-    limit = min(max_tokens, int(parts.llama.config.max_position_embeddings))
-    rows = [tokenise(example.turns, parts.template, tokenizer, max_tokens=limit) for example in examples]
-    kept = [(row, example) for row, example in zip(rows, examples, strict=True) if row.num_target_tokens]
-    if not kept:
-        raise DataError(f"no answer is left of {len(examples)} examples at data.max_tokens={max_tokens}; raise it")
-    counts = Counter(row.truncated for row in rows)
-    return Tokenised(
-        tuple(row for row, _ in kept),
-        tuple(example for _, example in kept),
-        num_truncated=counts[True],
-        num_empty=len(rows) - len(kept),
-    )
-
-
 def renamed(parts: ModelSpec, config: TrainConfig) -> ModelSpec:
     """Give a model the name of the run that trains it."""
     return dataclasses.replace(parts, name=config.name)
+
+
+SETTINGS: Mapping[Role, str] = MappingProxyType(
+    {"model": "model.base", "llama": "model.llama", "encoder": "model.encoder"}
+)
+"""The setting that names the file of each role."""
+_BY_OPTION = {OPTIONS[role]: setting for role, setting in SETTINGS.items()}
+# Not inside a path such as models--llama.
+_OPTION = re.compile(rf"(?<![\w/.-])(?:{'|'.join(map(re.escape, _BY_OPTION))})(?![\w/.-])")
+
+
+@contextmanager
+def with_setting_names() -> Iterator[None]:
+    """Name settings where an error names options of the command line, which training doesn't have.
+
+    Raises:
+        CheckpointError, ConfigError, ModelNotFoundError: as they came, in other words.
+    """
+    try:
+        yield
+    except (CheckpointError, ConfigError, ModelNotFoundError) as error:
+        text = _OPTION.sub(lambda match: _BY_OPTION[match[0]], str(error))
+        if text == str(error):
+            raise
+        raise type(error)(text) from error
+
+
+def run_record(
+    data: Data, rows: TokenizedExamples, validation: TokenizedExamples | None, *, num_processes: int
+) -> dict[str, Any]:
+    """Give what run.json and the model card record besides the settings: versions, data hashes and counts."""
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {
+        "versions": {"mu-llama": __version__, "python": platform.python_version(), **versions},
+        "data": {str(path): sha256 for path, sha256 in data.hashes.items()},
+        "counts": {
+            "rows": len(rows.rows),
+            "validation_rows": 0 if validation is None else len(validation.rows),
+            "tracks": sum(audio is not None for audio in data.features.rows),
+            "cut_at_max_tokens": rows.num_truncated,
+            "validation_rows_cut": 0 if validation is None else validation.num_truncated,
+            "left_out_without_answer": rows.num_empty,
+            "missing_audio": sum(dataset.num_missing for dataset in data.datasets),
+            "unreadable_audio": len(data.features.errors),
+            "processes": num_processes,
+        },
+    }

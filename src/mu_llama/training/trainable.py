@@ -42,12 +42,12 @@ def build_trainable(
     Args:
         parts: what it is made of; existing LoRA, biases and norms are loaded.
         phase: what to train.
-        lora_rank: of a LoRA that the phase adds; one that is there keeps its rank. The scale is 1, there is no dropout.
+        lora_rank: of a LoRA that the phase adds; an existing one keeps its rank. The scale is 1, there is no dropout.
         seed: of a LoRA that the phase adds.
         dtype: of the frozen LLaMA.
         lora_dtype: of the LoRA.
         nf4_base: quantize the frozen linears of the LLaMA's layers to 4 bits (QLoRA, arXiv 2305.14314).
-        device: where that is done, since what is quantized stays there; None for the CPU.
+        device: where that is done, and where the quantized linears stay; None for the CPU.
         progress: follows the loading.
 
     Returns:
@@ -98,7 +98,7 @@ def _quantize_base(layers: nn.Module, device: torch.device) -> None:
 
 
 def _added_tuning(parts: ModelSpec, phase: Phase, *, lora_rank: int, seed: int) -> dict[str, LazyTensor]:
-    """Describe the LoRA and biases that a phase adds, for every linear; those that are there go over them."""
+    """Describe the LoRA and biases that a phase adds, for every linear; existing ones replace them."""
     weights = parts.llama.tensors
     modules = [
         name.removesuffix(".weight") for name in weights if name.endswith(tuple(f".{x}.weight" for x in LINEARS))
@@ -175,13 +175,13 @@ def export_tensors(
     """Take a trained model's tensors under the names that `ModelSpec` uses.
 
     Args:
-        state: `model.state_dict()`, or what was gathered of it; frozen weights of the LLaMA may be left out.
+        state: `model.state_dict()`, or what was unsharded of it; frozen weights of the LLaMA may be left out.
         parts: what the model was built of.
         phase: that it was trained in.
 
     Returns:
         Adapter and tuning, for `native.write_model_files`. The tuning is the LoRA, what the phase trained, and what
-        the parts' own tuning had.
+        the parts' tuning had.
     """
     adapter, tuning = {}, {}
     for name, value in state.items():

@@ -1,4 +1,4 @@
-"""What is looked at while training: the loss on held-out rows, and answers about held-out tracks."""
+"""Measurements while training: the loss on validation rows, and sample answers about validation tracks."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from mu_llama.engine.torch.decoding import TokenDecoder
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.text.prompts import Turn
 from mu_llama.text.tokenizer import Tokenizer
+from mu_llama.training.collate import TokenizedExamples, make_batch
 from mu_llama.training.example import Example
 from mu_llama.training.features import Features
-from mu_llama.training.order import MicroBatch, plain_batches
-from mu_llama.training.setup import Tokenised
-from mu_llama.training.stream import make_batch
+from mu_llama.training.sampler import MicroBatch, plain_batches
 
 _SAMPLE_TOKENS = 64
 
 
 @torch.no_grad()
 def validation_loss(
-    engine: nn.Module, tokenised: Tokenised, features: Features, *, batch_size: int, accelerator: Any
+    engine: nn.Module, tokenized: TokenizedExamples, features: Features, *, batch_size: int, accelerator: Any
 ) -> float:
     """Mean loss over all target tokens, shared among processes; features are not augmented.
 
     Each process makes as many forward passes, because those of sharded weights wait for one another.
     """
-    order = sorted(range(len(tokenised.rows)), key=lambda row: len(tokenised.rows[row].ids))
+    order = sorted(range(len(tokenized.rows)), key=lambda row: len(tokenized.rows[row].ids))
     batches = plain_batches(order, batch_size=batch_size)
     total = torch.zeros(2, dtype=torch.float64)
     was_training = engine.training
@@ -39,9 +38,9 @@ def validation_loss(
     for first in range(0, len(batches), accelerator.num_processes):
         number = min(first + accelerator.process_index, len(batches) - 1)
         micro = MicroBatch(number, 0, number, len(batches), tuple(batches[number]))
-        batch = make_batch(micro, tokenised, features, accelerator.device, seed=None)
+        batch = make_batch(micro, tokenized, features, accelerator.device, seed=None)
         is_own = first + accelerator.process_index < len(batches)
-        num_targets = is_own * sum(tokenised.rows[row].num_target_tokens for row in micro.rows)
+        num_targets = is_own * sum(tokenized.rows[row].num_target_tokens for row in micro.rows)
         with accelerator.autocast():
             loss = engine(batch)
         total += torch.tensor([float(loss) * num_targets, num_targets], dtype=torch.float64)

@@ -19,12 +19,11 @@ from mu_llama.engine.torch.decoding import TokenDecoder
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.errors import ConfigError
 from mu_llama.model.adapter import AudioTokens
-from mu_llama.training.collate import IGNORED
+from mu_llama.training.collate import IGNORED, AnswerLoss
 from mu_llama.training.initialization import fresh_adapter
-from mu_llama.training.loss import AnswerLoss
 from mu_llama.training.phases import JOINT
 from mu_llama.training.trainable import build_trainable, export_tensors
-from tests.training.tiny import SIZES, tiny_batch, tiny_parts
+from tests.factories.llama import SIZES, tiny_batch, tiny_parts
 
 TOKENS = 5
 WITH_TOKENS = replace(SIZES, num_conditioned_layers=0, num_audio_tokens=TOKENS)

@@ -29,8 +29,8 @@ from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.worker import Rules, reply_problems
 from mu_llama.musicqa.writers.template import TemplateWriter
-from mu_llama.training.config_sources import DatasetEntry
-from mu_llama.training.examples import read_datasets
+from mu_llama.training.config import DatasetEntry
+from mu_llama.training.dataset import read_datasets
 from tests.unit.musicqa import corpora
 from tests.unit.musicqa.fake_endpoint import ODD, running
 

@@ -32,8 +32,8 @@ from mu_llama.musicqa.items import DataSetItem, training_rows
 from mu_llama.musicqa.reply import Choice, Pair, Reply
 from mu_llama.musicqa.sources.corpus_files import SourceError
 from mu_llama.text.prompts import FIXED_QUESTIONS
-from mu_llama.training.config_sources import DatasetEntry
-from mu_llama.training.examples import read_datasets
+from mu_llama.training.config import DatasetEntry
+from mu_llama.training.dataset import read_datasets
 from tests.unit.musicqa import corpora
 
 # Public data that is not ours to keep here: a folder beside the checkout, or wherever the variable says.

@@ -20,9 +20,9 @@ from mu_llama.musicqa.export.staging import ExportError, staged
 from mu_llama.musicqa.items import DataSetItem, read_items
 from mu_llama.musicqa.reply import Reply
 from mu_llama.text.prompts import FIXED_QUESTIONS
+from mu_llama.training.config import DatasetEntry
 from mu_llama.training.config_file import load_config
-from mu_llama.training.config_sources import DatasetEntry
-from mu_llama.training.examples import read_datasets
+from mu_llama.training.dataset import read_datasets
 from tests.unit.musicqa import corpora
 
 REPLY = Reply(("A tone.", "A long tone.", "A tone.", "Nothing."), ())

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mu_llama.errors import ConfigError
 from mu_llama.text.prompts import Turn
-from mu_llama.training.config_sources import DatasetEntry
-from mu_llama.training.example import DataError, Example
-from mu_llama.training.example_formats import detect_format
-from mu_llama.training.examples import Dataset, hold_out, read_datasets
+from mu_llama.training.config import DatasetEntry
+from mu_llama.training.dataset import Dataset, hold_out, read_datasets, read_rows
+from mu_llama.training.example import BadRow, DataError, Example
+from mu_llama.training.readers import FORMATS, DataFormat, detect_format
 
 
 def said(*texts: str) -> list[dict[str, str]]:
@@ -271,3 +273,23 @@ def test_ids_of_any_bytes_are_held_out_too(tmp_path: Path) -> None:
     datasets = read_datasets([DatasetEntry(path=write(tmp_path / "rows.jsonl", rows))])
     (train,), held = hold_out(datasets, fraction=0.25, seed=0)
     assert (len(train.examples), len(held)) == (3, 1)
+
+
+def test_a_format_is_one_function_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader put into the registry is accepted in settings, recognized by its beginning, and read."""
+
+    def read_pairs(path: Path, *, audio_folder: Path) -> Iterator[Example | BadRow]:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()[1:], start=1):
+            audio, question, answer = line.split("\t")
+            yield Example(f"{path.stem}:{number}", (Turn(question, answer),), audio_folder / audio)
+
+    monkeypatch.setitem(FORMATS, "pairs", DataFormat(read_pairs, start="#pairs", audio_subfolder="sound"))
+    path = tmp_path / "mine.txt"
+    path.write_text("#pairs\na.wav\tWhat is it?\tA tone.\n")
+    sounds(tmp_path / "sound", "a.wav")
+    expected = (Example("mine:1", (Turn("What is it?", "A tone."),), tmp_path / "sound" / "a.wav"),)
+    assert read(path) == expected
+    assert tuple(read_rows(DatasetEntry(path=path, format="pairs"))) == expected
+    monkeypatch.delitem(FORMATS, "pairs")
+    with pytest.raises(ConfigError, match="format: is 'pairs'; expected one of auto, musicqa, alpaca, jsonl, parquet"):
+        DatasetEntry(path=path, format="pairs")

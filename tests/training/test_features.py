@@ -1,4 +1,4 @@
-"""Features before training: once a track, through the cache, with all that can't be heard in one list."""
+"""Features of tracks: encoded once through the cache, or live, plain and augmented."""
 
 from __future__ import annotations
 
@@ -19,8 +19,15 @@ from mu_llama.errors import AudioError, ConfigError
 from mu_llama.inference.extractor import FeatureExtractor
 from mu_llama.text.prompts import Turn
 from mu_llama.training.example import DataError, Example
-from mu_llama.training.features import Features, FeatureTable, LiveFeatures
-from mu_llama.training.precompute_features import prepare_features
+from mu_llama.training.features import (
+    AugmentedFeatures,
+    Features,
+    FeatureTable,
+    LiveFeatures,
+    augment_features,
+    precompute_features,
+)
+from mu_llama.training.initialization import FeatureStatistics
 
 RATE_HZ = 8000
 
@@ -56,7 +63,7 @@ def example(audio: Path | None, number: int = 0) -> Example:
 
 
 def prepare(examples: list[Example], cache: Path, encoder: LevelEncoder, *, num_workers: int = 1) -> FeatureTable:
-    return prepare_features(
+    return precompute_features(
         examples,
         make_encoder=lambda: encoder,
         plan=FULL,
@@ -93,7 +100,7 @@ def test_text_only_is_a_second_of_zeros_but_a_silent_track_is_still_refused(tmp_
 
 def test_musicnn_hears_zeros_as_finite_features(tmp_path: Path) -> None:
     encoder = build_musicnn()
-    table = prepare_features([example(None)], make_encoder=lambda: encoder, plan=FULL, cache=None)
+    table = precompute_features([example(None)], make_encoder=lambda: encoder, plan=FULL, cache=None)
     features = table.of(example(None))
     assert torch.isfinite(features).all()
     direct = encoder.encode(Waveform(np.zeros(16000, dtype=np.float32), 16000))
@@ -137,10 +144,10 @@ def test_tracks_that_cannot_be_heard_are_listed_after_all_were_tried(tmp_path: P
     silent = tone(tmp_path / "c.wav", 0.0)
     paths = [good[0], tmp_path / "b.wav", silent, tmp_path / "gone.wav", good[1]]
     examples = [example(path) for path in paths]
-    with pytest.raises(DataError, match=r"(?s)3 tracks that can't be heard.*b\.wav.*c\.wav.*silent.*gone\.wav"):
+    with pytest.raises(DataError, match=r"(?s)3 tracks that can't be encoded.*b\.wav.*c\.wav.*silent.*gone\.wav"):
         prepare(examples, tmp_path / "cache", LevelEncoder())
     again = LevelEncoder()
-    table = prepare_features(
+    table = precompute_features(
         examples, make_encoder=lambda: again, plan=FULL, cache=FeatureCache(tmp_path / "cache"), skip_unreadable=True
     )
     # Silence is heard before it can be refused; what was good is in the cache.
@@ -174,12 +181,12 @@ def test_progress_counts_the_bytes_of_all_tracks(tmp_path: Path) -> None:
         totals.append(total)
         return steps.append
 
-    prepare_features(
+    precompute_features(
         [example(path) for path in tracks],
         make_encoder=LevelEncoder,
         plan=FULL,
         cache=None,
-        track=track,  # type: ignore[arg-type]
+        progress=track,  # type: ignore[arg-type]
     )
     assert totals == [sum(path.stat().st_size for path in tracks)]
     assert steps == [path.stat().st_size for path in tracks]
@@ -192,7 +199,7 @@ def test_statistics_are_over_distinct_tracks_without_silence(tmp_path: Path) -> 
     measured = table.statistics(examples[:4])
     stacked = torch.stack([table.of(example(one)), table.of(example(two))])
     torch.testing.assert_close(measured.mean, stacked.mean(0))
-    torch.testing.assert_close(measured.deviation, stacked.std(0).clamp_min(1e-3))
+    torch.testing.assert_close(measured.std, stacked.std(0).clamp_min(1e-3))
     with pytest.raises(ConfigError, match="at least 2"):
         table.statistics(examples[:3])
 
@@ -211,3 +218,38 @@ def test_live_features_equal_the_table_and_augment_only_with_randomness(tmp_path
     expected = 0.2 * np.float32(random.Random(1).uniform(0.1, 0.9))
     assert float(changed[0, 0]) == pytest.approx(float(expected), rel=1e-5)
     assert torch.equal(live.of(examples[1], rng=random.Random(1)), table.of(examples[1]))
+
+
+AUDIO = Path("a.flac")
+EXAMPLE = Example("a", audio=AUDIO, turns=())
+STATISTICS = FeatureStatistics(mean=torch.full((1, 4000), 5.0), std=torch.full((1, 4000), 2.0))
+
+
+def _augmented(noise: float, dropout: float) -> AugmentedFeatures:
+    table = FeatureTable(torch.ones(1, 1, 4000), {AUDIO: 0})
+    return AugmentedFeatures(table, STATISTICS, noise=noise, dropout=dropout)
+
+
+def test_validation_takes_features_as_they_are() -> None:
+    assert torch.equal(_augmented(1.0, 0.5).of(EXAMPLE), torch.ones(1, 4000))
+
+
+def test_the_same_source_of_randomness_gives_the_same() -> None:
+    first, second = (_augmented(1.0, 0.5).of(EXAMPLE, rng=random.Random(3)) for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, _augmented(1.0, 0.5).of(EXAMPLE, rng=random.Random(4)))
+
+
+def test_noise_and_dropout_stay_within_what_was_set() -> None:
+    shares = [(_augmented(0.0, 0.5).of(EXAMPLE, rng=random.Random(seed)) == 5.0).float().mean() for seed in range(40)]
+    assert 0.0 <= min(shares) < 0.1
+    assert 0.4 < max(shares) <= 0.55
+    spreads = [_augmented(0.5, 0.0).of(EXAMPLE, rng=random.Random(seed)).std() for seed in range(40)]
+    assert 0.0 <= min(spreads) < 0.2
+    assert 0.8 < max(spreads) < 1.1, "half of a standard deviation of two"
+
+
+def test_noise_is_in_standard_deviations_of_each_feature() -> None:
+    generator = torch.Generator().manual_seed(0)
+    augmented = augment_features(torch.ones(1, 4000), STATISTICS, noise=0.5, dropout=0.0, generator=generator)
+    assert abs(float(augmented.std()) - 1.0) < 0.1

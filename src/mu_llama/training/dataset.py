@@ -1,4 +1,4 @@
-"""The examples of a run: data files read whole, checked against the audio on disk, and parts held out."""
+"""The examples of a run: data files read whole and checked against the audio on disk; the validation split."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mu_llama.audio.file_names import Listings, equal_files, path_on_disk
-from mu_llama.training.config_sources import DatasetEntry
-from mu_llama.training.example import BadRow, DataError, Example
-from mu_llama.training.example_formats import EMPTY, READERS, detect_format
-from mu_llama.training.listing import listing
+from mu_llama.training.config import DatasetEntry
+from mu_llama.training.example import BadRow, DataError, Example, listing
+from mu_llama.training.readers import EMPTY, FORMATS, detect_format
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Dataset:
 
 
 def read_datasets(entries: Sequence[DatasetEntry], *, skip_missing: bool = False) -> tuple[Dataset, ...]:
-    """Read data files and see whether their audio is there; all that is wrong comes in one error.
+    """Read data files and check that their audio exists; all problems come in one error.
 
     Args:
         entries: the files.
@@ -55,9 +54,9 @@ def read_datasets(entries: Sequence[DatasetEntry], *, skip_missing: bool = False
         examples = [_on_disk(row, listings) for row in rows if isinstance(row, Example)]
         absent = _absent(examples)
         missing |= absent
-        kept = tuple(example for example in examples if example.audio not in absent)
-        datasets.append(Dataset(entry, kept, num_missing=len(examples) - len(kept), sha256=sha256))
-        if not rows or (skip_missing and not kept and examples):
+        usable = tuple(example for example in examples if example.audio not in absent)
+        datasets.append(Dataset(entry, usable, num_missing=len(examples) - len(usable), sha256=sha256))
+        if not rows or (skip_missing and not usable and examples):
             problems.append(f"{entry.path}: {'has no example whose audio is there' if rows else EMPTY}")
     problems += listing("bad rows", map(str, bad), "correct them in the file")
     if not skip_missing:
@@ -74,14 +73,14 @@ def read_rows(entry: DatasetEntry) -> Iterable[Example | BadRow]:
     Raises:
         DataError: if the file can't be read, or (while streaming) is damaged.
     """
-    chosen = detect_format(entry.path) if entry.format == "auto" else entry.format
+    data_format = FORMATS[detect_format(entry.path) if entry.format == "auto" else entry.format]
     folder = entry.audio_folder
     if folder is None:
         folder = entry.path.parent
-        if chosen == "musicqa" and (folder / "audios").is_dir():
-            folder = folder / "audios"
+        if data_format.audio_subfolder and (folder / data_format.audio_subfolder).is_dir():
+            folder /= data_format.audio_subfolder
     seen: set[str] = set()
-    for row in READERS[chosen](entry.path, audio_folder=folder):
+    for row in data_format.read(entry.path, audio_folder=folder):
         if isinstance(row, Example):
             if row.id in seen:
                 yield BadRow(entry.path, row.id, "the id came before; expected each once")
@@ -105,7 +104,7 @@ def hold_out(
         seed: chooses them.
 
     Returns:
-        The data sets without what is held out, and what is.
+        The data sets without the examples that are held out, and those.
 
     Raises:
         DataError: if nothing would be left to train on.
@@ -124,17 +123,17 @@ def hold_out(
         return hashlib.sha256(f"{seed} {first_ids[track]}".encode("utf-8", "surrogatepass")).digest()
 
     ranked = sorted(first_ids, key=drawn)
-    held = set(ranked[: max(1, round(fraction * len(ranked)))])
-    if len(held) == len(ranked):
+    validation = set(ranked[: max(1, round(fraction * len(ranked)))])
+    if len(validation) == len(ranked):
         raise DataError(
             f"holding out {fraction:g} of {len(ranked)} tracks leaves none to train on; give more data, or "
             "data.validation instead of data.validation_fraction"
         )
     train = tuple(
-        replace(dataset, examples=tuple(example for example in dataset.examples if track_of(example) not in held))
+        replace(dataset, examples=tuple(example for example in dataset.examples if track_of(example) not in validation))
         for dataset in datasets
     )
-    return train, tuple(example for example in everything if track_of(example) in held)
+    return train, tuple(example for example in everything if track_of(example) in validation)
 
 
 def _with_unique_ids(datasets: Sequence[Dataset]) -> tuple[Dataset, ...]:
@@ -161,7 +160,7 @@ def _on_disk(example: Example, listings: Listings) -> Example:
 
 
 def _absent(examples: Iterable[Example]) -> set[Path]:
-    """Find the audio files that aren't there, looking once for each."""
+    """Find the audio files that don't exist, looking once for each."""
     return {path for path in {example.audio for example in examples} if path is not None and not path.is_file()}
 
 

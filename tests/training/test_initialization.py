@@ -9,7 +9,7 @@ import torch
 
 from mu_llama.errors import ConfigError
 from mu_llama.training.initialization import FeatureStatistics, feature_statistics, fresh_adapter, fresh_lora
-from tests.training.tiny import SIZES
+from tests.factories.llama import SIZES
 
 
 def test_it_is_drawn_from_the_seed_alone() -> None:
@@ -39,10 +39,10 @@ def test_the_start_with_statistics() -> None:
     features[:, 0, 0] = 4.0  # silent in every track
     statistics = feature_statistics(features)
     torch.testing.assert_close(statistics.mean, features.mean(0), atol=1e-5, rtol=0)
-    torch.testing.assert_close(statistics.deviation, features.std(0).clamp_min(1e-3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(statistics.std, features.std(0).clamp_min(1e-3), atol=1e-5, rtol=0)
     tensors = {name: stored.read() for name, stored in fresh_adapter(sizes, seed=0, statistics=statistics).items()}
     assert torch.equal(tensors["adapter.feature_mean"], statistics.mean)
-    assert torch.equal(tensors["adapter.feature_deviation"], statistics.deviation)
+    assert torch.equal(tensors["adapter.feature_deviation"], statistics.std)
     assert (tensors["conditioner.gate"] == 0.1).all()
     assert (tensors["adapter.layer_mix.weight"] == 1).all()
     assert not tensors["adapter.layer_mix.bias"].any()

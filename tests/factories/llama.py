@@ -1,16 +1,14 @@
-"""A tiny random model in parts, with a grouped-query LLaMA, and a tokenizer of single bytes."""
+"""A tiny random model in parts, with a grouped-query LLaMA, and batches for it."""
 
 from __future__ import annotations
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
 from mu_llama.checkpoints.spec import EncoderSpec, LlamaSpec, ModelSpec, TokenizerFile
 from mu_llama.model.config import AdapterConfig
 from mu_llama.text.prompts import ALPACA
-from mu_llama.text.tokenizer import FastTokenizer
 from mu_llama.training.collate import IGNORED, Batch
 from mu_llama.training.initialization import fresh_adapter
 
@@ -26,7 +24,7 @@ def stored(tensors: dict[str, torch.Tensor]) -> dict[str, LazyTensor]:
 
 
 def tiny_parts(*, tied: bool = False, gate: float | None = 0.3) -> ModelSpec:
-    """A model before any tuning; its gates are 0.3, so that the audio is heard."""
+    """A model before any tuning; its gates are 0.3, so that the audio has an effect."""
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=24, intermediate_size=40, num_hidden_layers=LAYERS, num_attention_heads=6,
         num_key_value_heads=2, head_dim=8, max_position_embeddings=64, pad_token_id=None, tie_word_embeddings=tied,
@@ -62,13 +60,3 @@ def tiny_batch(*, seed: int = 0, rows: int = 2, width: int = 9) -> Batch:
     for row in range(1, rows):
         ids[row, -row:], labels[row, -row:], mask[row, -row:] = 0, IGNORED, 0
     return Batch(ids, labels, mask, torch.randn(rows, 2, 7, generator=source))
-
-
-def byte_tokenizer() -> FastTokenizer:
-    """One token for each byte, and ChatML's two control tokens."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in ("<|im_start|>", "<|im_end|>")])
-    return FastTokenizer(tokenizer, eos_tokens=["<|im_end|>"])

@@ -7,16 +7,14 @@ from pathlib import Path
 import pytest
 
 from mu_llama.errors import CheckpointError, ConfigError
-from mu_llama.training.config import DataConfig, OptimiserConfig, ScheduleConfig, TrainConfig
-from mu_llama.training.config_sources import DatasetEntry, ModelSource
-from mu_llama.training.setting_names import with_setting_names
-from mu_llama.training.setup import base_parts, find_llama
+from mu_llama.training.config import DataConfig, DatasetEntry, ModelSource, OptimizerConfig, ScheduleConfig, TrainConfig
+from mu_llama.training.setup import base_parts, find_llama, with_setting_names
 
 
 def config_of(source: ModelSource) -> TrainConfig:
     data = DataConfig(train=(DatasetEntry(path=Path("a.json")),))
-    optimiser, schedule = OptimiserConfig(lr=1e-4), ScheduleConfig(epochs=1)
-    return TrainConfig(name="x", phase="joint", model=source, data=data, optimiser=optimiser, schedule=schedule)
+    optimizer, schedule = OptimizerConfig(lr=1e-4), ScheduleConfig(epochs=1)
+    return TrainConfig(name="x", phase="joint", model=source, data=data, optimiser=optimizer, schedule=schedule)
 
 
 @pytest.mark.parametrize(
