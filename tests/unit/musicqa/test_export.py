@@ -34,10 +34,10 @@ from mu_llama.musicqa.sources.corpus_files import SourceError
 from mu_llama.training.config_sources import DatasetEntry
 from mu_llama.training.examples import read_datasets
 from tests.unit.musicqa import corpora
+from tests.unit.musicqa.commands import COMMAND, run
 
 # Public data that is not ours to keep here: a folder beside the checkout, or wherever the variable says.
 REAL = Path(os.environ.get("MU_LLAMA_PUBLIC_DATA", Path(__file__).parents[4] / "shared" / "data"))
-COMMAND = [sys.executable, "-c", "from mu_llama.cli.main import app; app()", "musicqa"]
 
 
 def real(name: str) -> Path:
@@ -135,7 +135,7 @@ def test_the_real_file_through_the_command(tmp_path: Path) -> None:
         ["import", str(path), "--out", str(tmp_path / "in"), "--split", "test"],
         ["export", str(tmp_path / "in"), "--to", "published", "--out", str(tmp_path / "out")],
     ):
-        subprocess.run([*COMMAND, *line], check=True, capture_output=True)
+        assert run(*line).returncode == 0
     digest = hashlib.sha256((tmp_path / "out" / "EvalMusicQA.json").read_bytes()).hexdigest()
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -248,9 +248,7 @@ def test_rows_for_training(tmp_path: Path) -> None:
 
 
 def test_what_is_not_a_build_is_refused(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*COMMAND, "export", str(tmp_path), "--out", str(tmp_path / "out")], capture_output=True, text=True, check=False
-    )
+    done = run("export", str(tmp_path), "--out", str(tmp_path / "out"))
     assert done.returncode == 2
     assert "holds no items.jsonl" in done.stderr
     assert not (tmp_path / "out").exists()
