@@ -163,13 +163,17 @@ def _cpu_seconds(line: list[str]) -> tuple[float, str]:
 def test_the_real_musiccaps_scans_in_a_few_times_what_reading_and_plotting_must_take(tmp_path: Path) -> None:
     """Two seconds of CPU on a laptop, as a ratio (2.7 when written), so that a slow machine doesn't decide."""
     path, plot = real("musiccaps-public.csv"), tmp_path / "tags.png"
-    least = [sys.executable, "-c", _MIN_WORK, str(path), str(tmp_path / "empty.png")]
-    scans = [_cpu_seconds([*COMMAND, "scan", "musiccaps", str(path), "--json", "--plot", str(plot)]) for _ in range(2)]
-    counts = json.loads(scans[0][1])
+    necessary = [sys.executable, "-c", _MIN_WORK, str(path), str(tmp_path / "empty.png")]
+    scan = [*COMMAND, "scan", "musiccaps", str(path), "--json", "--plot", str(plot)]
+    ratios: list[float] = []
+    while not ratios or (min(ratios) >= 4.5 and len(ratios) < 3):  # again where something else disturbed it
+        seconds, output = _cpu_seconds(scan)
+        ratios.append(seconds / _cpu_seconds(necessary)[0])
+    counts = json.loads(output)
     assert (counts["tracks"], counts["bad_rows"], counts["captioned"]) == (5521, 0, 5521)
     assert counts["hours"] == pytest.approx(15.3, abs=0.1)
     assert plot.stat().st_size > 10_000
-    assert min(seconds for seconds, _ in scans) < 4.5 * min(_cpu_seconds(least)[0] for _ in range(2))
+    assert min(ratios) < 4.5
 
 
 def test_the_intermediate_table(tmp_path: Path) -> None:
