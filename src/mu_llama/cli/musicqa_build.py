@@ -108,7 +108,8 @@ def build_command(
     """
     bar = BuildProgress()
     try:
-        opt.quieten_libraries()
+        if writer.writer == "local":  # the others need no transformers, which take seconds to import
+            opt.quieten_libraries()
         from mu_llama.musicqa.build import build_data_set, write_training_config
         from mu_llama.musicqa.build_folder import BuildFolder
         from mu_llama.musicqa.report import printable, summary_lines

@@ -49,6 +49,16 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
+def without_surrogates(text: str) -> str:
+    r"""Give a text that UTF-8 can hold: half a surrogate pair, as JSON and file names may hold, becomes `?`.
+
+    Example:
+        >>> without_surrogates("caf\udce9")
+        'caf?'
+    """
+    return text.encode("utf-8", "replace").decode()
+
+
 def capital(text: str) -> str:
     """Begin with a capital letter, leaving the rest."""
     return text[:1].upper() + text[1:]

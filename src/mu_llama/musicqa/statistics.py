@@ -15,7 +15,7 @@ from mu_llama.labels.grounding import terms_said
 from mu_llama.labels.track import Track
 from mu_llama.labels.vocabulary import CATEGORIES
 from mu_llama.musicqa.items import DataSetItem
-from mu_llama.musicqa.report import LeftOut
+from mu_llama.musicqa.report import LeftOut, printable
 from mu_llama.musicqa.sources.corpus_files import BadTrack
 
 _MAX_BAD = 1000
@@ -71,7 +71,7 @@ class TrackCounts:
         self.licences[row.licence or "unknown"] += 1
         self.sources[row.source] += 1
         for category, tags in row.tags.items():
-            category_counts = self.tags[category]
+            category_counts = self.tags.setdefault(category, Counter())
             for tag in tags:
                 named, denied = terms_said(tag, is_genre=category == "genre")
                 names = [term.name for term in named if term.category == category]
@@ -168,7 +168,9 @@ def plot_bars(path: Path, panels: Mapping[str, Sequence[tuple[str, int]]], *, un
         axes = figure.add_axes((left / width, bottom / height, *size))
         axes.barh(range(len(bars)), [count for _, count in bars], color="#3b6ea5")
         axes.set_ylim(-0.6, max(len(bars), 6) - 0.4)
-        axes.set_yticks(range(len(bars)), [name[:26] for name, _ in bars])
+        # Names come from files of others: they are neither formulas nor always letters.
+        names = [printable(name)[:26] for name, _ in bars]
+        axes.set_yticks(range(len(bars)), names, parse_math=False)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel(unit, fontsize=8)
         axes.tick_params(labelsize=7)

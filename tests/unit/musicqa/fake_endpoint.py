@@ -11,10 +11,12 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import queue
 import random
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -174,7 +176,8 @@ class Server:
             "cut JSON": reply_to(body["messages"][-1]["content"], ReplySpec())[:200],
         }.get(fault)
         content = reply_to(body["messages"][-1]["content"], ReplySpec()) if text is None else text
-        message, finish_reason = {"content": content}, "stop"
+        message: dict[str, object] = {"content": content}
+        finish_reason = "stop"
         if self.habit in HABITS:
             message = {"content": HABITS[self.habit](content)}
         elif self.habit is not None:
@@ -216,6 +219,33 @@ async def main() -> None:
     sys.stdout.write(f"{listening.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await listening.serve_forever()
+
+
+@contextlib.contextmanager
+def serving(server: Server, *, port: int = 0) -> Iterator[str]:
+    """Run a server in a thread of this process; gives its address up to /v1. What it does may change meanwhile."""
+    addresses: queue.Queue[str] = queue.Queue()
+    loop = asyncio.new_event_loop()
+
+    def serve() -> None:
+        asyncio.set_event_loop(loop)
+        listening = loop.run_until_complete(asyncio.start_server(server.serve, "127.0.0.1", port))
+        addresses.put(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1")
+        loop.run_forever()
+        listening.close()
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield addresses.get(timeout=30)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
 
 
 @contextlib.contextmanager

@@ -35,10 +35,10 @@ from mu_llama.text.prompts import FIXED_QUESTIONS
 from mu_llama.training.config import DatasetEntry
 from mu_llama.training.dataset import read_datasets
 from tests.unit.musicqa import corpora
+from tests.unit.musicqa.commands import COMMAND, run
 
 # Public data that is not ours to keep here: a folder beside the checkout, or wherever the variable says.
 REAL = Path(os.environ.get("MU_LLAMA_PUBLIC_DATA", Path(__file__).parents[4] / "shared" / "data"))
-COMMAND = [sys.executable, "-c", "from mu_llama.cli.main import app; app()", "musicqa"]
 
 
 def real(name: str) -> Path:
@@ -136,7 +136,7 @@ def test_the_real_file_through_the_command(tmp_path: Path) -> None:
         ["import", str(path), "--out", str(tmp_path / "in"), "--split", "test"],
         ["export", str(tmp_path / "in"), "--to", "published", "--out", str(tmp_path / "out")],
     ):
-        subprocess.run([*COMMAND, *line], check=True, capture_output=True)
+        assert run(*line).returncode == 0
     digest = hashlib.sha256((tmp_path / "out" / "EvalMusicQA.json").read_bytes()).hexdigest()
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -164,13 +164,17 @@ def _cpu_seconds(line: list[str]) -> tuple[float, str]:
 def test_the_real_musiccaps_scans_in_a_few_times_what_reading_and_plotting_must_take(tmp_path: Path) -> None:
     """Two seconds of CPU on a laptop, as a ratio (2.7 when written), so that a slow machine doesn't decide."""
     path, plot = real("musiccaps-public.csv"), tmp_path / "tags.png"
-    least = [sys.executable, "-c", _MIN_WORK, str(path), str(tmp_path / "empty.png")]
-    scans = [_cpu_seconds([*COMMAND, "scan", "musiccaps", str(path), "--json", "--plot", str(plot)]) for _ in range(2)]
-    counts = json.loads(scans[0][1])
+    necessary = [sys.executable, "-c", _MIN_WORK, str(path), str(tmp_path / "empty.png")]
+    scan = [*COMMAND, "scan", "musiccaps", str(path), "--json", "--plot", str(plot)]
+    ratios: list[float] = []
+    while not ratios or (min(ratios) >= 4.5 and len(ratios) < 3):  # again where something else disturbed it
+        seconds, output = _cpu_seconds(scan)
+        ratios.append(seconds / _cpu_seconds(necessary)[0])
+    counts = json.loads(output)
     assert (counts["tracks"], counts["bad_rows"], counts["captioned"]) == (5521, 0, 5521)
     assert counts["hours"] == pytest.approx(15.3, abs=0.1)
     assert plot.stat().st_size > 10_000
-    assert min(seconds for seconds, _ in scans) < 4.5 * min(_cpu_seconds(least)[0] for _ in range(2))
+    assert min(ratios) < 4.5
 
 
 def test_the_intermediate_table(tmp_path: Path) -> None:
@@ -249,9 +253,7 @@ def test_rows_for_training(tmp_path: Path) -> None:
 
 
 def test_what_is_not_a_build_is_refused(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*COMMAND, "export", str(tmp_path), "--out", str(tmp_path / "out")], capture_output=True, text=True, check=False
-    )
+    done = run("export", str(tmp_path), "--out", str(tmp_path / "out"))
     assert done.returncode == 2
     assert "holds no items.jsonl" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -9,6 +9,7 @@ from typing import Any
 
 from mu_llama.files import write_whole
 from mu_llama.musicqa.items import SPLITS, DataSetItem
+from mu_llama.musicqa.report import printable
 from mu_llama.musicqa.statistics import ItemCounts, count_items, plot_bars, plot_histograms
 
 _PLOTS_FOLDER = "plots"
@@ -83,5 +84,5 @@ def _body(counts: ItemCounts, run: Mapping[str, Any]) -> str:
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(str(cell).replace("|", "/") for cell in row) + " |" for row in rows]
+    lines += ["| " + " | ".join(printable(str(cell)).replace("|", "/") for cell in row) + " |" for row in rows]
     return "\n".join([*lines, ""])

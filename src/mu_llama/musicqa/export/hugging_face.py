@@ -12,6 +12,7 @@ from typing import Any
 from mu_llama.errors import ConfigError
 from mu_llama.musicqa.export.staging import ExportFormat, Items
 from mu_llama.musicqa.items import SPLITS, DataSetItem
+from mu_llama.musicqa.language import without_surrogates
 
 _SHARD_BYTES = 400 * 2**20
 _ROW_GROUP_TRACKS = 32
@@ -52,19 +53,22 @@ def write_parquet_files(items: Items, folder: Path, *, out: Path, allow_missing_
 
 
 def _row(item: DataSetItem) -> dict[str, Any]:
-    track = item.track
+    """Give the columns of an item; Parquet holds UTF-8 alone."""
+    track, text = item.track, without_surrogates
     audio = None
     if track.audio is not None and track.audio.is_file():
-        audio = {"bytes": track.audio.read_bytes(), "path": track.audio.name}
+        audio = {"bytes": track.audio.read_bytes(), "path": text(track.audio.name)}
     return {
-        "id": track.id,
+        "id": text(track.id),
         "audio": audio,
-        "caption": item.reply.caption,
-        "questions": [{"kind": kind, "question": question, "answer": answer} for kind, question, answer in item.pairs],
-        "tags": [{"category": category, "tag": tag} for category, tags in track.tags.items() for tag in tags],
-        "title": track.title,
-        "artist": track.artist,
-        "licence": track.licence,
+        "caption": text(item.reply.caption),
+        "questions": [
+            {"kind": kind, "question": text(question), "answer": text(answer)} for kind, question, answer in item.pairs
+        ],
+        "tags": [{"category": category, "tag": text(tag)} for category, tags in track.tags.items() for tag in tags],
+        "title": None if track.title is None else text(track.title),
+        "artist": None if track.artist is None else text(track.artist),
+        "licence": None if track.licence is None else text(track.licence),
         "source": track.source,
     }
 

@@ -19,6 +19,7 @@ from mu_llama.files import drop_cut_line, read_lines, to_line, write_whole
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.export.staging import ExportError, ExportFormat, Items, missing_audio_error
 from mu_llama.musicqa.items import DataSetItem
+from mu_llama.musicqa.language import without_surrogates
 from mu_llama.musicqa.reply import Pair, Reply
 from mu_llama.musicqa.sources.corpus_files import SourceError, read_table
 from mu_llama.text.prompts import FIXED_QUESTIONS
@@ -281,7 +282,7 @@ def read_csv(path: Path, *, audio_folder: Path | None = None) -> Iterator[tuple[
 
 def _line(cells: list[str]) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, delimiter=";", lineterminator="\n").writerow(cells)
+    csv.writer(buffer, delimiter=";", lineterminator="\n").writerow(map(without_surrogates, cells))
     return buffer.getvalue()
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
 from mu_llama.devices import choose_device, choose_dtype
@@ -100,7 +107,7 @@ class LocalWriter:
             return_dict=True,
         )["input_ids"].to(self._model.device)
         digest = hashlib.sha256(f"{self._seed} {attempt} {track.id}".encode("utf-8", "surrogatepass")).digest()
-        held = _HeldToGrammar(self._guidance, self._vocabulary, self._grammar, prompt_length=ids.shape[1])
+        grammar = _Grammar(self._guidance, self._vocabulary, self._grammar, prompt_length=ids.shape[1])
         with self._one_at_a_time, torch.inference_mode():
             torch.manual_seed(int.from_bytes(digest[:4], "big"))
             sampling = (
@@ -109,39 +116,62 @@ class LocalWriter:
             output = self._model.generate(
                 ids,
                 attention_mask=torch.ones_like(ids),
-                logits_processor=LogitsProcessorList([held]),
+                logits_processor=LogitsProcessorList([_MaskedLogits(grammar)]),
+                stopping_criteria=StoppingCriteriaList([_StopAtEnd(grammar)]),
                 max_new_tokens=self._max_tokens,
                 eos_token_id=self._tokenizer.eos_token_id,
                 pad_token_id=self._tokenizer.eos_token_id,
                 **sampling,
             )
         written = output[0, ids.shape[1] :]
-        if not held.finished(written):
+        if not grammar.is_complete:
             raise Damaged(f"the reply was cut off after {len(written)} tokens")
         text = self._tokenizer.decode(written, skip_special_tokens=True)
         return Written(parse_reply(text), prompt_tokens=int(ids.shape[1]), completion_tokens=len(written))
 
 
-class _HeldToGrammar(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
-    """Leaves only tokens by which the text can still become what the grammar describes; one row."""
+class _Grammar:
+    """Follows a text, token by token, through what a grammar describes."""
 
     def __init__(self, guidance: Any, vocabulary: Any, grammar: str, *, prompt_length: int) -> None:
         self._torch = guidance.torch
         self._matcher = guidance.LLMatcher(vocabulary, grammar)
         self._mask = self._torch.allocate_token_bitmask(1, vocabulary.vocab_size)
-        self._seen = prompt_length
+        self._num_consumed = prompt_length
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        for token in input_ids[0, self._seen :].tolist():
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text is whole."""
+        return bool(self._matcher.is_stopped() or self._matcher.is_accepting())
+
+    def consume(self, input_ids: torch.Tensor) -> bool:
+        """Take new tokens of the one row; gives whether no token may follow."""
+        for token in input_ids[0, self._num_consumed :].tolist():
             self._matcher.consume_token(token)
-        self._seen = input_ids.shape[1]
+        self._num_consumed = input_ids.shape[1]
+        return bool(self._matcher.is_stopped())
+
+    def masked(self, scores: torch.Tensor) -> torch.Tensor:
+        """Leave only tokens by which the text can still become what the grammar describes."""
         self._torch.fill_next_token_bitmask(self._matcher, self._mask, 0)
         scores = scores.float()
         self._torch.apply_token_bitmask_inplace(scores, self._mask.to(scores.device))
         return scores
 
-    def finished(self, written: torch.Tensor) -> bool:
-        """Whether the text came to the grammar's end."""
-        if not self._matcher.is_stopped():
-            self._matcher.try_consume_tokens(written[-1:].tolist())  # the last one was never seen as input
-        return bool(self._matcher.is_stopped() or self._matcher.is_accepting())
+
+class _MaskedLogits(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
+    def __init__(self, grammar: _Grammar) -> None:
+        self._grammar = grammar
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return self._grammar.masked(scores)
+
+
+class _StopAtEnd(StoppingCriteria):  # type: ignore[misc]  # as above
+    """Ends generation where the grammar ends, also for tokenizers that name no end token."""
+
+    def __init__(self, grammar: _Grammar) -> None:
+        self._grammar = grammar
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        return torch.full((1,), self._grammar.consume(input_ids), device=input_ids.device)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from mu_llama.errors import ConfigError, MuLlamaError
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.language import check_installed
+from mu_llama.musicqa.language import check_installed, without_surrogates
 from mu_llama.musicqa.reply import NUM_DISTRACTORS, ReplySpec
 
 
@@ -132,7 +132,7 @@ def facts_of(track: Track) -> str:
             lines.append(f"{heading}: {value:.0f}" if isinstance(value, float) else f"{heading}: {value}")
     if track.caption:
         lines.append(f"Description: {track.caption}")
-    return "\n".join(lines)
+    return without_surrogates("\n".join(lines))
 
 
 def _read(folder: Path | None, name: str) -> str:
