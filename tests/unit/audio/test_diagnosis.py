@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mu_llama.audio.diagnosis import find_lost_end
+from mu_llama.audio.diagnosis import announced_bytes, find_lost_end, is_joined_mp3
 from mu_llama.audio.read import AudioStream, open_audio
+from mu_llama.audio.source import open_bytes
 
 av = pytest.importorskip("av")
 _RATE_HZ = 44100
@@ -77,9 +78,22 @@ def test_a_cut_ogg_does_not_say_how_long_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"ID3\x04\0\0\x7f\x7f\x7f\x7f" + b"\0" * 80, b"\xff\xfb" + b"\0" * 200])
 def test_headers_of_other_bytes_announce_nothing(data: bytes) -> None:
-    from mu_llama.audio.diagnosis import announced_bytes
-    from mu_llama.audio.source import open_bytes
-
     assert announced_bytes(open_bytes(data)) is None
     for head in (b"\x1a\x45\xdf\xa3", b"\0\0\0\x18ftyp", b"RIFF", b"\x1a\x45\xdf\xa3\x84abcd\x18\x53\x80\x67\x01"):
         announced_bytes(open_bytes(head))
+
+
+def test_a_tag_that_is_cut_off_announces_nothing() -> None:
+    for data in (b"ID3", b"ID3\x04\x00\x00\x00\x00\x7f"):
+        assert announced_bytes(open_bytes(data)) is None
+        assert not is_joined_mp3(open_bytes(data))
+
+
+def test_one_parser_reads_the_byte_count_of_a_first_frame() -> None:
+    tag = b"ID3\x04\x00\x00" + bytes((0, 0, 1, 2)) + bytes(130)  # a tag of 130 bytes, in seven-bit bytes
+    count = (600).to_bytes(4)
+    frame = b"\xff\xfb\x90\x00" + bytes(32) + b"Info" + (3).to_bytes(4) + (7).to_bytes(4) + count
+    whole = tag + frame + bytes(600 - len(frame))
+    assert announced_bytes(open_bytes(whole)) == len(whole)
+    assert not is_joined_mp3(open_bytes(whole))
+    assert is_joined_mp3(open_bytes(whole + bytes(100)))
