@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import write_result
-from mu_llama.audio.facts import Facts, measure_facts
+from mu_llama.audio.facts import Fact, Facts, measure_facts
 from mu_llama.text.fact_prompts import SURE_FROM
 
 _TOLERANCE = 0.05
+_NONE = Fact("none", 0.0, "none found")
+"""Stands for a fact that isn't there: a piece with a tempo and a key has missed it."""
 
 
 def tempo_fits(value: float, truth: float) -> bool:
@@ -25,17 +27,17 @@ def tempo_fits(value: float, truth: float) -> bool:
 
 
 def score(rows: Sequence[dict[str, Any]], measured: Sequence[Facts]) -> dict[str, Any]:
-    """Shares in percent, of all and of the confident."""
-    tempi = [(r, f.tempo_bpm) for r, f in zip(rows, measured, strict=True) if r["tempo_bpm"] and f.tempo_bpm]
-    keys = [(r, f.key) for r, f in zip(rows, measured, strict=True) if r["key"] and f.key]
-    octave = [any(tempo_fits(v, r["tempo_bpm"]) for v in (float(f.value), *f.alternatives)) for r, f in tempi]
+    """Shares in percent, of all and of the confident; a value that isn't there is not right."""
+    tempi = [(r, f.tempo_bpm or _NONE) for r, f in zip(rows, measured, strict=True) if r["tempo_bpm"]]
+    keys = [(r, f.key or _NONE) for r, f in zip(rows, measured, strict=True) if r["key"]]
+    octave = [any(tempo_fits(v, r["tempo_bpm"]) for v in (_number(f), *f.alternatives)) for r, f in tempi]
     tonic = [str(f.value).rsplit(" ", 1)[0] == r["key"] for r, f in keys]
     mode_known = [
         (r, f) for (r, f), right in zip(keys, tonic, strict=True) if right and r["mode"] in ("major", "minor")
     ]
     mode = [str(f.value).endswith(r["mode"]) for r, f in mode_known]
     sure_tempo = [ok for ok, (_, f) in zip(octave, tempi, strict=True) if f.confidence >= SURE_FROM]
-    exact = [tempo_fits(float(f.value), r["tempo_bpm"]) for r, f in tempi]
+    exact = [tempo_fits(_number(f), r["tempo_bpm"]) for r, f in tempi]
     sure_exact = [ok for ok, (_, f) in zip(exact, tempi, strict=True) if f.confidence >= SURE_FROM]
     whole = [
         ok and r["mode"] in (None, str(f.value).rsplit(" ", 1)[1])
@@ -55,6 +57,10 @@ def score(rows: Sequence[dict[str, Any]], measured: Sequence[Facts]) -> dict[str
         "sure_tonic_and_mode_right": _share(whole),
         "sure_tonic_is": f"{len(sure_key)} of {len(keys)}",
     }
+
+
+def _number(fact: Fact) -> float:
+    return 0.0 if fact is _NONE else float(fact.value)
 
 
 def _share(right: Sequence[bool]) -> float | None:

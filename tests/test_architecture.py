@@ -45,8 +45,9 @@ DOORS = {
     "llguidance": {"musicqa/writers/local.py"},
     "py3langid": {"musicqa/language.py"},
     "ray": {"musicqa/on_ray.py"},
-    "librosa": {"audio/facts.py"},
-    "pyloudnorm": {"audio/facts.py"},
+    "librosa": {"audio/facts/libraries.py"},
+    "pyloudnorm": {"audio/facts/libraries.py"},
+    "scipy": {"audio/facts/libraries.py"},
     "rich": {"cli/"},
     "gradio": {"app/page.py"},
 }

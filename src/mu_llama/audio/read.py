@@ -39,6 +39,7 @@ class Decoder(Protocol):
 
     rate_hz: int
     num_channels: int
+    channel_names: tuple[str, ...]
     declared_s: float | None
     tags: dict[str, str]
     damaged: int
@@ -46,6 +47,10 @@ class Decoder(Protocol):
 
     def blocks(self, start: int) -> Iterator[Samples]:
         """Decode from sample `start` on."""
+        ...
+
+    def count_rest(self) -> int:
+        """Count samples behind those decoded so far, without decoding them where that can be done."""
         ...
 
     def close(self) -> None:
@@ -68,6 +73,8 @@ class AudioStream:
         """Samples per second, as stored in the file."""
         self.num_channels = decoder.num_channels
         """C: channels, as stored in the file."""
+        self.channel_names = decoder.channel_names
+        """Position of each channel in FFmpeg's short names (FL, LFE, SR, ...); `NONE` where it isn't known."""
         self.declared_s = decoder.declared_s
         """Length of the whole file as its header states it, which may be wrong; None where that is a guess."""
         self.tags = decoder.tags
@@ -83,10 +90,12 @@ class AudioStream:
         self._start = sample_at(offset_s, self.rate_hz)
         self._stop = None if duration_s is None else self._start + max(1, sample_at(duration_s, self.rate_hz))
         self._num_read, self._ended = 0, False
+        self._num_decoded, self._at_end = 0, False
 
     def __iter__(self) -> Iterator[Samples]:
-        position = self._start
+        position, self._at_end = self._start, False
         for block in self._decoder.blocks(self._start):
+            self._num_decoded = position + block.shape[1]
             if self._stop is not None:
                 block = block[:, : self._stop - position]
             if not np.isfinite(block).all():
@@ -96,6 +105,7 @@ class AudioStream:
             yield block
             if position == self._stop:
                 return
+        self._at_end = True
         if self._reader.failure is not None:
             failure = self._reader.failure
             raise AudioError(f"{self.name}: reading failed ({failure}); check the disk or stream") from failure
@@ -131,6 +141,18 @@ class AudioStream:
         if self._stop is not None and position >= self._stop:
             return False
         return next(self._decoder.blocks(position), None) is not None
+
+    def measured_length_s(self) -> float:
+        """Return how long the whole track is: what the last iteration decoded, and what lies behind it.
+
+        Headers can be wrong (joined or truncated files), so packets are counted, without decoding most of them. Call
+        it after an iteration; another iteration may follow.
+        """
+        rest = 0 if self._at_end else self._decoder.count_rest()
+        length_s = (self._num_decoded + rest) / self.rate_hz
+        if rest and self.declared_s is not None and abs(self.declared_s - length_s) < MISSING_S:
+            return self.declared_s  # packets are counted with the encoder's padding
+        return length_s
 
     def close(self) -> None:
         """Close the file; iterating afterwards isn't possible."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from mu_llama.devices import writable_home
 from mu_llama.errors import CheckpointError, ModelNotFoundError
 
 Report = Callable[[str], None]
@@ -71,7 +72,7 @@ def provide_llama(packaged: PackagedLlama, home: Path, *, report: Report = lambd
 
     Args:
         packaged: which model.
-        home: cache folder.
+        home: cache folder. Where it lacks the model and can't be written, a temporary folder is used.
         report: called with one line when a slow step starts.
 
     Returns:
@@ -84,6 +85,7 @@ def provide_llama(packaged: PackagedLlama, home: Path, *, report: Report = lambd
     folder = converted_folder(packaged, home)
     if (folder / "config.json").is_file():
         return folder
+    folder = converted_folder(packaged, writable_home(home))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):

@@ -15,6 +15,8 @@ from mu_llama.errors import MuLlamaError
 if TYPE_CHECKING:
     from mu_llama.audio.facts import Fact, Facts
 
+_SILENT = "too little sound to measure"
+
 
 def facts(
     audio: Annotated[list[Path], typer.Argument(help="Audio files.")],
@@ -24,6 +26,7 @@ def facts(
 
     Needs pip install 'mu-llama[facts]'. No model is loaded.
     """
+    opt.say_warnings_plainly()
     num_failed = 0
     for path in audio:
         try:
@@ -49,16 +52,17 @@ def _show(path: Path, measured: Facts, *, heading: bool) -> None:
     if heading:
         print(path)
     print(f"length    {measured.duration_s:.1f} s")
+    is_silent = measured.tempo_bpm is measured.key is measured.loudness_lufs is None
     for name, fact, unit in (
         ("tempo", measured.tempo_bpm, "BPM"),
         ("key", measured.key, ""),
         ("loudness", measured.loudness_lufs, "LUFS"),
     ):
-        print(f"{name:9} {_in_words(fact, unit)}")
+        print(f"{name:9} {_SILENT if is_silent else _in_words(fact, unit)}")
 
 
 def _in_words(fact: Fact | None, unit: str) -> str:
     if fact is None:
-        return "too little sound to measure"
+        return "none found"
     also = f", or {' or '.join(f'{value:g}' for value in fact.alternatives)}" if fact.alternatives else ""
     return f"{fact.value} {unit}".strip() + f"{also} (confidence {fact.confidence:.2f}; {fact.method})"

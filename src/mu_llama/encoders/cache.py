@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -19,6 +20,7 @@ from safetensors.torch import load, save
 from mu_llama.audio.source import AudioSource, open_bytes
 from mu_llama.audio.source_copy import SourceCopy
 from mu_llama.audio.waveform import Waveform
+from mu_llama.devices import home_folder, report_unwritable
 from mu_llama.encoders.pooling import TrackFeatures
 from mu_llama.errors import AudioError
 
@@ -27,6 +29,7 @@ logger = logging.getLogger(__name__)
 _FORMAT = 1
 """Part of every key: raise it when entries change their meaning, and old ones are no longer looked up."""
 _CHUNK_BYTES = 2**20
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def content_hash(source: AudioSource | Waveform) -> str:
@@ -156,7 +159,9 @@ class FeatureCache:
         yield from list(self.folder.glob(f"{subfolder}/.*.partial"))
 
     def _warn_once(self, error: OSError) -> None:
-        if not self._warned:
+        if self.folder.is_relative_to(home_folder()) and error.errno in _NOT_WRITABLE:
+            report_unwritable(home_folder(), error.strerror)
+        elif not self._warned:
             self._warned = True
             logger.warning(
                 "features can't be stored in %s (%s), so each track is encoded again: free some space there or "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +17,7 @@ import torch
 
 from mu_llama.audio.downmix import Downmix
 from mu_llama.audio.facts import Facts, measure_facts
-from mu_llama.audio.read import warn_of_cancelling
+from mu_llama.audio.read import AudioWarning, warn_of_cancelling
 from mu_llama.audio.source import AudioSource, display_name, repeatable, source_label
 from mu_llama.audio.waveform import Samples, Waveform
 from mu_llama.audio.windows import WHOLE, ListenOptions, Window, WindowPlan, stream_windows
@@ -221,7 +222,9 @@ def in_words(facts: Facts) -> dict[str, MeasuredFact]:
 def measure_in_words(audio: AudioSource | Waveform, options: ListenOptions = WHOLE) -> dict[str, MeasuredFact]:
     """Measure a track for a prompt; where that fails, log the reason and return nothing."""
     try:
-        return in_words(measure_facts(audio, offset_s=options.offset_s, duration_s=options.duration_s))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AudioWarning)  # given when the track was encoded
+            return in_words(measure_facts(audio, offset_s=options.offset_s, duration_s=options.duration_s))
     except (MuLlamaError, OSError, ValueError) as error:
         logger.warning("tempo and key are not measured: %s", error)
         return {}

@@ -65,6 +65,8 @@ class FfmpegDecoder:
         if not MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ or self.num_channels > MAX_CHANNELS:
             self.close()
             raise AudioError(f"claims {self.num_channels} channels at {self.rate_hz} Hz, which is no real recording")
+        self.channel_names = tuple(channel.name for channel in self._head.layout.channels)
+        """FFmpeg's short name of each channel (FL, LFE, SR, ...); `NONE` where the file doesn't say."""
         self.declared_s: float | None = self._declared_s()
         """Length that the container states, if its kind is known to state it."""
         stated = {**self._stream.metadata, **self._container.metadata}
@@ -90,6 +92,23 @@ class FfmpegDecoder:
                 position += block.shape[1]
         except FOREIGN_ERRORS:
             self.broken = True
+
+    def count_rest(self) -> int:
+        """Return how many samples lie behind the frames decoded so far.
+
+        Packets that state their duration are counted without being decoded; the decoder can't go on afterwards.
+        """
+        rest = Fraction(0)
+        for packet in self._packets():
+            if packet is None or packet.size == 0:
+                break
+            if packet.duration and packet.duration > 0:
+                rest += packet.duration * self._time_base * self.rate_hz
+            else:
+                rest += sum(
+                    Fraction(frame.samples * self.rate_hz, frame.sample_rate) for frame in self._decoded(iter([packet]))
+                )
+        return int(rest)
 
     def _open(self) -> None:
         self._reader.seek(0)

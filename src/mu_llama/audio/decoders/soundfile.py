@@ -37,6 +37,8 @@ class SoundfileDecoder:
         if not MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ or self.num_channels > MAX_CHANNELS:
             self.close()
             raise AudioError(f"claims {self.num_channels} channels at {self.rate_hz} Hz, which is no real recording")
+        self.channel_names = ("NONE",) * self.num_channels
+        """libsndfile names channels in its own way, which isn't read."""
         self.damaged = 0
         self.broken = False
         try:
@@ -53,6 +55,10 @@ class SoundfileDecoder:
     def close(self) -> None:
         """Free libsndfile's buffers; the reader stays open."""
         self._file.close()
+
+    def count_rest(self) -> int:
+        """Return how many samples lie behind those decoded so far."""
+        return max(0, int(self._file.frames - self._file.tell()))
 
     def blocks(self, start: int) -> Iterator[Samples]:
         """Decode from sample `start` on, in float32 blocks (C, n); may be called again."""
