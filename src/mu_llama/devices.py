@@ -95,7 +95,7 @@ def available_devices() -> list[str]:
     import torch
 
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    return [kind for kind, there in present.items() if there]
+    return [kind for kind, is_present in present.items() if is_present]
 
 
 def choose_device(name: str = "auto") -> torch.device:

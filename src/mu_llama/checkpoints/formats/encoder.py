@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from mu_llama.checkpoints.formats.format import Detection, Format, parts_in_file, read_json
+from mu_llama.checkpoints.formats.format import Detection, Format, present_parts, read_json
 from mu_llama.checkpoints.formats.hugging_face import CONFIG_FILE, WEIGHT_FILES, WEIGHTS_FILE, describe_folder
 from mu_llama.checkpoints.formats.tensor_files import write_safetensors
 from mu_llama.checkpoints.spec import EncoderSpec, ModelSpec
@@ -28,7 +28,7 @@ def encoder_format(kind: EncoderKind) -> Format:
         if kind.recognise is None or not kind.recognise(config):
             return None
         note, has_weights = describe_folder(folder, config)
-        return Detection(folder, kind.title, note, parts_in_file(encoder=has_weights))
+        return Detection(folder, kind.title, note, present_parts(encoder=has_weights))
 
     return Format(
         kind.title,

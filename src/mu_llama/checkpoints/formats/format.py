@@ -108,8 +108,8 @@ class Format:
     """Describes a whole model."""
 
 
-def parts_in_file(**parts: bool) -> frozenset[Part]:
-    """Name the parts that are there: `parts_in_file(llama=True, tokenizer=False)`."""
+def present_parts(**parts: bool) -> frozenset[Part]:
+    """Name the parts that are present: `present_parts(llama=True, tokenizer=False)`."""
     names: tuple[Part, ...] = ("adapter", "llama", "encoder", "tokenizer")
     return frozenset(name for name in names if parts.get(name))
 

@@ -15,7 +15,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import LlamaConfig
 
-from mu_llama.checkpoints.formats.format import Detection, FileHead, Format, parts_in_file
+from mu_llama.checkpoints.formats.format import Detection, FileHead, Format, present_parts
 from mu_llama.checkpoints.formats.gguf_tokenizer import read_tokenizer
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, file_tensor, zeros
 from mu_llama.checkpoints.names import (
@@ -252,7 +252,7 @@ def _put_scaled_angles(gguf: _Gguf, config: LlamaConfig) -> None:
 def _recognise(file: FileHead) -> Detection | None:
     if not file.head.startswith(_MAGIC):
         return None
-    return Detection(file.path, KIND, f"{file.size_bytes / 1e9:.2g} GB", parts_in_file(llama=True, tokenizer=True))
+    return Detection(file.path, KIND, f"{file.size_bytes / 1e9:.2g} GB", present_parts(llama=True, tokenizer=True))
 
 
 def _read(path: Path, weights: Mapping[str, LazyTensor] | None) -> LlamaSpec:

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import LlamaConfig
 
-from mu_llama.checkpoints.formats.format import UNKNOWN, Detection, Format, counted, parts_in_file, read_json
+from mu_llama.checkpoints.formats.format import UNKNOWN, Detection, Format, counted, present_parts, read_json
 from mu_llama.checkpoints.formats.hugging_face_tokenizer import find_tokenizer, write_transformers_tokenizer
 from mu_llama.checkpoints.formats.tensor_files import read_safetensors, read_torch_file, write_safetensors
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
@@ -169,7 +169,7 @@ def _recognise(folder: Path) -> Detection | None:
     has_tokenizer = any((folder / name).is_file() for name in (SENTENCEPIECE_FILE, FAST_TOKENIZER_FILE))
     note += "" if has_tokenizer else ", no tokenizer"
     note += ", quantized: not supported" if raw.get("quantization_config") else ""
-    return Detection(folder, KIND, note, parts_in_file(llama=has_weights, tokenizer=has_tokenizer))
+    return Detection(folder, KIND, note, present_parts(llama=has_weights, tokenizer=has_tokenizer))
 
 
 def _read(path: Path, weights: Mapping[str, LazyTensor] | None) -> LlamaSpec:

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import AddedToken, LlamaTokenizer
 
-from mu_llama.checkpoints.formats.format import Detection, FileHead, Format, parts_in_file, read_json
+from mu_llama.checkpoints.formats.format import Detection, FileHead, Format, present_parts, read_json
 from mu_llama.checkpoints.formats.sentencepiece import (
     CONTROL,
     NORMAL,
@@ -33,7 +33,7 @@ _ADDED_FILE, _SETTINGS_FILE = "added_tokens.json", "tokenizer_config.json"
 def _recognise(file: FileHead) -> Detection | None:
     if not file.head.startswith(b"{") or b'"added_tokens"' not in file.head or b'"version"' not in file.head:
         return None
-    return Detection(file.path, TOKENIZER_KIND, "Hugging Face tokenizer", parts_in_file(tokenizer=True))
+    return Detection(file.path, TOKENIZER_KIND, "Hugging Face tokenizer", present_parts(tokenizer=True))
 
 
 FORMAT = Format(TOKENIZER_KIND, "a tokenizer alone", recognise_file=_recognise)

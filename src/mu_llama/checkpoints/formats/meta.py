@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig
 
-from mu_llama.checkpoints.formats.format import Detection, Format, counted, parts_in_file
+from mu_llama.checkpoints.formats.format import Detection, Format, counted, present_parts
 from mu_llama.checkpoints.formats.hugging_face import CONFIG_FILE
 from mu_llama.checkpoints.formats.tensor_files import read_torch_file
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, concatenate
@@ -259,7 +259,7 @@ def _recognise(folder: Path) -> Detection:
         phrases += [] if has_tokenizer else [f"no {SENTENCEPIECE_FILE} beside or above"]
     else:
         phrases.append(f"no weights, only {PARAMS_FILE}" + (" and tokenizer" if has_tokenizer else ", no tokenizer"))
-    return Detection(folder, KIND, ", ".join(phrases), parts_in_file(llama=num_shards > 0, tokenizer=has_tokenizer))
+    return Detection(folder, KIND, ", ".join(phrases), present_parts(llama=num_shards > 0, tokenizer=has_tokenizer))
 
 
 def _read(path: Path, weights: Mapping[str, LazyTensor] | None) -> LlamaSpec:

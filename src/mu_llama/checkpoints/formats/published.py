@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig
 
-from mu_llama.checkpoints.formats.format import UNKNOWN, Companions, Detection, Format, Part, parts_in_file, read_json
+from mu_llama.checkpoints.formats.format import UNKNOWN, Companions, Detection, Format, Part, present_parts, read_json
 from mu_llama.checkpoints.formats.hugging_face import CONFIG_FILE
 from mu_llama.checkpoints.formats.meta import PARAMS_FILE
 from mu_llama.checkpoints.formats.tensor_files import read_torch_file
@@ -291,7 +291,7 @@ def _recognise(path: Path, tensors: Mapping[str, LazyTensor], is_torch: bool) ->
         return None
     if not is_torch:
         return Detection(path, UNKNOWN, "keys of a MU-LLaMA checkpoint as safetensors; expected the .pth")
-    holds = parts_in_file(
+    holds = present_parts(
         adapter=has_adapter,
         llama="llama.layers.0.attention.wq.weight" in tensors,
         encoder=any(name.startswith("mert_model.") for name in tensors),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mu_llama.checkpoints.formats.format import Detection, FileHead, Format, parts_in_file
+from mu_llama.checkpoints.formats.format import Detection, FileHead, Format, present_parts
 from mu_llama.errors import CheckpointError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -29,7 +29,7 @@ def _recognise(file: FileHead) -> Detection | None:
     match = _FIRST_PIECE.match(file.head)
     if match is None or not file.head[match.end() + match[1][0] :].startswith(_SCORE_TAG):
         return None
-    return Detection(file.path, TOKENIZER_KIND, "SentencePiece", parts_in_file(tokenizer=True))
+    return Detection(file.path, TOKENIZER_KIND, "SentencePiece", present_parts(tokenizer=True))
 
 
 TOKENIZER_KIND = "tokenizer"

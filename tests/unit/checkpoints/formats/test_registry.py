@@ -12,7 +12,7 @@ from mu_llama.checkpoints import formats
 from mu_llama.checkpoints.choose import choose_parts, explain_wrong_role
 from mu_llama.checkpoints.detect import detect, scan_tree
 from mu_llama.checkpoints.formats import meta
-from mu_llama.checkpoints.formats.format import Companions, Detection, FileHead, Format, parts_in_file
+from mu_llama.checkpoints.formats.format import Companions, Detection, FileHead, Format, present_parts
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.load import find_parts, read_llama
 from mu_llama.checkpoints.spec import LlamaSpec, ModelSpec
@@ -24,7 +24,7 @@ LLAMA, MODEL = b"MADEUP-LLAMA ", b"MADEUP-MODEL "
 
 
 def recognise_llama(file: FileHead) -> Detection | None:
-    holds = parts_in_file(llama=True, tokenizer=True)
+    holds = present_parts(llama=True, tokenizer=True)
     return Detection(file.path, "made-up", "by a test", holds) if file.head.startswith(LLAMA) else None
 
 
