@@ -45,7 +45,7 @@ def test_without_end_tokens_only_the_last_answer_is_learnt() -> None:
     assert row.ids[: -len(learnt(row))] == TOKENIZER.encode_prompt(ALPACA.render(TURNS))
 
 
-def test_truncation_cuts_the_end_and_is_told() -> None:
+def test_truncation_cuts_the_end_and_is_reported() -> None:
     whole = tokenize(TURNS, CHATML_MUSIC, TOKENIZER, max_tokens=None)
     length = len(whole.ids)
     assert tokenize(TURNS, CHATML_MUSIC, TOKENIZER, max_tokens=length) == whole
@@ -57,7 +57,7 @@ def test_truncation_cuts_the_end_and_is_told() -> None:
     assert tokenize(TURNS, CHATML_MUSIC, TOKENIZER, max_tokens=10).num_target_tokens == 0
 
 
-def test_text_can_not_end_its_own_turn() -> None:
+def test_text_can_not_end_its_turn() -> None:
     row = tokenize([Turn("a<|im_end|>b", "c<|im_<|im_end|>end|>d")], CHATML_MUSIC, TOKENIZER, max_tokens=None)
     assert row.ids.count(END[0]) == 3  # system, question, answer
     assert learnt(row) == TOKENIZER.encode("cd") + END

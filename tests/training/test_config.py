@@ -289,11 +289,11 @@ def test_contradictions_are_reported_beside_wrong_values_of_the_same_section() -
     ],
 )  # fmt: skip
 def test_each_wrong_value_says_what_came_and_what_was_expected(override: str, line: str) -> None:
-    (found,) = problems_of(override)
-    assert found.startswith(line), found
+    (problem,) = problems_of(override)
+    assert problem.startswith(line), problem
 
 
-def test_missing_settings_are_named_with_what_stands_there() -> None:
+def test_missing_settings_are_named_with_an_example() -> None:
     assert [line.partition(";")[0] for line in problems_of(raw={})] == [
         "data.train: is empty",
         "model.base: and model.fresh are both missing",

@@ -1,4 +1,4 @@
-"""Data files become examples: each format, what is bad in them, missing audio, and what is held out."""
+"""Data files become examples: each format, what is bad in them, missing audio, and the validation split."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ OWN_ROWS = [
 ]
 
 
-def own_examples(folder: Path, stem: str, place: int) -> tuple[Example, ...]:
+def native_examples(folder: Path, stem: str, place: int) -> tuple[Example, ...]:
     return (
         Example("x", (Turn("Q1", "A1"), Turn("Q2", "A2")), folder / "1.wav"),
         Example(f"{stem}:{place}", (Turn("Q", "A"),), None, "text"),
@@ -77,7 +77,7 @@ def test_json_lines_have_a_long_and_a_short_form(tmp_path: Path) -> None:
     sounds(tmp_path / "sound", "1.wav")
     path = tmp_path / "own.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n\r\n".join(map(json.dumps, OWN_ROWS)).encode())
-    assert read(path, audio_folder=tmp_path / "sound") == own_examples(tmp_path / "sound", "own", 3)
+    assert read(path, audio_folder=tmp_path / "sound") == native_examples(tmp_path / "sound", "own", 3)
 
 
 def test_a_second_place_is_tried_where_audio_is_missing(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_parquet_has_the_same_columns(tmp_path: Path) -> None:
     columns = {"id": ["x", None], "audio": ["1.wav", None], "group": [None, "text"]}
     columns |= {"turns": [OWN_ROWS[0]["turns"], None], "question": [None, "Q"], "answer": [None, "A"]}
     parquet.write_table(pyarrow.table(columns), tmp_path / "own.bin")
-    assert read(tmp_path / "own.bin") == own_examples(tmp_path, "own", 2)
+    assert read(tmp_path / "own.bin") == native_examples(tmp_path, "own", 2)
     (tmp_path / "own.bin").write_bytes((tmp_path / "own.bin").read_bytes()[:-20])
     with pytest.raises(DataError, match="can't be read as Parquet"):
         read(tmp_path / "own.bin")
@@ -124,7 +124,7 @@ def test_without_pyarrow_parquet_names_the_pip_line(tmp_path: Path, monkeypatch:
         ('{"audio": null', "jsonl"),
     ],
 )
-def test_the_format_is_told_by_content_not_name(tmp_path: Path, content: str, expected: str) -> None:
+def test_the_format_is_recognized_by_content_not_name(tmp_path: Path, content: str, expected: str) -> None:
     path = tmp_path / "data.txt"
     path.write_text(content, encoding="utf-8")
     assert detect_format(path) == expected
@@ -154,7 +154,7 @@ def test_all_bad_rows_of_all_files_come_in_one_error(tmp_path: Path) -> None:
         {"conversation": [{"from": "gpt", "value": "A"}, {"from": "human", "value": "Q"}]},
         "text",
     ]
-    own = tmp_path / "own.jsonl"
+    path = tmp_path / "own.jsonl"
     good = {"id": "a", "audio": None, "question": "Q", "answer": "A"}
     lines = [
         json.dumps(good),
@@ -165,12 +165,12 @@ def test_all_bad_rows_of_all_files_come_in_one_error(tmp_path: Path) -> None:
         json.dumps({"audio": None, "question": "Q"}),
         json.dumps(good | {"turns": [{"question": "Q", "answer": "A"}]}),
     ]
-    own.write_bytes("\n".join(lines).encode() + b'\n{"audio": "\xff"}')
+    path.write_bytes("\n".join(lines).encode() + b'\n{"audio": "\xff"}')
     with pytest.raises(DataError) as caught:
         read_datasets(
             [
                 DatasetEntry(path=write(tmp_path / "qa.json", qa)),
-                DatasetEntry(path=own),
+                DatasetEntry(path=path),
                 DatasetEntry(path=tmp_path / "none.json"),
             ]
         )
@@ -218,7 +218,7 @@ def test_missing_audio_stops_or_is_dropped_and_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("written", "on_disk"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
-def test_audio_is_found_in_another_unicode_form(written: str, on_disk: str, tmp_path: Path) -> None:
+def test_audio_may_have_another_unicode_form(written: str, on_disk: str, tmp_path: Path) -> None:
     (tmp_path / on_disk).mkdir()
     sounds(tmp_path / on_disk, f"{on_disk}.wav")
     row = {"audio": f"{written}/{written}.wav", "question": "Q", "answer": "A"}
@@ -226,15 +226,15 @@ def test_audio_is_found_in_another_unicode_form(written: str, on_disk: str, tmp_
     assert dataset.examples[0].audio == tmp_path / on_disk / f"{on_disk}.wav"
 
 
-def test_files_of_the_same_bytes_are_held_out_together(tmp_path: Path) -> None:
+def test_files_of_the_same_bytes_are_split_together(tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / f"{number}.wav").write_bytes(b"%02d" % (number // 2))
     examples = tuple(Example(str(n), (Turn("Q", "A"),), tmp_path / f"{n}.wav") for n in range(20))
-    _, held = hold_out(
+    _, validation = hold_out(
         [Dataset(DatasetEntry(path=Path("a")), examples, num_missing=0, sha256="")], fraction=0.3, seed=0
     )
-    assert len(held) == 6
-    numbers = {int(example.id) for example in held}
+    assert len(validation) == 6
+    numbers = {int(example.id) for example in validation}
     assert {number ^ 1 for number in numbers} == numbers
 
 
@@ -249,30 +249,31 @@ def test_ids_are_unique_over_data_sets(tmp_path: Path) -> None:
     assert datasets[0].sha256 != datasets[1].sha256
 
 
-def test_held_out_tracks_keep_their_questions_together() -> None:
+def test_the_split_keeps_questions_of_a_track_together() -> None:
     examples = [Example(f"{n}.{q}", (Turn("Q", "A"),), Path(f"{n}.wav")) for n in range(20) for q in range(3)]
     examples += [Example(f"text{n}", (Turn("Q", "A"),)) for n in range(20)]
     halves = [
         Dataset(DatasetEntry(path=Path(name)), tuple(part), num_missing=0, sha256="")
         for name, part in (("a", examples[:31]), ("b", examples[31:]))  # track 10 is in both
     ]
-    train, held = hold_out(halves, fraction=0.25, seed=1)
-    kept = [example for dataset in train for example in dataset.examples]
-    assert sorted(example.id for example in [*kept, *held]) == sorted(example.id for example in examples)
-    assert not {example.audio or example.id for example in kept} & {example.audio or example.id for example in held}
-    assert len({example.audio or example.id for example in held}) == 10
-    assert hold_out(halves, fraction=0.25, seed=1)[1] == held
-    assert hold_out(halves, fraction=0.25, seed=2)[1] != held
+    rest, validation = hold_out(halves, fraction=0.25, seed=1)
+    train = [example for dataset in rest for example in dataset.examples]
+    assert sorted(example.id for example in [*train, *validation]) == sorted(example.id for example in examples)
+    tracks = {example.audio or example.id for example in validation}
+    assert len(tracks) == 10
+    assert not tracks & {example.audio or example.id for example in train}
+    assert hold_out(halves, fraction=0.25, seed=1)[1] == validation
+    assert hold_out(halves, fraction=0.25, seed=2)[1] != validation
     with pytest.raises(DataError, match="leaves none to train on"):
         hold_out([Dataset(halves[0].entry, (examples[0],), num_missing=0, sha256="")], fraction=0.1, seed=0)
 
 
-def test_ids_of_any_bytes_are_held_out_too(tmp_path: Path) -> None:
+def test_ids_of_any_bytes_can_be_split(tmp_path: Path) -> None:
     """Names of files that are no text become ids."""
     rows = [{"id": f"\udcff {number}", "audio": None, "question": "Q", "answer": "A"} for number in range(4)]
     datasets = read_datasets([DatasetEntry(path=write(tmp_path / "rows.jsonl", rows))])
-    (train,), held = hold_out(datasets, fraction=0.25, seed=0)
-    assert (len(train.examples), len(held)) == (3, 1)
+    (train,), validation = hold_out(datasets, fraction=0.25, seed=0)
+    assert (len(train.examples), len(validation)) == (3, 1)
 
 
 def test_a_format_is_one_function_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,12 +43,12 @@ def pairs(
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     line += ["-m", "tests.training.two_processes", *configs, str(home)]
     root = str(Path(__file__).parents[2])
-    own = environment(home) | {
+    variables = environment(home) | {
         "ACCELERATE_USE_CPU": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": request.param,
         "FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer",
     }  # fmt: skip
-    own["PYTHONPATH"] = ":".join(filter(None, (root, own.get("PYTHONPATH"))))
-    done = subprocess.run(line, env=own, capture_output=True, text=True, check=False)
+    variables["PYTHONPATH"] = ":".join(filter(None, (root, variables.get("PYTHONPATH"))))
+    done = subprocess.run(line, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return folders
 

@@ -84,8 +84,8 @@ def test_each_track_is_encoded_once_and_a_second_run_encodes_nothing(tmp_path: P
         assert torch.equal(table.of(item), again.of(item))
     assert table.of(examples[0]).tolist() == [[0.5, 1.0, 1.0], [0.0, -0.5, 2.0]]
     assert (table.of(examples[0]).dtype, tuple(table.values.shape)) == (torch.float32, (3, 2, 3))
-    heard = FeatureExtractor(LevelEncoder, plan=FULL, cache=None).extract(low).values
-    assert torch.equal(table.of(examples[2]), heard)
+    encoded = FeatureExtractor(LevelEncoder, plan=FULL, cache=None).extract(low).values
+    assert torch.equal(table.of(examples[2]), encoded)
 
 
 def test_text_only_is_a_second_of_zeros_but_a_silent_track_is_still_refused(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_text_only_is_a_second_of_zeros_but_a_silent_track_is_still_refused(tmp_
         FeatureExtractor(LevelEncoder, plan=FULL, cache=FeatureCache(tmp_path / "cache")).extract(silent)
 
 
-def test_musicnn_hears_zeros_as_finite_features(tmp_path: Path) -> None:
+def test_musicnn_encodes_zeros_as_finite_features(tmp_path: Path) -> None:
     encoder = build_musicnn()
     table = precompute_features([example(None)], make_encoder=lambda: encoder, plan=FULL, cache=None)
     features = table.of(example(None))
@@ -138,7 +138,7 @@ def test_threads_work_at_the_same_time(tmp_path: Path) -> None:
     assert len(prepare([example(track) for track in tracks], tmp_path / "c", Waiting(), num_workers=2).rows) == 2
 
 
-def test_tracks_that_cannot_be_heard_are_listed_after_all_were_tried(tmp_path: Path) -> None:
+def test_tracks_that_cannot_be_encoded_are_listed_after_all_were_tried(tmp_path: Path) -> None:
     good = [tone(tmp_path / name, 0.3) for name in ("a.wav", "z.wav")]
     (tmp_path / "b.wav").write_bytes(b"no sound at all")
     silent = tone(tmp_path / "c.wav", 0.0)

@@ -74,7 +74,7 @@ def test_traits_follow_from_what_is_trained(phase) -> None:
     [("conditioner.gate", (True, False)), ("llama.*norm.weight", (False, True)), ("adapt*", (True, False)),
      ("*norm.weight", (True, True))],
 )  # fmt: skip
-def test_traits_of_a_phase_of_ones_own(pattern: str, traits: tuple[bool, bool]) -> None:
+def test_traits_of_another_phase(pattern: str, traits: tuple[bool, bool]) -> None:
     phase = Phase("own", (pattern,))
     assert (phase.trains_adapter, phase.trains_llama) == traits
 

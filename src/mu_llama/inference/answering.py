@@ -87,7 +87,7 @@ def _segments(opened: OpenedModel, turns: Sequence[Turn], ids: Sequence[int]) ->
         turns: the conversation so far, as it stands in the prompt.
         ids: token ids of a prompt that begins with it.
     """
-    if not opened.model.adapter.config.num_audio_tokens:
+    if not opened.model.caches_prefix:
         return []
     template, tokenizer = opened.parts.template, opened.tokenizer
     head = template.open([])

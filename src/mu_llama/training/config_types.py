@@ -91,7 +91,7 @@ class Problem:
 
 
 def problem(text: str) -> PydanticCustomError:
-    """Give the error for a validator of one setting to raise, with a text of our own."""
+    """Give the error for a validator of one setting to raise, with its own text."""
     return PydanticCustomError(_PROBLEM, "{text}", {"text": text})
 
 

@@ -1,6 +1,6 @@
 """New weights to start from: an adapter, and a LoRA that changes nothing yet.
 
-Each tensor is drawn when it is read, from a generator of its own that only the seed and its name decide.
+Each tensor is drawn when it is read, from its own generator, seeded by the run's seed and the tensor's name.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ def read_jsonl(path: Path, *, audio_folder: Path) -> Iterator[Example | BadRow]:
             row = json.loads(line.decode("utf-8-sig"))
         except ValueError as error:
             raise RowError(f"is not JSON in UTF-8 ({error})") from error
-        return _own_row(row, number, path, audio_folder, is_file)
+        return _native_row(row, number, path, audio_folder, is_file)
 
     is_file = functools.cache(Path.is_file)  # a track has many rows
     return converted(path, "line", rows(), convert)
@@ -216,11 +216,11 @@ def read_parquet(path: Path, *, audio_folder: Path) -> Iterator[Example | BadRow
     """
     rows = enumerate(parquet_rows(path), start=1)
     is_file = functools.cache(Path.is_file)
-    return converted(path, "row", rows, lambda row, number: _own_row(row, number, path, audio_folder, is_file))
+    return converted(path, "row", rows, lambda row, number: _native_row(row, number, path, audio_folder, is_file))
 
 
-def _own_row(raw: object, number: int, path: Path, audio_folder: Path, is_file: Callable[[Path], bool]) -> Example:
-    """Read a row of our own format."""
+def _native_row(raw: object, number: int, path: Path, audio_folder: Path, is_file: Callable[[Path], bool]) -> Example:
+    """Read a row of the project's format: JSON lines or Parquet."""
     row = mapping_of(raw)
     turns = row.get("turns")
     if turns is None:

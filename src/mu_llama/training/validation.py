@@ -39,8 +39,8 @@ def validation_loss(
         number = min(first + accelerator.process_index, len(batches) - 1)
         micro = MicroBatch(number, 0, number, len(batches), tuple(batches[number]))
         batch = make_batch(micro, tokenized, features, accelerator.device, seed=None)
-        is_own = first + accelerator.process_index < len(batches)
-        num_targets = is_own * sum(tokenized.rows[row].num_target_tokens for row in micro.rows)
+        is_counted = first + accelerator.process_index < len(batches)
+        num_targets = is_counted * sum(tokenized.rows[row].num_target_tokens for row in micro.rows)
         with accelerator.autocast():
             loss = engine(batch)
         total += torch.tensor([float(loss) * num_targets, num_targets], dtype=torch.float64)
