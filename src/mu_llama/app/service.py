@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from mu_llama.app.compute_thread import ComputeThread
 from mu_llama.app.session import DemoSession, TrackHandle, TrackHandles
 from mu_llama.audio.read import open_audio
 from mu_llama.audio.windows import WindowChoice, merge_spans
@@ -18,6 +20,40 @@ from mu_llama.files import to_line
 from mu_llama.inference.listener import Listener
 from mu_llama.inference.results import EncodedTrack
 from mu_llama.text.prompts import Turn
+
+logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+
+class ComputeThread:
+    """Runs functions one at a time in a thread of its own; its `run` satisfies `inference.results.Compute`.
+
+    OpenMP starts helper threads for each thread that computes. Once there are more of them than cores they sleep
+    between two matrix products instead of spinning, and a token is hundreds of products.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._thread_id = self._pool.submit(threading.get_ident).result()
+
+    def run(self, function: Callable[[], Value], /) -> Value:
+        """Run a function in the thread, and return what it returns or raise what it raises."""
+        if threading.get_ident() == self._thread_id:
+            return function()
+        return self._pool.submit(function).result()
+
+    def later(self, function: Callable[[], object]) -> None:
+        """Run a function in the thread after all that was submitted before, without waiting; an error is logged."""
+
+        def run() -> None:
+            try:
+                function()
+            except Exception:
+                logger.exception("what was computed ahead failed")
+
+        self._pool.submit(run)
+
 
 _NUM_TAGS = 8
 
@@ -99,8 +135,8 @@ class DemoService:
             return stream.declared_s
 
     def _too_long(self, path: Path, seconds: float) -> AudioError:
-        most = self.limits.max_minutes
-        return AudioError(f"{path.name} lasts {seconds / 60:.0f} minutes, the most is {most:.0f}; cut it")
+        limit = self.limits.max_minutes
+        return AudioError(f"{path.name} lasts {seconds / 60:.0f} minutes, the most is {limit:.0f}; cut it")
 
     def handle(self, token: str) -> TrackHandle:
         """Look a track of a session up; errors as for `TrackHandles.get`."""

@@ -23,8 +23,7 @@ import torch
 from mu_llama.app.assets import mel_picture
 from mu_llama.app.batch import BatchRequest, TableRow, answer_files, save_rows
 from mu_llama.app.callbacks import Callbacks
-from mu_llama.app.compute_thread import ComputeThread
-from mu_llama.app.service import DemoService, Limits
+from mu_llama.app.service import ComputeThread, DemoService, Limits
 from mu_llama.app.session import DemoSession
 from mu_llama.audio.waveform import Waveform
 from mu_llama.audio.windows import WindowChoice

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mu_llama.audio.facts.confidence import NUM_PARTS, confidence, ramp
-from mu_llama.audio.facts.fact import Fact
+from mu_llama.audio.facts.fact import NUM_PARTS, Fact, confidence, ramp
 from mu_llama.audio.facts.libraries import Libraries
 from mu_llama.audio.waveform import Samples
 

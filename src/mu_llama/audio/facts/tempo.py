@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mu_llama.audio.facts.confidence import NUM_PARTS, confidence, ramp
-from mu_llama.audio.facts.fact import Fact
+from mu_llama.audio.facts.fact import NUM_PARTS, Fact, confidence, ramp
 from mu_llama.audio.waveform import Samples
 
 _HOP = 512
