@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mu_llama.audio.facts import Fact, Facts
 
 
-def facts(
+def facts_command(
     audio: Annotated[list[Path], typer.Argument(help="Audio files.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
