@@ -156,7 +156,7 @@ class Listener(TrackEncoder):
             batch_size: questions in a batch.
             offset_s: as for `ask`.
             duration_s: as for `ask`.
-            should_stop: called before each track and after each step; once True, finished answers are yielded and it ends.
+            should_stop: called before each track and each step; once True, finished answers are yielded, then it ends.
         """
         check_batch(audios, questions, batch_size)
         part = ListenOptions(offset_s, duration_s)
