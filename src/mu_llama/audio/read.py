@@ -34,8 +34,8 @@ class AudioWarning(UserWarning):
     """Sound that could be read only in part: the text names the file and what is missing."""
 
 
-class Decoder(Protocol):
-    """What a decoding library offers here."""
+class AudioDecoder(Protocol):
+    """Interface of a decoding library."""
 
     rate_hz: int
     num_channels: int
@@ -65,7 +65,7 @@ class AudioStream:
     memory doesn't grow with the file. Made by `open_audio`; a context manager.
     """
 
-    def __init__(self, reader: ByteReader, decoder: Decoder, *, offset_s: float, duration_s: float | None) -> None:
+    def __init__(self, reader: ByteReader, decoder: AudioDecoder, *, offset_s: float, duration_s: float | None) -> None:
         self._reader, self._decoder = reader, decoder
         self.name = reader.label
         """File name, for messages."""
@@ -282,7 +282,7 @@ def sample_at(seconds: float, rate_hz: int) -> int:
     return round(min(float(seconds) * rate_hz, float(MAX_POSITION)))
 
 
-def _decoder(reader: ByteReader) -> Decoder:
+def _decoder(reader: ByteReader) -> AudioDecoder:
     try:
         return FfmpegDecoder(reader)
     except AudioError as first:

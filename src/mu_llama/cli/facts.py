@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SILENT = "too little sound to measure"
 
 
-def facts(
+def facts_command(
     audio: Annotated[list[Path], typer.Argument(help="Audio files.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:

@@ -16,12 +16,12 @@ from mu_llama.cli.ask import ask
 from mu_llama.cli.chat import chat
 from mu_llama.cli.convert import convert
 from mu_llama.cli.demo import demo
-from mu_llama.cli.facts import facts
+from mu_llama.cli.facts import facts_command
 from mu_llama.cli.info import info
 from mu_llama.cli.musicqa import export_command, import_command, scan_command
 from mu_llama.cli.musicqa_build import build_command
 from mu_llama.cli.options import FAILED, say_warnings_plainly
-from mu_llama.cli.train import train
+from mu_llama.cli.train import train_command
 
 _MARGIN, _MIN_WIDTH = 2, 20
 
@@ -73,9 +73,9 @@ typer_app.command()(ask)
 typer_app.command()(chat)
 typer_app.command()(convert)
 typer_app.command()(demo)
-typer_app.command()(facts)
+typer_app.command("facts")(facts_command)
 typer_app.command()(info)
-typer_app.command()(train)
+typer_app.command("train")(train_command)
 typer_app.add_typer(musicqa_app, name="musicqa")
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mu_llama.training.memory import MemoryEstimate
 
 
-def train(
+def train_command(
     config: Annotated[Path, typer.Option("--config", "-c", help="YAML file; see configs/.", show_default=False)],
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting, e.g. data.max_tokens=128; repeatable.")
@@ -39,8 +39,7 @@ def train(
         opt.quieten_libraries()
         from mu_llama.devices import home_folder
         from mu_llama.training.config_file import load_config
-        from mu_llama.training.session import prepare_only
-        from mu_llama.training.session import train as run
+        from mu_llama.training.session import prepare_only, train
 
         more = ["data.skip_missing=true"] if skip_missing else []
         settings = load_config(config, [*(changes or []), *more])
@@ -49,7 +48,7 @@ def train(
             num_tracks = prepare_only(settings, home=home, report=opt.report_progress, progress=bars)
             print(json.dumps({"tracks": num_tracks}) if as_json else f"{num_tracks} tracks are ready")
             return
-        result = run(settings, home=home, report=opt.report_progress, progress=bars, callback=display)
+        result = train(settings, home=home, report=opt.report_progress, progress=bars, callback=display)
     except MuLlamaError as error:
         raise opt.fail(error) from None
     finally:

@@ -183,7 +183,7 @@ def stream_rows(
             yield token.row, _answer(opened, rows[token.row], text.text, reason, counts[token.row], timings)
 
 
-def rows_of(opened: OpenedModel, track: LazyTrack, questions: Sequence[str]) -> Iterator[QuestionRow | Failure]:
+def question_rows(opened: OpenedModel, track: LazyTrack, questions: Sequence[str]) -> Iterator[QuestionRow | Failure]:
     """Make the rows of one track; a track that can't be encoded or a question that can't be asked gives failures."""
     try:
         encoded = track.encode()

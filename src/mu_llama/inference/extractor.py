@@ -38,7 +38,7 @@ SILENCE_PEAK = 1e-4
 """Peaks below this count as silence: -80 dBFS, a little above the noise of 16-bit dither."""
 
 
-def audio_name(audio: Audio) -> str:
+def source_name(audio: Audio) -> str:
     """Name a source for answers and messages."""
     if isinstance(audio, (str, os.PathLike)):
         return os.fsdecode(audio)
@@ -110,7 +110,7 @@ class FeatureExtractor:
             AudioError: if the source can't be read, holds nothing or is silent.
         """
         try:
-            return self._cached(repeatable(audio), audio_name(audio) if name is None else name, options)
+            return self._cached(repeatable(audio), source_name(audio) if name is None else name, options)
         finally:
             self._drop_encoder()
 

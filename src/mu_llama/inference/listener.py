@@ -18,12 +18,12 @@ from mu_llama.inference.answering import (
     check_batch,
     check_question,
     make_row,
+    question_rows,
     read_ahead,
-    rows_of,
     stream_rows,
 )
 from mu_llama.inference.conversation import Conversation
-from mu_llama.inference.extractor import Audio, audio_name
+from mu_llama.inference.extractor import Audio, source_name
 from mu_llama.inference.results import (
     Answer,
     AnswerStream,
@@ -154,10 +154,9 @@ class Listener(TrackEncoder):
             questions: asked about each.
             options: how answers are generated.
             batch_size: questions in a batch.
-            offset_s: where listening starts.
-            duration_s: how much is listened to; None is up to the end.
-            should_stop: called before each track and after each step of the model; once it returns True, the answers
-                that are finished are yielded and the iteration ends.
+            offset_s: as for `ask`.
+            duration_s: as for `ask`.
+            should_stop: called before each track and each step; once True, finished answers are yielded, then it ends.
         """
         check_batch(audios, questions, batch_size)
         part = ListenOptions(offset_s, duration_s)
@@ -167,9 +166,9 @@ class Listener(TrackEncoder):
                 if should_stop():
                     return
                 if not isinstance(audio, LazyTrack):
-                    name = audio.name if isinstance(audio, EncodedTrack) else audio_name(audio)
+                    name = audio.name if isinstance(audio, EncodedTrack) else source_name(audio)
                     audio = LazyTrack(name, partial(self.encode, audio, part))
-                yield from rows_of(self.opened, audio, questions)
+                yield from question_rows(self.opened, audio, questions)
 
         yield from answer_rows(
             self.opened, rows(), options, batch_size=batch_size, compute=self._compute, should_stop=should_stop

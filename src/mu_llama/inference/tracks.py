@@ -19,7 +19,7 @@ from mu_llama.audio.windows import ListenOptions, WindowChoice, plan_by_name
 from mu_llama.encoders.musicnn.front_end import RATE_HZ
 from mu_llama.encoders.pooling import TrackFeatures
 from mu_llama.engine.torch.cache import PrefixCache
-from mu_llama.inference.extractor import Audio, FeatureExtractor, audio_name, log_mel, measure_in_words
+from mu_llama.inference.extractor import Audio, FeatureExtractor, log_mel, measure_in_words, source_name
 from mu_llama.inference.open_model import OpenedModel
 from mu_llama.inference.results import Compute, ComputedOnce, EncodedTrack, compute_here
 from mu_llama.model.retrieval import NeighbourBlend
@@ -93,7 +93,7 @@ class TrackEncoder:
         if isinstance(audio, EncodedTrack):
             return audio
         self.opened.process.check()
-        start, name, source = time.perf_counter(), audio_name(audio), repeatable(audio)
+        start, name, source = time.perf_counter(), source_name(audio), repeatable(audio)
         features = self.extractor.extract(source, name=name, options=options)
         measure = ComputedOnce(partial(measure_in_words, source, options=options))
         return replace(self.recall(features, name=name, since=start), measure=measure)

@@ -1,1 +1,1 @@
-"""Decoding libraries behind one interface (`read.Decoder`): FFmpeg first, libsndfile for what it refuses."""
+"""Decoding libraries behind one interface (`read.AudioDecoder`): FFmpeg first, libsndfile for what it refuses."""
