@@ -1,4 +1,4 @@
-"""What is known of a piece of audio: one record a track."""
+"""A track: an audio file with its labels, caption, facts and licence."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ class Track:
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Labels by category: genre, instrument, voice, mood, tempo, other; `dialogues.track_labels` lists more."""
     absent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """What is known not to be there, by category."""
+    """Labels that the track is known not to have, by category."""
     guesses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """What a tagger believes, surest first, by category: said with a "probably"."""
+    """Guesses of an audio tagger, the surest first, by category; answers hedge them."""
     doubts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """What a tagger believes not to be there, by category."""
+    """Labels that an audio tagger finds unlikely, by category."""
     caption: str | None = None
-    """What somebody wrote about it."""
+    """Caption."""
     facts: Mapping[str, float | str] = field(default_factory=dict)
     """Measured or stated values by name: tempo_bpm, key, duration_s."""
     title: str | None = None
-    """As its makers call it."""
+    """Title."""
     artist: str | None = None
-    """Who made it; tracks of one artist stay on one side of a split."""
+    """Artist; tracks of one artist stay on one side of a split."""
     licence: str | None = None
-    """Of the audio and its labels, as far as known."""
+    """Licence of the audio and its labels, as far as known."""
     shared_group: str | None = None
-    """Group of tracks whose audio is the same under several artists or ids; None where it has none but its own."""
+    """Group of tracks whose audio is the same under several artists or ids; None where it isn't shared."""
     source: str = ""
     """Name of the corpus."""
     dropped: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Track:
 
     @property
     def group(self) -> str:
-        """What stays together in a split: those of the same audio, else the artist, else the track."""
+        """Name of the group that stays in one split: those of the same audio, else the artist, else the track."""
         return self.shared_group or self.artist or self.id
 
     def to_dict(self) -> dict[str, Any]:

@@ -21,14 +21,14 @@ _WORD = re.compile(r"[^\W_]+(?:['&][^\W_]+)*|&")
 
 @dataclass(frozen=True)
 class Term:
-    """One thing that music can have."""
+    """An instrument, genre, voice, tempo or mood."""
 
     name: str
     """As it is written in sentences."""
     category: str
     """One of `CATEGORIES`."""
     broader: frozenset[str]
-    """Names of what it is a kind of, near and far."""
+    """Names of all broader terms."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Mention:
     """A term in a text."""
 
     term: Term
-    """What is named."""
+    """The term."""
     start: int
-    """First letter of it in the text."""
+    """Index of its first character in the text."""
     end: int
-    """Past its last letter."""
+    """Index behind its last character."""
 
 
 @cache
@@ -92,7 +92,7 @@ def find_mentions(text: str) -> list[Mention]:
 
 
 def _longest_run(text: str, spans: list[tuple[int, int]], index: int, max_words: int) -> int:
-    """How many words from here on, up to `max_words`, stand with nothing but spaces and hyphens between."""
+    """Count the words from `index` on, at most `max_words`, with only spaces and hyphens between them."""
     count = 1
     while (
         count < max_words

@@ -19,7 +19,7 @@ _RUN_FILE = "run.json"
 
 @dataclass(frozen=True)
 class AudioPaths:
-    """Turns paths of audio into those that a data set's files hold, and back.
+    """Converts paths of audio to those stored in a data set's files, and back.
 
     Written are paths relative to the folder of the data set. `find` also looks where the corpus was when the data set
     was made, so that either of the two may move alone, and understands the data sets of earlier versions, whose paths
@@ -33,7 +33,7 @@ class AudioPaths:
     relative_root: Path | None = None
     """The same, relative to `folder`; None in data sets of earlier versions."""
     given_root: Path | None = None
-    """Where the corpus is now; None if nobody said so."""
+    """Where the corpus is now, if the caller says so."""
 
     @classmethod
     def of(cls, folder: Path, *, root: Path | None = None) -> AudioPaths:
@@ -114,7 +114,7 @@ class AudioPaths:
 
 
 def write_places(folder: Path, root: Path) -> None:
-    """Write down where the audio of a data set is.
+    """Record where the audio of a data set is.
 
     Args:
         folder: of the data set.

@@ -35,25 +35,25 @@ _PACKAGES = ("openai", "transformers", "llguidance", "py3langid", "ray")
 OnOutcome = Callable[[Outcome, int, int], None]
 """Called with the outcome of a track, the number of tracks done, and the number of all."""
 Runner = Callable[[Iterable[Track], Rules], Iterator[Outcome]]
-"""Writes about tracks, somewhere."""
+"""Writes about tracks, in this process or on a cluster."""
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What a data set is made of."""
+    """Settings of a build."""
 
     rules: Rules = field(default_factory=Rules)
-    """What a reply must keep to."""
+    """Checks that a reply must pass."""
     validation: float = 0.05
     """Share of the artists that is for validation."""
     test: float = 0.05
     """Share of the artists that is for tests."""
     seed: int = 0
-    """Of the split."""
+    """Seed of the split."""
     keep_missing: bool = False
     """Write about tracks whose audio is missing, too."""
     limit: int | None = None
-    """Only so many tracks."""
+    """Maximum number of tracks; None takes all."""
     price_in: float | None = None
     """Cost of a million tokens read, for the report."""
     price_out: float | None = None
@@ -147,7 +147,7 @@ def _check_corpus(
 
 
 def in_this_process(writer: Writer) -> Runner:
-    """Write here, as many tracks at the same time as the writer takes."""
+    """Write in this process, as many tracks concurrently as the writer takes."""
 
     def run(tracks: Iterable[Track], rules: Rules) -> Iterator[Outcome]:
         loop = asyncio.new_event_loop()
@@ -178,7 +178,7 @@ def in_this_process(writer: Writer) -> Runner:
 
 
 def _write_all(folder: BuildFolder, runner: Runner, rules: Rules, on_outcome: OnOutcome) -> tuple[int, str] | None:
-    """Write about every track that has nothing yet; gives how many stay unwritten and why, or None."""
+    """Write about every track without an outcome; gives the number that stays unwritten and why, or None."""
     done = folder.done()
     total = sum(1 for _ in folder.tracks())
     reason = "the writer gave nothing"
@@ -267,7 +267,7 @@ _TRAINING_CONFIG_FILE = "train.yaml"
 
 
 def write_training_config(folder: Path) -> None:
-    """Write the settings of a laptop's training run into the folder of a build; one that is there stays.
+    """Write settings for training on a build into its folder, sized for a laptop; an existing file stays.
 
     Training takes paths in settings from the working directory on, so they are absolute here.
 

@@ -28,7 +28,7 @@ _NO_LABELS = ("audio", "dropped")
 
 @dataclass(frozen=True)
 class Changes:
-    """Ids of tracks, in the order of the lists that have them."""
+    """Ids of tracks that differ between two lists, in the order of the lists."""
 
     added: tuple[str, ...] = ()
     """New in the corpus."""
@@ -47,11 +47,11 @@ class Changes:
 
     def __str__(self) -> str:
         parts = (("added", self.added), ("removed", self.removed), ("changed", self.changed))
-        return ", ".join(f"{len(ids)} {what} ({_named(ids)})" for what, ids in parts if ids)
-
-
-def _named(ids: tuple[str, ...]) -> str:
-    return ", ".join(ids[:_MAX_NAMED]) + (", ..." if len(ids) > _MAX_NAMED else "")
+        return ", ".join(
+            f"{len(ids)} {what} ({', '.join([*ids[:_MAX_NAMED], *['...'] * (len(ids) > _MAX_NAMED)])})"
+            for what, ids in parts
+            if ids
+        )
 
 
 def changes_between(before: Path, now: Path) -> Changes:
@@ -126,7 +126,7 @@ class BuildFolder:
             ) from error
 
     def begin(self, settings: Mapping[str, Any], versions: Mapping[str, str]) -> None:
-        """Write run.json, or see that the build that is there is this one.
+        """Write run.json, or check that an existing one has the same settings.
 
         Raises:
             ConfigError: if the folder holds a build with other settings, naming them, or something else.
@@ -152,7 +152,7 @@ class BuildFolder:
             drop_cut_line(self.path / name)
 
     def run(self) -> dict[str, Any]:
-        """What run.json holds.
+        """Read run.json.
 
         Raises:
             ConfigError: if there is none, or it is damaged.
@@ -172,7 +172,7 @@ class BuildFolder:
         self._write_run(self.run() | {"report": dict(report)})
 
     def list_tracks(self, corpus: Iterable[Track | BadTrack], *, root: Path | None = None) -> None:
-        """Write down what is to be written about, in order; bad rows go to their own file.
+        """Write the list of tracks, in order; bad rows go to their own file.
 
         Args:
             corpus: its tracks and bad rows.
@@ -215,7 +215,7 @@ class BuildFolder:
         self._take_new_list()
 
     def note_root(self, root: Path | None) -> None:
-        """Write down where the corpus is now, if it isn't where it was."""
+        """Record where the corpus is, if it moved."""
         if root is None:
             return
         write_places(self.path, root)
@@ -224,7 +224,7 @@ class BuildFolder:
             self._write_run(run | {"settings": run["settings"] | {"root": place}})
 
     def forget_new_list(self) -> None:
-        """Leave the list of tracks as it is."""
+        """Delete the new list; the old one stays."""
         for name in (TRACKS_FILE, SKIPPED_FILE):
             self._new(name).unlink(missing_ok=True)
 
@@ -260,7 +260,7 @@ class BuildFolder:
         return (self.path / TRACKS_FILE).is_file()
 
     def tracks(self) -> Iterator[Track]:
-        """Stream what is to be written about, with the absolute paths of audio."""
+        """Stream the tracks of the list, with absolute paths of audio."""
         paths = AudioPaths.of(self.path)
         for row in read_lines(self.path / TRACKS_FILE):
             yield paths.from_record(Track.from_dict(row))
@@ -270,7 +270,7 @@ class BuildFolder:
         return read_lines(self.path / SKIPPED_FILE)
 
     def write_dropped(self) -> None:
-        """Write down which values were left out of the labels of tracks; no file where there are none."""
+        """Write dropped.jsonl: values left out of the labels of tracks; no file where there are none."""
         rows = [
             to_line({"id": row["id"], "dropped": row["dropped"]})
             for row in read_lines(self.path / TRACKS_FILE)
@@ -287,7 +287,7 @@ class BuildFolder:
         return {row["id"] for name in names for row in read_lines(self.path / name)}
 
     def keep(self, outcome: Outcome) -> None:
-        """Append what became of a track; a failure isn't kept, for it is to be tried again."""
+        """Append the outcome of a track; a failure isn't recorded, so that the track is tried again."""
         if outcome.failed is not None:
             return
         name = REJECTS_FILE if outcome.reply is None else REPLIES_FILE
@@ -296,7 +296,7 @@ class BuildFolder:
             file.write(to_line(row))
 
     def forget_rejects(self) -> None:
-        """Take the rejected tracks up again."""
+        """Delete the rejects, so that their tracks are written about again."""
         (self.path / REJECTS_FILE).unlink(missing_ok=True)
         if (self.path / RUN_FILE).is_file():
             self._forget_report()
@@ -305,7 +305,7 @@ class BuildFolder:
         self._write_run({name: value for name, value in self.run().items() if name != "report"})
 
     def outcomes(self) -> Iterator[dict[str, Any]]:
-        """Stream everything that was kept."""
+        """Stream all recorded outcomes."""
         for name in (REPLIES_FILE, REJECTS_FILE):
             yield from read_lines(self.path / name)
 

@@ -24,12 +24,12 @@ _LETTERS = "ABCD"
 
 @dataclass(frozen=True)
 class DataSetItem:
-    """A track, what was written about it, and which part of the data it belongs to."""
+    """A track with its reply and split."""
 
     track: Track
-    """What it is about."""
+    """The track."""
     reply: Reply
-    """What was written."""
+    """The texts about it."""
     split: Split = "train"
     """Part of the data."""
 
@@ -59,7 +59,7 @@ class DataSetItem:
 
 
 def split_of(group: str, *, validation: float, test: float, seed: int) -> Split:
-    """Choose the split of an artist, or of a track without one: all that belongs together goes together.
+    """Choose the split of a group by a hash of its name: tracks of one group are in one split.
 
     Args:
         group: `Track.group`.

@@ -1,4 +1,4 @@
-"""What is measured of a track's audio: its true length, and tempo and key where they are nearly sure."""
+"""Measurements of a track's audio: its true length, and tempo and key where the confidence is high."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mu_llama.labels.track import Track
 from mu_llama.musicqa.sources.corpus_files import BadTrack
 
 MIN_SHARE = 0.5
-"""Of its sound a track must have so much."""
+"""Minimum share of its stated length that a track must have."""
 MIN_CUT_S = 10.0
-"""Seconds that a track must have which was cut off nobody knows where."""
+"""Minimum length in seconds of a cut-off track whose full length is unknown."""
 
 
 def true_length(stream: AudioStream) -> tuple[float | None, str | None]:
@@ -90,7 +90,7 @@ def measure_label_facts(audio: Path) -> LabelFacts:
 
 
 class FactsFile:
-    """Facts of audio files by their content, one a line, each written as soon as it is measured.
+    """Cache of measured facts by the content of audio files, one a line, each written as soon as it is measured.
 
     What another version of this package measured is measured again.
 

@@ -15,7 +15,7 @@ from mu_llama.musicqa.build import Runner, in_this_process
 from mu_llama.musicqa.worker import Outcome, Rules
 from mu_llama.musicqa.writers.protocol import Refused, WriterSpec, make_writer
 
-_KNOCK_S = 5.0
+_CONNECT_TIMEOUT_S = 5.0
 _BATCH_TRACKS = 32
 _BLOCK_TRACKS = 1024
 
@@ -88,7 +88,7 @@ def on_ray(address: str, spec: WriterSpec, *, home: Path, num_workers: int) -> R
 
 
 def _check_reachable(address: str) -> None:
-    """Knock at a cluster's port: Ray itself waits for minutes where nobody answers.
+    """Try to connect to a cluster's port: Ray itself waits for minutes where nobody answers.
 
     Raises:
         ConfigError: if nobody does.
@@ -97,7 +97,7 @@ def _check_reachable(address: str) -> None:
     if not colon:
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
     except (OSError, ValueError) as error:
         raise ConfigError(f"--ray {address!r} can't be reached ({error}); start a cluster, or take local") from error
 

@@ -53,7 +53,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Reply:
-    """All that a writer makes of a track."""
+    """The texts about a track."""
 
     fixed: tuple[str, ...]
     """Answers to `FIXED_QUESTIONS`."""
@@ -90,7 +90,7 @@ class Reply:
         )
 
     def statements(self) -> Iterator[tuple[str, str]]:
-        """Every text that claims something of the track, with where it stands."""
+        """Stream every text that makes claims about the track, with its place."""
         yield from zip(FIXED_KEYS, self.fixed, strict=True)
         for number, pair in enumerate(self.pairs, start=1):
             yield f"pairs {number}", pair.answer
@@ -156,7 +156,7 @@ _END_OF_TURN = re.compile(r"<\|(?:end|return|call|start|im_end|eot_id|end_of_tex
 
 
 def without_thinking(text: str) -> str:
-    """Give what stands behind the reasoning: behind its last end, whether or not a beginning is there.
+    """Remove a chat model's reasoning: give the text behind its last end mark, with or without a begin mark.
 
     Raises:
         Damaged: if reasoning begins and has no end; then nothing is an answer.
@@ -221,7 +221,7 @@ def parse_reply(text: str, reply_spec: ReplySpec | None = None, *, is_cut: bool 
 
 
 def _plain_text(answer: str) -> str:
-    """Undo JSON around the whole of an answer that makes a string of it."""
+    """Decode an answer that is one JSON string as a whole."""
     try:
         inner = json.loads(answer) if answer.lstrip().startswith('"') else None
     except (ValueError, RecursionError):

@@ -29,12 +29,12 @@ _LONGEST_REASON, _MAX_REASONS = 80, 20
 
 @dataclass
 class LeftOut:
-    """Sums over what is left out, and the first few by name."""
+    """Counts of what is left out, and the first few by name."""
 
     num_tracks: int = 0
     """Tracks and rows that can't be used."""
     reasons: Counter[str] = field(default_factory=Counter)
-    """Of them, by reason."""
+    """Their reasons with counts."""
     first_tracks: list[str] = field(default_factory=list)
     """The first few of them, with their reasons."""
     num_values: int = 0
@@ -73,16 +73,16 @@ class LeftOut:
             values: how those about single values begin.
         """
         return {
-            f"{tracks}_for": _most_common(self.reasons),
+            f"{tracks}_for": _top_reasons(self.reasons),
             f"{tracks}_first": self.first_tracks,
             values: self.num_values,
             f"{values}_tracks": self.num_tracks_with_values,
-            f"{values}_for": _most_common(self.values),
+            f"{values}_for": _top_reasons(self.values),
             f"{values}_first": self.first_values,
         }
 
 
-def _most_common(reasons: Counter[str]) -> dict[str, int]:
+def _top_reasons(reasons: Counter[str]) -> dict[str, int]:
     shown = dict(reasons.most_common(_MAX_REASONS))
     num_others = reasons.total() - sum(shown.values())
     return shown | ({"other reasons": num_others} if num_others else {})
@@ -105,7 +105,7 @@ def kind_of_reason(reason: str, *, where: str = "") -> str:
 
 
 def left_out_lines(counts: dict[str, Any], *, tracks: str, values: str, where: str) -> list[str]:
-    """Say for people what `LeftOut.to_dict` holds.
+    """Write the lines of `LeftOut.to_dict` for people.
 
     Args:
         counts: plain values.
@@ -123,7 +123,7 @@ def left_out_lines(counts: dict[str, Any], *, tracks: str, values: str, where: s
 
 
 def printable(text: str) -> str:
-    """Give a text that any terminal takes: file names may hold control characters and bytes that are no letters."""
+    """Replace characters that no terminal should get, such as control codes and undecodable bytes, by `?`."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
@@ -191,12 +191,12 @@ def _outcomes(folder: BuildFolder) -> tuple[Counter[str], Counter[str]]:
 
 
 def _kind_of(reason: str) -> str:
-    """A reason without what differs from track to track."""
+    """Give the kind of a rejection."""
     return next((kind for words, kind in _KINDS.items() if words in reason), reason.split(":")[0][:60])
 
 
 def _empty_splits(splits: Counter[str], options: BuildOptions) -> list[str]:
-    """The splits that were to have tracks and have none."""
+    """Name the splits without tracks whose share isn't 0."""
     wanted = {"train": True, "validation": options.validation > 0, "test": options.test > 0}
     return [split for split in SPLITS if wanted[split] and not splits[split]]
 

@@ -1,4 +1,4 @@
-"""What a corpus or a data set is made of, in numbers and plots; the only door to matplotlib here."""
+"""Counts over a corpus or a data set, and their plots; the only door to matplotlib here."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class TrackCounts:
     groups: set[int] = field(default_factory=set)
     """Hashes of artists."""
     tags: dict[str, Counter[str]] = field(default_factory=lambda: {category: Counter() for category in CATEGORIES})
-    """How often each label stands, by category, in the vocabulary's words where it knows them."""
+    """Counts of labels by category, in the vocabulary's words where it has them."""
     absent: Counter[str] = field(default_factory=Counter)
-    """How often each term is said not to be there."""
+    """Counts of terms that labels deny."""
     licences: Counter[str] = field(default_factory=Counter)
     """Tracks by licence."""
     sources: Counter[str] = field(default_factory=Counter)

@@ -17,16 +17,16 @@ from mu_llama.musicqa.writers.protocol import NothingToSay, Unavailable, Writer
 
 @dataclass(frozen=True)
 class Rules:
-    """What a reply must keep to."""
+    """Checks that a reply must pass."""
 
     reply_spec: ReplySpec = field(default_factory=ReplySpec)
     """How much is written."""
     language: str | None = "en"
     """ISO 639-1 code; None takes any."""
     strict: bool = False
-    """Refuse also what no label speaks of."""
+    """Refuse also claims in categories without labels."""
     num_attempts: int = 4
-    """How many replies are asked for before a track is rejected; and each so often, where it can't be read."""
+    """Replies that are asked for before a track is rejected, and tries for each that can't be read."""
     prompt: str = ""
     """Instructions whose words may not be repeated."""
     at_most: bool = False
@@ -35,7 +35,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a track: a reply, or reasons against it, or a failure to be tried again."""
+    """Result for a track: a reply, reasons of its rejection, or a failure to try again."""
 
     id: str
     """Of the track."""
@@ -46,13 +46,13 @@ class Outcome:
     failed: str | None = None
     """Why nothing came; the track stays to be written."""
     num_attempts: int = 1
-    """Replies that were looked at."""
+    """Replies that were checked."""
     num_damaged: int = 0
     """Replies that couldn't be read."""
     prompt_tokens: int = 0
-    """Of all attempts."""
+    """Tokens read in all attempts."""
     completion_tokens: int = 0
-    """Of all attempts."""
+    """Tokens written in all attempts."""
 
     @property
     def is_unreadable(self) -> bool:
@@ -142,7 +142,7 @@ def reply_problems(
         labels: of its track.
         prompt: instructions whose words may not be repeated; empty where no language model was asked.
         language: ISO 639-1 code that the whole must be in; None for any.
-        strict: refuse also what no label speaks of, see `grounding.contradictions`.
+        strict: refuse also claims in categories without labels, see `grounding.contradictions`.
     """
     problems = list(_text_problems(reply, prompt))
     if language is not None:
@@ -171,7 +171,7 @@ def _text_problems(reply: Reply, prompt: str) -> Iterator[str]:
 
 
 def _runs(text: str) -> frozenset[tuple[str, ...]]:
-    """Every run of so many words that two texts share only when one was copied."""
+    """Give every run of nine words, which two texts share only when one was copied."""
     words = [word.lower() for word in _WORD.findall(text)]
     return frozenset(tuple(words[start : start + _SHARED_WORDS]) for start in range(len(words) - _SHARED_WORDS + 1))
 

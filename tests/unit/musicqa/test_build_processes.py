@@ -84,7 +84,8 @@ def test_the_same_worker_on_ray(tmp_path: Path) -> None:
     assert run(*building(corpus, tmp_path / "here", *more)).returncode == 0
     line = building(corpus, tmp_path / "ray", *more, "--ray", "local", "--num-workers", "2")
     # In a process of its own, whose end stops the cluster.
-    env = {**os.environ, "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_enable_metrics_collection": "0"}
+    less = ("ENABLE_UV_RUN_RUNTIME_ENV", "enable_metrics_collection", "enable_worker_prestart", "USAGE_STATS_ENABLED")
+    env = {**os.environ, **{f"RAY_{name}": "0" for name in less}}
     done = subprocess.run([*COMMAND, *line], capture_output=True, text=True, check=False, env=env, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert results(tmp_path / "ray") == results(tmp_path / "here")

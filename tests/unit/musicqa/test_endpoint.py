@@ -81,7 +81,7 @@ def test_reasoning_alone_is_no_reply(habit: str) -> None:
 
 
 def test_a_text_alone_loses_its_reasoning_too(plain: dict[str, Any]) -> None:
-    settings: dict[str, Any] = {"one_by_one": True, "wanted": ReplySpec(1, 1)}
+    settings: dict[str, Any] = {"one_by_one": True, "reply_spec": ReplySpec(1, 1)}
     reply = write_one(Server(habit="think"), **settings).reply
     assert "think" not in json.dumps(reply)
     assert DRAFT not in json.dumps(reply)

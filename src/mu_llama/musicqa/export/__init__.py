@@ -21,9 +21,9 @@ def _imported(module: str, name: str) -> Callable[[], ExportFormat]:
 
 
 EXPORT_FORMATS: dict[str, Callable[[], ExportFormat]] = {
-    "published": _imported("published", "PUBLISHED"),
-    "huggingface": _imported("hugging_face", "HUGGING_FACE"),
-    "jsonl": _imported("data_set", "JSON_LINES"),
-    "csv": _imported("published", "INTERMEDIATE_CSV"),
+    "published": _imported("published", "PUBLISHED_FORMAT"),
+    "huggingface": _imported("hugging_face", "HUGGING_FACE_FORMAT"),
+    "jsonl": _imported("data_set", "JSON_LINES_FORMAT"),
+    "csv": _imported("published", "CSV_FORMAT"),
 }
 """Name of a format, as `--to` takes it -> a function that imports and gives it."""

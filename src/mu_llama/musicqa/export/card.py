@@ -1,4 +1,4 @@
-"""The card beside a data set: sources, licences, how it was made, what is in it."""
+"""The card of a data set: README.md with sources, licences, counts, plots and settings."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def _write_json_lines(items: Items, folder: Path, *, out: Path, allow_missing_au
     return counts
 
 
-JSON_LINES = ExportFormat(_write_json_lines, files=tuple(f"{split}.jsonl" for split in SPLITS))
+JSON_LINES_FORMAT = ExportFormat(_write_json_lines, files=tuple(f"{split}.jsonl" for split in SPLITS))
 
 
 def import_items(items: Iterable[DataSetItem], out: Path, *, split: str, audio: Path | None) -> list[Track]:

@@ -146,4 +146,6 @@ def _earlier_parquets(out: Path) -> list[str]:
     return [path.relative_to(out).as_posix() for path in sorted((out / "data").glob("*-[0-9]*.parquet"))]
 
 
-HUGGING_FACE = ExportFormat(write_parquet_files, more_files=_earlier_parquets, split_files="data/{split}-*.parquet")
+HUGGING_FACE_FORMAT = ExportFormat(
+    write_parquet_files, more_files=_earlier_parquets, split_files="data/{split}-*.parquet"
+)

@@ -299,11 +299,11 @@ def _earlier_wavs(out: Path) -> list[str]:
     return [*wavs, _MADE_FROM_FILE] if wavs else []
 
 
-PUBLISHED = ExportFormat(
+PUBLISHED_FORMAT = ExportFormat(
     write_published_folder,
     files=tuple(f"{part}MusicQA.json" for part in _PARTS),
     more_files=_earlier_wavs,
     resumable=(_AUDIOS_FOLDER, _MADE_FROM_FILE),
     counts_missing_audio=True,
 )
-INTERMEDIATE_CSV = ExportFormat(_write_table, files=(_CSV_FILE,), has_audio=False)
+CSV_FORMAT = ExportFormat(_write_table, files=(_CSV_FILE,), has_audio=False)

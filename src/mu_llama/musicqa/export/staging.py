@@ -1,4 +1,4 @@
-"""Exports that appear whole: written aside, then put in place of what an earlier export left, and of nothing else."""
+"""Atomic exports: written into a scratch folder, then moved over the files of an earlier export, and over no others."""
 
 from __future__ import annotations
 

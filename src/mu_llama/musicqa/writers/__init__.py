@@ -1,1 +1,1 @@
-"""Who turns labels into text."""
+"""Writers: they turn labels into text."""

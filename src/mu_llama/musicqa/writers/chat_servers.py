@@ -1,4 +1,4 @@
-"""What chat servers take, give and say: optional parameters, completions, and secrets in their messages."""
+"""Chat servers: parameters that they refuse, completions that they give, and secrets in their error messages."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _REASONING_FIELDS = ("reasoning_content", "reasoning")
 
 @dataclass(frozen=True)
 class Completion:
-    """The text that a server gave."""
+    """A chat completion."""
 
     text: str
-    """The message's content; its reasoning may still be in it, see `thinking`."""
+    """The message's content; its reasoning may still be in it, see `without_thinking`."""
     is_cut: bool
     """Whether it ended because no more tokens were allowed."""
     prompt_tokens: int

@@ -1,4 +1,4 @@
-"""Writes through any server that speaks the OpenAI chat API; the only door to its client."""
+"""Write through any server that speaks the OpenAI chat API; the only door to its client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes with a chat model on this machine, held to the JSON schema while it decodes; the only door to llguidance."""
+"""Write with a chat model on this machine, constrained to the JSON schema; the only door to llguidance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What turns labels into text: its protocol and errors, what it is asked, and how it is made of plain values."""
+"""The `Writer` protocol with its errors, prompts for language models, and `WriterSpec`, which makes a writer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Refused(MuLlamaError, RuntimeError):  # noqa: N818 - as above
 
 @dataclass(frozen=True)
 class Written:
-    """What a writer gave."""
+    """Result of a writer."""
 
     reply: Mapping[str, Any]
     """JSON object, to be checked."""
@@ -44,7 +44,7 @@ class Writer(Protocol):
     """Writes about tracks."""
 
     name: str
-    """Which kind it is."""
+    """Its kind, one of `WRITERS`."""
     num_at_once: int
     """How many tracks it takes at the same time."""
 
@@ -76,9 +76,9 @@ class Prompts:
     """Instructions for a language model."""
 
     system: str
-    """Who it is and what it may not do."""
+    """The system message."""
     user: Template
-    """What is asked about one track."""
+    """The user message about one track, with places to fill."""
 
     @property
     def sha256(self) -> str:
@@ -156,7 +156,7 @@ LOCAL_MODEL = "smollm2-135m-instruct"
 
 @dataclass(frozen=True)
 class WriterSpec:
-    """Which writer and how it writes."""
+    """Settings of a writer, as plain values that travel to other processes."""
 
     kind: str = "template"
     """One of `WRITERS`."""
@@ -175,15 +175,15 @@ class WriterSpec:
     timeout_s: float = 120.0
     """Longest wait for a reply."""
     temperature: float = 0.7
-    """Of sampling."""
+    """Sampling temperature."""
     max_tokens: int = 1600
     """Longest reply."""
     one_by_one: bool = False
     """Ask a server for each text alone."""
     device: str = "auto"
-    """For a local model."""
+    """Device of a local model."""
     seed: int = 0
-    """Of wordings and sampling."""
+    """Seed of wordings and sampling."""
     reply_spec: ReplySpec = field(default_factory=ReplySpec)
     """How much is written."""
 

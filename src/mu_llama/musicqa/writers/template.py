@@ -50,7 +50,7 @@ class TemplateWriter:
         return Written(self.compose(track, attempt=attempt).to_dict())
 
     def compose(self, track: Track, *, attempt: int = 0) -> Reply:
-        """Write about a track.
+        """Compose the reply about a track.
 
         Raises:
             NothingToSay: if it has neither labels nor a caption.
@@ -86,7 +86,7 @@ class _Sentences:
         return tuple(self.rotated(wordings)), slots
 
     def rotated(self, things: Sequence[_Thing]) -> Sequence[_Thing]:
-        """Begin at a random one and come round: quicker than shuffling."""
+        """Rotate a sequence by a random offset, which is quicker than shuffling it."""
         first = int(self._rng.random() * len(things))
         return [*things[first:], *things[:first]]
 
