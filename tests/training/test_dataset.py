@@ -13,9 +13,9 @@ import pytest
 from mu_llama.errors import ConfigError
 from mu_llama.text.prompts import Turn
 from mu_llama.training.config import DatasetEntry
-from mu_llama.training.dataset import Dataset, hold_out, read_datasets, read_rows
+from mu_llama.training.dataset import Dataset, detect_format, hold_out, read_datasets, read_rows
 from mu_llama.training.example import BadRow, DataError, Example
-from mu_llama.training.readers import FORMATS, DataFormat, detect_format
+from mu_llama.training.readers import FORMATS, DataFormat
 
 
 def said(*texts: str) -> list[dict[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -62,13 +61,12 @@ def example(audio: Path | None, number: int = 0) -> Example:
     return Example(f"{audio}:{number}", (Turn("Q", "A"),), audio)
 
 
-def prepare(examples: list[Example], cache: Path, encoder: LevelEncoder, *, num_workers: int = 1) -> FeatureTable:
+def prepare(examples: list[Example], cache: Path, encoder: LevelEncoder) -> FeatureTable:
     return precompute_features(
         examples,
         make_encoder=lambda: encoder,
         plan=FULL,
         cache=FeatureCache(cache),
-        num_workers=num_workers,
     )
 
 
@@ -115,27 +113,6 @@ def test_features_made_in_inference_mode_can_be_trained_on(tmp_path: Path) -> No
             weight = torch.ones(3, requires_grad=True)
             (source.of(item) @ weight).sum().backward()
             assert weight.grad is not None
-
-
-def test_a_table_made_by_threads_equals_one_made_in_turn(tmp_path: Path) -> None:
-    tracks = [tone(tmp_path / f"{n}.wav", 0.05 * n) for n in range(1, 9)]
-    examples = [example(track) for track in tracks] + [example(None)]
-    plain = prepare(examples, tmp_path / "one", LevelEncoder())
-    threaded = prepare(examples, tmp_path / "two", LevelEncoder(), num_workers=3)
-    assert torch.equal(plain.values, threaded.values)
-    assert plain.rows == threaded.rows
-
-
-def test_threads_work_at_the_same_time(tmp_path: Path) -> None:
-    both = threading.Barrier(2, timeout=10)
-
-    class Waiting(LevelEncoder):
-        def encode(self, window: Waveform) -> torch.Tensor:
-            both.wait()
-            return super().encode(window)
-
-    tracks = [tone(tmp_path / f"{n}.wav", 0.1 * n) for n in (1, 2)]
-    assert len(prepare([example(track) for track in tracks], tmp_path / "c", Waiting(), num_workers=2).rows) == 2
 
 
 def test_tracks_that_cannot_be_encoded_are_listed_after_all_were_tried(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,15 @@ from pathlib import Path
 from mu_llama.audio.file_names import Listings, equal_files, path_on_disk
 from mu_llama.training.config import DatasetEntry
 from mu_llama.training.example import BadRow, DataError, Example, listing
-from mu_llama.training.readers import EMPTY, FORMATS, detect_format
+from mu_llama.training.readers import FORMATS, reading
+
+_HEAD_BYTES = 2**16
+_EMPTY_LIST = re.compile(r"\s*(?:\[\s*\]\s*)?")
+_EMPTY_ADVICE = (
+    "is empty; expected at least one example: leave the file out, or, if it is a part of a small data set, give that "
+    "part a larger share when it is built (`mu-llama musicqa build` with --validation or --test)"
+)
+"""Problem text of a file without rows."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ def read_datasets(entries: Sequence[DatasetEntry], *, skip_missing: bool = False
         usable = tuple(example for example in examples if example.audio not in absent)
         datasets.append(Dataset(entry, usable, num_missing=len(examples) - len(usable), sha256=sha256))
         if not rows or (skip_missing and not usable and examples):
-            problems.append(f"{entry.path}: {'has no example whose audio is there' if rows else EMPTY}")
+            problems.append(f"{entry.path}: {'has no example whose audio is there' if rows else _EMPTY_ADVICE}")
     problems += listing("bad rows", map(str, bad), "correct them in the file")
     if not skip_missing:
         advice = "check audio_folder, or set data.skip_missing to drop their examples"
@@ -87,6 +96,30 @@ def read_rows(entry: DatasetEntry) -> Iterable[Example | BadRow]:
                 continue
             seen.add(row.id)
         yield row
+
+
+def detect_format(path: Path) -> str:
+    """Recognize the format of a file by its beginning, whatever its name.
+
+    Returns:
+        A key of `FORMATS`.
+
+    Raises:
+        DataError: if it can't be read, is empty or begins like none of the formats.
+    """
+    with reading(path), path.open("rb") as file:
+        text = file.read(_HEAD_BYTES).decode("utf-8-sig", errors="replace").lstrip()
+    if _EMPTY_LIST.fullmatch(text):
+        raise DataError(f"{path}: {_EMPTY_ADVICE}")
+    for name, data_format in FORMATS.items():
+        if data_format.start is not None and text.startswith(data_format.start):
+            return name
+    by_key = {data_format.list_key: name for name, data_format in FORMATS.items() if data_format.list_key}
+    # Inside a text the closing quote of a key would have a backslash in front.
+    key = re.search(rf'"({"|".join(map(re.escape, by_key))})"\s*:', text)
+    if text.startswith("[") and key:
+        return by_key[key[1]]
+    raise DataError(f"{path}: begins like none of {', '.join(FORMATS)}; check the file, or name its format")
 
 
 def hold_out(

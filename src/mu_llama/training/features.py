@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -221,9 +219,6 @@ class AugmentedFeatures:
         )
 
 
-_Encoded = tuple[Path, torch.Tensor | TrackError]
-
-
 def precompute_features(
     examples: Iterable[Example],
     *,
@@ -231,7 +226,6 @@ def precompute_features(
     plan: WindowPlan,
     cache: FeatureCache | None,
     skip_unreadable: bool = False,
-    num_workers: int = 1,
     progress: ProgressCallback = no_progress,
 ) -> FeatureTable:
     """Encode every distinct track of some examples, through the feature cache.
@@ -245,7 +239,6 @@ def precompute_features(
         plan: which seconds of a track are encoded.
         cache: keeps features by content; None keeps nothing.
         skip_unreadable: leave tracks that can't be encoded out of the table and list them in its `errors`.
-        num_workers: tracks that are worked on at the same time, in threads: one is read while another is encoded.
         progress: counts the bytes of audio files.
 
     Returns:
@@ -260,57 +253,36 @@ def precompute_features(
     if not wanted:
         raise DataError("there are no examples to prepare; expected at least one")
     extractor = FeatureExtractor(make_encoder, plan=plan, cache=cache)
-    encoder = extractor.encoder  # built here, not by several threads at once
     rows: dict[Path | None, int] = {}
+    values: list[torch.Tensor] = []
     errors: list[TrackError] = []
-
-    def values() -> Generator[torch.Tensor, None, None]:
-        if None in wanted:
-            rows[None] = len(rows)
-            yield encode_silence(encoder, cache)
-        for path, encoded in _encode_all(extractor, paths, num_workers=num_workers, progress=progress):
-            if isinstance(encoded, TrackError):
-                errors.append(encoded)
-                continue
-            rows[path] = len(rows)
-            yield encoded
-
-    with closing(values()) as stream:
-        table = list(stream)
+    if None in wanted:
+        rows[None] = 0
+        values.append(encode_silence(extractor.encoder, cache))
+    sizes = [_size_bytes(path) for path in paths]
+    advance = progress("preparing features", sum(sizes))
+    for path, size_bytes in zip(paths, sizes, strict=True):
+        encoded = _encode_track(extractor, path)
+        if isinstance(encoded, TrackError):
+            errors.append(encoded)
+        else:
+            rows[path] = len(values)
+            values.append(encoded)
+        advance(size_bytes)
     if errors and (not skip_unreadable or len(errors) == len(paths)):
         advice = "replace them, or set data.skip_missing to drop their examples"
         raise DataError("\n".join(listing("tracks that can't be encoded", map(str, errors), advice)))
-    return FeatureTable(torch.stack(table) if table else torch.empty(0), rows, tuple(errors))
+    return FeatureTable(torch.stack(values) if values else torch.empty(0), rows, tuple(errors))
 
 
-def _encode_all(
-    extractor: FeatureExtractor, paths: Sequence[Path], *, num_workers: int, progress: ProgressCallback
-) -> Iterator[_Encoded]:
-    """Encode tracks, some at a time, and give them in order."""
-    sizes = [_size_bytes(path) for path in paths]
-    advance = progress("preparing features", sum(sizes))
-
-    def encode(path: Path) -> _Encoded:
-        try:
-            values = extractor.extract(path).values
-        except (MuLlamaError, OSError) as error:
-            return path, TrackError(path, " ".join(str(error).split()))
-        if not torch.isfinite(values).all():
-            return path, TrackError(path, "its features are not finite; build the encoder with dtype float32")
-        return path, values
-
-    if num_workers == 1:
-        for path, size_bytes in zip(paths, sizes, strict=True):
-            yield encode(path)
-            advance(size_bytes)
-        return
-    with ThreadPoolExecutor(num_workers) as pool:
-        try:
-            for encoded, size_bytes in zip(pool.map(encode, paths), sizes, strict=True):
-                yield encoded
-                advance(size_bytes)
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _encode_track(extractor: FeatureExtractor, path: Path) -> torch.Tensor | TrackError:
+    try:
+        values = extractor.extract(path).values
+    except (MuLlamaError, OSError) as error:
+        return TrackError(path, " ".join(str(error).split()))
+    if not torch.isfinite(values).all():
+        return TrackError(path, "its features are not finite; build the encoder with dtype float32")
+    return values
 
 
 def _size_bytes(path: Path) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,15 +203,6 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path}: can't be read as Parquet ({' '.join(str(error).split())}); copy it again") from error
 
 
-_HEAD_BYTES = 2**16
-_EMPTY = re.compile(r"\s*(?:\[\s*\]\s*)?")
-EMPTY = (
-    "is empty; expected at least one example: leave the file out, or, if it is a part of a small data set, give that "
-    "part a larger share when it is built (`mu-llama musicqa build` with --validation or --test)"
-)
-"""Problem text of a file without rows."""
-
-
 class Reader(Protocol):
     """Streams the rows of a data file."""
 
@@ -242,27 +232,3 @@ FORMATS: dict[str, DataFormat] = {
     "parquet": DataFormat(read_parquet, start="PAR1"),
 }
 """The formats of data files by their names in settings; another one needs a reader and a line here."""
-
-
-def detect_format(path: Path) -> str:
-    """Recognize the format of a file by its beginning, whatever its name.
-
-    Returns:
-        A key of `FORMATS`.
-
-    Raises:
-        DataError: if it can't be read, is empty or begins like none of the formats.
-    """
-    with reading(path), path.open("rb") as file:
-        text = file.read(_HEAD_BYTES).decode("utf-8-sig", errors="replace").lstrip()
-    if _EMPTY.fullmatch(text):
-        raise DataError(f"{path}: {EMPTY}")
-    for name, data_format in FORMATS.items():
-        if data_format.start is not None and text.startswith(data_format.start):
-            return name
-    by_key = {data_format.list_key: name for name, data_format in FORMATS.items() if data_format.list_key}
-    # Inside a text the closing quote of a key would have a backslash in front.
-    key = re.search(rf'"({"|".join(map(re.escape, by_key))})"\s*:', text)
-    if text.startswith("[") and key:
-        return by_key[key[1]]
-    raise DataError(f"{path}: begins like none of {', '.join(FORMATS)}; check the file, or name its format")
