@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -78,8 +79,14 @@ def load_once() -> Iterator[Callable[..., Listener]]:
     """Commands in this process share one model, since loading it takes most of their time."""
     with pytest.MonkeyPatch.context() as patch:
         module = sys.modules[mu_llama.load.__module__]
-        patch.setattr(module, "load", functools.cache(mu_llama.load))
-        yield module.load
+        load = functools.cache(mu_llama.load)
+
+        def without_callbacks(model: str = "mini", **settings: Any) -> Listener:
+            return load(model, **{name: value for name, value in settings.items() if not callable(value)})
+
+        patch.setattr(module, "load", without_callbacks)
+        yield without_callbacks
+        assert load.cache_info().misses <= 2, "the command's settings and Python's"
 
 
 def test_the_first_answer_in_the_readme_is_what_the_command_prints() -> None:
