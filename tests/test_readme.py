@@ -7,14 +7,16 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+import mu_llama
+from mu_llama import Listener
 from mu_llama.cli.main import typer_app
-from mu_llama.inference import listener as listener_module
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -73,11 +75,18 @@ ANSWERS = re.findall(r"^\| `(examples/audio/\S+)` \| (.+?) \| (.+?) \|$", README
 
 
 @pytest.fixture(scope="module")
-def _one_loaded_model() -> Iterator[None]:
+def load_once() -> Iterator[Callable[..., Listener]]:
     """Commands in this process share one model, since loading it takes most of their time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(listener_module, "load", functools.cache(listener_module.load))
-        yield
+        module = sys.modules[mu_llama.load.__module__]
+        load = functools.cache(mu_llama.load)
+
+        def without_callbacks(model: str = "mini", **settings: Any) -> Listener:
+            return load(model, **{name: value for name, value in settings.items() if not callable(value)})
+
+        patch.setattr(module, "load", without_callbacks)
+        yield without_callbacks
+        assert load.cache_info().misses <= 2, "the command's settings and Python's"
 
 
 def test_the_first_answer_in_the_readme_is_what_the_command_prints() -> None:
@@ -87,7 +96,7 @@ def test_the_first_answer_in_the_readme_is_what_the_command_prints() -> None:
     assert done.stdout.strip() == answer
 
 
-@pytest.mark.usefixtures("_one_loaded_model")
+@pytest.mark.usefixtures("load_once")
 @pytest.mark.parametrize(("audio", "question", "answer"), ANSWERS[1:])
 def test_answers_in_the_readme_are_what_the_command_prints(audio: str, question: str, answer: str) -> None:
     printed = CliRunner().invoke(typer_app, ["ask", str(ROOT / audio), "-q", question])
@@ -95,13 +104,12 @@ def test_answers_in_the_readme_are_what_the_command_prints(audio: str, question:
     assert printed.stdout.strip() == answer
 
 
-@pytest.mark.usefixtures("_one_loaded_model")
-def test_the_chat_in_the_readme_gives_the_answers_beside_it() -> None:
+def test_the_chat_in_the_readme_gives_the_answers_beside_it(load_once: Callable[..., Listener]) -> None:
     (block,) = (block for kind, block in BLOCKS if kind == "python")
     audio = re.search(r"listener\.chat\(\"(.+?)\"\)", block)
     shown = re.findall(r"^chat\.ask\(\"(.+?)\"\)\.text +# (.+)$", block, flags=re.MULTILINE)
     assert audio is not None
     assert len(shown) > 1
-    chat = listener_module.load("mini").chat(ROOT / audio[1])
+    chat = load_once("mini").chat(ROOT / audio[1])
     for question, answer in shown:
         assert chat.ask(question).text == answer
