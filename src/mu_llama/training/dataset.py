@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mu_llama.audio.file_names import Listings, equal_files, path_on_disk
 from mu_llama.training.config import DatasetEntry
-from mu_llama.training.example import BadRow, DataError, Example, listing
-from mu_llama.training.readers import FORMATS, reading
+from mu_llama.training.example import BadRow, DataError, Example, listing, reading
+from mu_llama.training.readers import FORMATS
 
 _HEAD_BYTES = 2**16
 _EMPTY_LIST = re.compile(r"\s*(?:\[\s*\]\s*)?")
