@@ -34,9 +34,12 @@ def home_folder() -> Path:
     chosen = os.environ.get(HOME_VARIABLE)
     try:
         folder = Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("mu-llama", appauthor=False))
-    except RuntimeError:  # ~ of a user that isn't known
+    except RuntimeError:
         folder = Path("~")
-    return temporary_home() if folder.parts[:1] == ("~",) else folder
+    if folder.parts[:1] != ("~",):
+        return folder
+    report_unwritable(Path(chosen or "~"), "this user has no home folder")
+    return temporary_home()
 
 
 def writable_home(home: Path | None = None) -> Path:
@@ -56,12 +59,30 @@ def writable_home(home: Path | None = None) -> Path:
     return home
 
 
+def choose_library_folder(variable: str, name: str) -> Path:
+    """Point a library at a folder of its own below the cache folder, unless the user has pointed it somewhere.
+
+    Args:
+        variable: environment variable that the library reads when it is imported.
+        name: of the folder.
+    """
+    return Path(os.environ.setdefault(variable, str(writable_home() / name)))
+
+
+def has_writable_user_home() -> bool:
+    """Tell whether libraries that keep things in the user's home can do so."""
+    try:
+        return os.access(Path.home(), os.W_OK)
+    except RuntimeError:
+        return False
+
+
 @cache
 def report_unwritable(home: Path, reason: str) -> None:
-    """Log, once for each folder and reason, that nothing can be kept in the cache folder."""
+    """Log, once for each folder and reason, what it means that nothing can be kept in the cache folder."""
     logger.warning(
-        "the cache folder %s can't be written (%s): what would be kept there is made again, which takes longer; "
-        "set %s to a folder that can be written",
+        "the cache folder %s can't be written (%s): a temporary folder is used, and what isn't kept is made again, "
+        "which takes longer; set %s to a folder that can be written",
         home,
         reason,
         HOME_VARIABLE,

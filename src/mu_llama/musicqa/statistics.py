@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mu_llama.devices import choose_library_folder, has_writable_user_home
 from mu_llama.errors import ConfigError
 from mu_llama.labels.grounding import terms_said
 from mu_llama.labels.track import Track
@@ -198,6 +199,8 @@ def plot_histograms(path: Path, values: Mapping[str, Sequence[int]], *, unit: st
 
 def _figure(*, width: float, height: float) -> Any:
     try:
+        if not has_writable_user_home():
+            choose_library_folder("MPLCONFIGDIR", "matplotlib")
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:

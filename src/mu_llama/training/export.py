@@ -18,6 +18,7 @@ from mu_llama.checkpoints.formats.native import ModelConfig, write_model_files
 from mu_llama.checkpoints.lazy_tensor import in_memory
 from mu_llama.checkpoints.model_card import CARD_FILE, Provenance, hash_files, write_card
 from mu_llama.checkpoints.spec import LlamaSpec, ModelSpec
+from mu_llama.devices import choose_library_folder, has_writable_user_home
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_file import config_to_dict
 
@@ -93,6 +94,8 @@ def _training_section(config: TrainConfig, facts: Mapping[str, Any]) -> str:
 
 def plot_losses(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
     """Draw training and validation loss and the learning rate over updates; nothing without matplotlib."""
+    if not has_writable_user_home():
+        choose_library_folder("MPLCONFIGDIR", "matplotlib")
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -21,6 +21,8 @@ _MINOR = (0.220, 0.006, 0.104, 0.123, 0.019, 0.103, 0.012, 0.214, 0.062, 0.022, 
 _WINDOW = 4096
 _LOWEST_HZ, _HIGHEST_HZ = 100.0, 2500.0
 _FLOOR_BINS = 41
+_FAINTEST = 1e-5
+"""Amplitude of a tone that is no longer one but rounding."""
 _MIN_HEIGHT, _MAX_HEIGHT = 1.2, 6.0
 """Of a spectral peak above its surroundings, in nepers: less is noise, more counts no more."""
 _SAME_PITCH_OCTAVES = 25 / 1200
@@ -140,7 +142,7 @@ def _spectral_peaks(
     """Frame, pitch in octaves above 440 Hz, and weight of each peak that rises above its surroundings, by frame."""
     first, last = (int(edge * _WINDOW / rate_hz) for edge in (_LOWEST_HZ, _HIGHEST_HZ))
     spectrum = np.abs(libraries.librosa.stft(samples, n_fft=_WINDOW, hop_length=_WINDOW // 2))
-    level = np.log(spectrum[first - 1 : last + 1].T + 1e-9)  # (frames, bins)
+    level = np.log(spectrum[first - 1 : last + 1].T + _FAINTEST * _WINDOW / 4)  # (frames, bins)
     height = level - libraries.ndimage.median_filter(level, size=(1, _FLOOR_BINS))
     left, middle, right = level[:, :-2], level[:, 1:-1], level[:, 2:]
     frames, bins = np.nonzero((middle > left) & (middle >= right) & (height[:, 1:-1] > _MIN_HEIGHT))

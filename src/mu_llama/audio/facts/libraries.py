@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mu_llama.devices import writable_home
+from mu_llama.devices import choose_library_folder, temporary_home
 from mu_llama.errors import ConfigError
 
 _NUMBA_CACHE = "NUMBA_CACHE_DIR"
@@ -38,8 +38,8 @@ def load_libraries() -> Libraries:
     """
     _choose_numba_cache()
     try:
-        with quiet():
-            import librosa
+        with quiet(), _a_home():
+            import librosa.util.files
             import pyloudnorm
             from scipy import ndimage, signal
     except ImportError as error:
@@ -55,6 +55,21 @@ def quiet() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _a_home() -> Iterator[None]:
+    """Let librosa find a cache folder, which it asks for (and doesn't use) when it is imported, for any user."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(temporary_home())
+        try:
+            yield
+        finally:
+            del os.environ["HOME"]
+    else:
+        yield
+
+
 def _choose_numba_cache() -> None:
     """Give Numba, which compiles parts of librosa, a folder for what it compiles.
 
@@ -66,11 +81,10 @@ def _choose_numba_cache() -> None:
     librosa = importlib.util.find_spec("librosa")
     if librosa is None or librosa.origin is None or _is_writable_tree(Path(librosa.origin).parent):
         return
-    folder = str(writable_home() / "numba")
-    os.environ[_NUMBA_CACHE] = folder
+    folder = choose_library_folder(_NUMBA_CACHE, "numba")
     numba: Any = sys.modules.get("numba")
     if numba is not None:  # it has read the environment already
-        numba.config.CACHE_DIR = folder
+        numba.config.CACHE_DIR = str(folder)
 
 
 def _is_writable_tree(package: Path) -> bool:

@@ -22,15 +22,15 @@ _TEMPO_TOLERANCE = 0.04
 _MIN_ONSETS = 8
 """A pulse that fewer onsets carry isn't told from chance: no single onset counts for more than the eighth strongest."""
 _NUM_SHUFFLES, _SHUFFLED_FRAMES, _SHUFFLE_QUANTILE = 20, 8, 0.95
-_CHANCE, _BEYOND_CHANCE = 2.0, 3.0
-"""How many times better than shuffled onsets a pulse fits: by luck or loosely, and where there is no doubt."""
-_UNSTEADY, _STEADY = 0.1, 0.2
+_CHANCE, _BEYOND_CHANCE = 1.5, 3.0
+"""How many times better than shuffled onsets a pulse fits: by luck, and where there is no doubt."""
+_UNSTEADY, _STEADY = 0.07, 0.2
 """Mean autocorrelation at eight pulses: a rubato drifts out of step with any of them."""
 _VIBRATO_BINS = 3
 """Mel bins over which a maximum filter hides a wavering pitch: S. Böck and G. Widmer, Maximum Filter Vibrato
 Suppression for Onset Detection, DAFx 2013."""
-_NO_ONSET_DB, _ONSET_DB = 0.13, 0.2
-"""Mean rise of the mel bands at an onset: of a wavering tone or steady noise at most, and of softly bowed notes."""
+_NO_ONSET_DB, _ONSET_DB = 0.12, 0.2
+"""Mean rise of the mel bands at an onset: of a wavering tone or steady noise, and of softly bowed notes."""
 
 
 def measure_tempo(librosa: Any, samples: Samples, rate_hz: int) -> Fact | None:
