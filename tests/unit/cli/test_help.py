@@ -69,8 +69,8 @@ def test_progress_shows_names_as_they_are(text: str, capsys: pytest.CaptureFixtu
     Console(file=drawn, width=200).print(bars.get_renderable())
     assert text in drawn.getvalue()
     display: Any = _Display()
-    display.started({}, text, 5, 0)
-    display.answered(1, [{"audio": f"folder/{text}", "question": text, "answer": text}])
+    display.on_start({}, text, 5, 0)
+    display.on_samples(1, [{"audio": f"folder/{text}", "question": text, "answer": text}])
     display._bar.update(display._task, description=text)
     display.close()
     assert capsys.readouterr().err.count(text.rpartition("/")[2]) >= 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mu_llama.audio import facts
+from mu_llama.audio.facts import key as facts
 from mu_llama.labels import stated_facts
 from mu_llama.labels.stated_facts import parse_key, parse_label, parse_licence, parse_tempo, parse_voice
 
