@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from mu_llama.audio.facts import measure_facts
+from mu_llama.audio.waveform import Waveform
 from mu_llama.errors import AudioError
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.measuring import with_facts
@@ -97,6 +98,114 @@ def test_little_or_no_sound_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "b.wav").write_bytes(b"nothing")
     with pytest.raises(AudioError, match=r"b\.wav"):
         measure_facts(tmp_path / "b.wav")
+
+
+def hits(seconds: float, starts: list[float], *, noise: float = 0.0) -> np.ndarray:
+    """Snare drums at given moments."""
+    chance = np.random.default_rng(1)
+    time_s = np.arange(RATE_HZ // 4) / RATE_HZ
+    hit = 0.5 * chance.normal(0, 1, time_s.size) * np.exp(-time_s / 0.06) + 0.3 * np.sin(1200 * time_s)
+    samples = noise * chance.normal(0, 1, int(seconds * RATE_HZ))
+    for start in starts:
+        place = int(start * RATE_HZ)
+        samples[place : place + hit.size] += 0.7 * hit[: samples.size - place]
+    return samples
+
+
+def tone(hz: float, seconds: float = 12, *, vibrato: float = 0.0) -> np.ndarray:
+    """Eight harmonics, for as long as that; vibrato in parts of the pitch, five times a second."""
+    time_s = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
+    phase = 2 * np.pi * np.cumsum(hz * (1 + vibrato * np.sin(2 * np.pi * 5 * time_s))) / RATE_HZ
+    return 0.2 * np.sum([np.sin(phase * harmonic) / harmonic for harmonic in range(1, 9)], axis=0)
+
+
+def noise(colour: float, seconds: float = 12) -> np.ndarray:
+    """Noise whose power falls with a power of the frequency: 0 white, 1 pink, 2 brown."""
+    size = int(seconds * RATE_HZ)
+    spectrum = np.fft.rfft(np.random.default_rng(3).normal(0, 1, size))
+    samples = np.fft.irfft(spectrum * np.maximum(np.fft.rfftfreq(size, 1 / RATE_HZ), 20) ** (-colour / 2), size)
+    return 0.3 * samples / np.abs(samples).max()
+
+
+def chance_hits(seconds: float = 20, per_second: float = 2.0) -> np.ndarray:
+    starts = np.cumsum(np.random.default_rng(5).exponential(1 / per_second, int(seconds * per_second)))
+    return hits(seconds, [start for start in starts if start < seconds - 0.3], noise=1e-3)
+
+
+def rubato(seconds: float = 20) -> np.ndarray:
+    """A scale whose steps take from a third of a second to one and a half, as it pleases."""
+    chance, samples, start = np.random.default_rng(6), np.zeros(int(seconds * RATE_HZ)), 0.1
+    time_s = np.arange(int(1.5 * RATE_HZ)) / RATE_HZ
+    for step in range(60):
+        hz = 261.63 * 2 ** ((0, 2, 4, 5, 7, 9, 11)[step % 7] / 12)
+        note = 0.3 * np.sin(2 * np.pi * hz * time_s) * np.exp(-3 * time_s) * np.minimum(1, time_s / 0.004)
+        place = int(start * RATE_HZ)
+        if place >= samples.size:
+            break
+        samples[place : place + note.size] += note[: samples.size - place]
+        start += chance.uniform(0.3, 1.5)
+    return samples
+
+
+WITHOUT_TEMPO_OR_KEY = {
+    "one hit in silence": hits(5, [2.0]),
+    "one hit in faint noise": hits(10, [9.0], noise=1e-4),
+    "three claps": hits(12, [1.0, 2.7, 8.1], noise=1e-4),
+    "four hits, evenly": hits(12, [1.0, 1.6, 2.2, 2.8], noise=1e-4),
+    "hits at random": chance_hits(),
+    "constant offset": np.full(8 * RATE_HZ, 0.4),
+    "offset that fades": np.linspace(0.4, 0.0, 10 * RATE_HZ),
+    "offset that begins late": np.repeat([0.0, 0.3], 5 * RATE_HZ),
+    "white noise": noise(0),
+    "pink noise": noise(1),
+    "brown noise": noise(2),
+    "still tone": tone(220),
+    "tone with vibrato": tone(440, vibrato=0.01),
+    "fading tone": tone(110) * np.linspace(0, 1, 12 * RATE_HZ),
+    "fifth that sounds on": tone(131) + tone(196),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_TEMPO_OR_KEY)
+def test_nothing_is_claimed_of_what_has_no_tempo_and_no_key(name: str) -> None:
+    facts = measure_facts(Waveform(WITHOUT_TEMPO_OR_KEY[name].astype(np.float32), RATE_HZ))
+    for fact in (facts.tempo_bpm, facts.key):
+        assert fact is None or fact.confidence <= 0.3, fact
+
+
+@pytest.mark.parametrize(
+    "name", ["one hit in silence", "hits at random", "constant offset", "brown noise", "still tone"]
+)
+def test_where_nothing_repeats_there_is_no_tempo(name: str) -> None:
+    assert measure_facts(Waveform(WITHOUT_TEMPO_OR_KEY[name].astype(np.float32), RATE_HZ)).tempo_bpm is None
+
+
+def test_rubato_has_a_key_and_no_tempo() -> None:
+    facts = measure_facts(Waveform(rubato().astype(np.float32), RATE_HZ))
+    assert facts.tempo_bpm is None or facts.tempo_bpm.confidence <= 0.3
+    assert facts.key is not None
+
+
+@pytest.mark.parametrize("noise_level", [0.0, 1e-3, 0.03])
+def test_steady_drums_keep_their_confidence(noise_level: float) -> None:
+    drums = hits(16, [0.5 * beat for beat in range(31)], noise=noise_level)
+    tempo = measure_facts(Waveform(drums.astype(np.float32), RATE_HZ)).tempo_bpm
+    assert tempo is not None
+    assert tempo.value == pytest.approx(120, rel=0.03)
+    assert tempo.confidence >= 0.8
+
+
+def test_cadences_keep_their_confidence() -> None:
+    cadence = chords([(0, False), (5, False), (7, False), (0, False)] * 2)
+    key = measure_facts(Waveform(cadence.astype(np.float32), RATE_HZ)).key
+    assert key is not None
+    assert key.confidence >= 0.6
+
+
+def test_libraries_warn_nobody(recwarn: pytest.WarningsRecorder) -> None:
+    for samples in (hits(5, [1.0]), np.full(5 * RATE_HZ, 0.2), chords([(0, False), (7, False)], seconds=5)):
+        measure_facts(Waveform(samples.astype(np.float32), RATE_HZ))
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_only_sure_facts_become_labels(tmp_path: Path) -> None:
