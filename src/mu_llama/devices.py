@@ -47,12 +47,17 @@ def writable_home(home: Path | None = None) -> Path:
 
     Args:
         home: the folder to try; None is `home_folder()`.
+
+    Raises:
+        FileExistsError, NotADirectoryError: if a file stands there, which is a mistake rather than a restriction.
     """
     home = home_folder() if home is None else home
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home):
             pass
+    except (FileExistsError, NotADirectoryError):
+        raise
     except OSError as error:
         report_unwritable(home, error.strerror or str(error))
         return temporary_home()
@@ -66,7 +71,14 @@ def choose_library_folder(variable: str, name: str) -> Path:
         variable: environment variable that the library reads when it is imported.
         name: of the folder.
     """
-    return Path(os.environ.setdefault(variable, str(writable_home() / name)))
+    if not os.environ.get(variable):
+        try:
+            home = writable_home()
+        except OSError as error:
+            report_unwritable(home_folder(), error.strerror or str(error))
+            home = temporary_home()
+        os.environ[variable] = str(home / name)
+    return Path(os.environ[variable])
 
 
 def has_writable_user_home() -> bool:

@@ -85,8 +85,8 @@ def provide_llama(packaged: PackagedLlama, home: Path, *, report: Report = lambd
     folder = converted_folder(packaged, home)
     if (folder / "config.json").is_file():
         return folder
-    folder = converted_folder(packaged, writable_home(home))
     try:
+        folder = converted_folder(packaged, writable_home(home))
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / "config.json").is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import threading
 import tracemalloc
@@ -23,52 +24,17 @@ from mu_llama.audio.facts.loudness import LoudnessMeter, channel_weights
 from mu_llama.audio.facts.measure import read_sound
 from mu_llama.audio.read import AudioWarning
 from mu_llama.audio.waveform import Waveform
+from mu_llama.cli.main import typer_app
 from mu_llama.errors import AudioError
 from tests.unit.audio.media import encoded
 
 RATE_HZ = 22050
 LAYOUTS = [
-    "mono",
-    "stereo",
-    "downmix",
-    "binaural",
-    "2.1",
-    "3.0",
-    "3.0(back)",
-    "4.0",
-    "quad",
-    "quad(side)",
-    "3.1",
-    "5.0",
-    "5.0(side)",
-    "4.1",
-    "5.1",
-    "5.1(side)",
-    "6.0",
-    "6.0(front)",
-    "3.1.2",
-    "hexagonal",
-    "6.1",
-    "6.1(back)",
-    "6.1(front)",
-    "7.0",
-    "7.0(front)",
-    "7.1",
-    "7.1(wide)",
-    "7.1(wide-side)",
-    "5.1.2",
-    "5.1.2(back)",
-    "octagonal",
-    "cube",
-    "5.1.4",
-    "7.1.2",
-    "7.1.4",
-    "7.2.3",
-    "9.1.4",
-    "9.1.6",
-    "hexadecagonal",
-    "22.2",
-]
+    "mono", "stereo", "downmix", "binaural", "2.1", "3.0", "3.0(back)", "4.0", "quad", "quad(side)", "3.1", "5.0",
+    "5.0(side)", "4.1", "5.1", "5.1(side)", "6.0", "6.0(front)", "3.1.2", "hexagonal", "6.1", "6.1(back)",
+    "6.1(front)", "7.0", "7.0(front)", "7.1", "7.1(wide)", "7.1(wide-side)", "5.1.2", "5.1.2(back)", "octagonal",
+    "cube", "5.1.4", "7.1.2", "7.1.4", "7.2.3", "9.1.4", "9.1.6", "hexadecagonal", "22.2",
+]  # fmt: skip
 
 
 def ebur128_lufs(samples: np.ndarray, rate_hz: int, layout: str) -> float:
@@ -272,3 +238,37 @@ def test_memory_does_not_grow_with_the_track() -> None:
 def test_an_offset_behind_a_waveforms_end_is_refused() -> None:
     with pytest.raises(AudioError, match="no sound at offset 20 s"):
         measure_facts(Waveform(drums(), RATE_HZ), offset_s=20)
+
+
+def said(path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[str, str]:
+    """Output and errors of `mu-llama facts`."""
+    shown = warnings.showwarning
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            typer_app(["facts", str(path), *options], standalone_mode=False)
+    finally:
+        warnings.showwarning = shown
+    told = capsys.readouterr()
+    return told.out, told.err
+
+
+def test_a_damaged_file_costs_one_plain_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = file_of("flac", 8)
+    (tmp_path / "a.flac").write_bytes(data[: len(data) // 2])
+    out, err = said(tmp_path / "a.flac", capsys)
+    assert out.startswith("length    3.") or out.startswith("length    4.")
+    assert err.startswith("warning: a.flac: ends early")
+    assert err.count("\n") == 1
+
+
+def test_what_is_not_there_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(6 * RATE_HZ), RATE_HZ)
+    out, err = said(tmp_path / "silence.wav", capsys)
+    assert out.count("too little sound to measure") == 3
+    hiss = 0.1 * np.random.default_rng(0).normal(0, 1, 6 * RATE_HZ)
+    soundfile.write(tmp_path / "hiss.wav", hiss, RATE_HZ)
+    out, also = said(tmp_path / "hiss.wav", capsys)
+    assert [line.split()[1:] for line in out.splitlines()[1:3]] == [["none", "found"]] * 2
+    assert json.loads(said(tmp_path / "hiss.wav", capsys, "--json")[0])["tempo_bpm"] is None
+    assert err == also == ""

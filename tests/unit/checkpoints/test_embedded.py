@@ -16,7 +16,6 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mu_llama import devices
 from mu_llama.checkpoints import embedded as provision
 from mu_llama.checkpoints.embedded import PackagedLlama, converted_folder, provide_llama
 from mu_llama.checkpoints.formats.gguf import read_gguf_llama
@@ -207,12 +206,7 @@ def test_where_an_environment_has_no_pip_uv_fetches(
         provide_llama(packaged, tmp_path / "b")
 
 
-def test_without_a_cache_that_can_be_written_a_temporary_folder_serves(
-    packaged: PackagedLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_cache_that_cannot_be_written(packaged: PackagedLlama, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(devices, "temporary_home", lambda: tmp_path / "temporary")
-    folder = provide_llama(packaged, tmp_path / "file")
-    assert folder.is_relative_to(tmp_path / "temporary")
-    assert (folder / "model.safetensors").is_file()
-    assert "set MU_LLAMA_HOME to a folder that can be written" in caplog.text
+    with pytest.raises(CheckpointError, match="MU_LLAMA_HOME"):
+        provide_llama(packaged, tmp_path / "file")
