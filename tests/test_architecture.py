@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,14 @@ FILES = sorted(path for path in SRC.rglob("*.py") if path != SRC / "__init__.py"
 
 def test_every_part_has_a_row() -> None:
     assert {part_of(path) for path in FILES} == set(ROW_OF)
+
+
+def test_the_map_shows_the_same_rows() -> None:
+    text = (SRC.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = re.search(r"\| row \| what \|\n\|---\|---\|\n((?:\|.*\n)+)", text)
+    assert table is not None
+    cells = [line.split("|")[1] for line in table[1].splitlines()]
+    assert [{name.rstrip("/") for name in re.findall(r"`([^`]+)`", cell)} for cell in cells] == list(ROWS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))

@@ -80,7 +80,7 @@ class Callbacks:
         """Remove the old track before a new one is encoded; returns the status line and empty values for the rest."""
         self.service.drop(session.token)
         session.expect_track(is_coming=bool(path))
-        return ("Listening…" if path else "", *_EMPTY[1:])
+        return ("Encoding…" if path else "", *_EMPTY[1:])
 
     def load_track(self, path: str | None, session: DemoSession, window: WindowChoice) -> tuple[Any, ...] | None:
         """Encode a new track; returns the line about it, tags, picture, an empty chat, and no facts yet.
@@ -136,7 +136,7 @@ class Callbacks:
         """Answer an earlier question again; later turns are removed."""
         index = message // 2
         if index >= len(session.turns):
-            raise QuestionError("this conversation is no longer held; ask again")
+            raise QuestionError("this question is no longer in the conversation; ask again")
         return self.ask(session.turns[index].question, session, *settings, keep=index)
 
     def edit(self, message: int, text: str, session: DemoSession, *settings: Any) -> Iterator[list[Message]]:

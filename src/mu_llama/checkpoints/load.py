@@ -78,8 +78,8 @@ def find_parts(
     if wrong is not None:
         raise CheckpointError(wrong)
     weight_format = format_of(detect(path).kind)
-    assert weight_format is not None, "it fits the role of a model"
-    assert weight_format.read_model is not None, "what can be a model can be read as one"
+    assert weight_format is not None, "its role is a model"
+    assert weight_format.read_model is not None, "every format whose role is a model has read_model"
     if weight_format.is_closed and (llama is not None or encoder is not None):
         raise ConfigError(f"model {str(model)!r} brings its own LLaMA and encoder; leave out --llama and --encoder")
     return weight_format.read_model(path, _companions(llama, encoder, home=home, report=report))
@@ -125,8 +125,8 @@ def read_llama(where: str | Path, *, weights: Mapping[str, LazyTensor] | None = 
 
     Args:
         where: Meta's folder, Hugging Face's, a GGUF file, or a hub id.
-        weights: under Meta's names, where they come out of a checkpoint; then only sizes and tokenizer are needed
-            here, and weights that are here too are left alone.
+        weights: under Meta's names, where they come out of a checkpoint; then `where` only gives sizes and
+            tokenizer, and weights in it are not read.
 
     Raises:
         ModelNotFoundError: if nothing is there.
@@ -137,8 +137,8 @@ def read_llama(where: str | Path, *, weights: Mapping[str, LazyTensor] | None = 
     if wrong is not None:
         raise CheckpointError(wrong)
     weight_format = META_FORMAT if holds_meta_llama(path) else format_of(llama_at(path).kind)
-    assert weight_format is not None, "it fits the role of a LLaMA"
-    assert weight_format.read_llama is not None, "what can be a LLaMA can be read as one"
+    assert weight_format is not None, "its role is a LLaMA"
+    assert weight_format.read_llama is not None, "every format whose role is a LLaMA has read_llama"
     return weight_format.read_llama(path, weights)
 
 

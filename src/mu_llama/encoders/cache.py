@@ -175,6 +175,7 @@ def encode_entry(features: TrackFeatures) -> bytes:
     """Write features as the bytes of a safetensors file, with a checksum in its metadata."""
     values = features.values.detach().to("cpu", torch.float32).contiguous()
     facts = json.dumps({"heard": features.spans, "duration_s": features.duration_s, "details": dict(features.details)})
+    # compat: files in users' caches call the spans `heard`.
     # One metadata key, because safetensors writes several in any order.
     entry = json.dumps({"facts": facts, "sha256": _checksum(values, facts)})
     data: bytes = save({"values": values}, metadata={"entry": entry})

@@ -182,7 +182,7 @@ class _ComputedEncoder:
 
 
 def _refuse_silence(windows: Iterator[Window], name: str, mix: Downmix) -> Iterator[Window]:
-    """Pass windows on, and fail at the end if all were silent, unless another mix may not be."""
+    """Pass windows on, and fail at the end if all were silent, unless the channels only cancel each other."""
     peak = 0.0
     for window in windows:
         peak = max(peak, float(np.abs(window.waveform.samples).max()))

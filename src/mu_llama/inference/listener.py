@@ -72,8 +72,8 @@ class Listener(TrackEncoder):
             audio: path, bytes, binary file, `Waveform`, or what `listen` returned.
             question: in plain words.
             options: how the answer is generated.
-            offset_s: where listening starts.
-            duration_s: how much is listened to; None is up to the end.
+            offset_s: first second that is encoded.
+            duration_s: how many seconds are encoded at most; None is up to the end.
 
         Raises:
             AudioError: if the track can't be read or is silent.

@@ -95,7 +95,7 @@ class FactsFile:
     What another version of this package measured is measured again.
 
     Args:
-        path: the file; made when something is measured. Its last line must be whole: see `records.drop_cut_line`.
+        path: the file; made when something is measured. Its last line must be whole: see `files.drop_cut_line`.
         measure: gives the facts of a file that isn't known.
     """
 
