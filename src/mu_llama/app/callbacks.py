@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mu_llama.app.assets import mel_picture
-from mu_llama.app.batch import BatchRequest, TableRow, answer_files, readable
+from mu_llama.app.batch import BatchRequest, TableRow, answer_files
 from mu_llama.app.service import DemoService
 from mu_llama.app.session import DemoSession, TrackHandle
 from mu_llama.audio.windows import WindowChoice
 from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.errors import MuLlamaError, QuestionError
+from mu_llama.files import without_surrogates
 from mu_llama.text.prompts import Turn
 
 logger = logging.getLogger(__name__)
@@ -202,7 +203,7 @@ _BEGINNINGS = ("the ", "there ", "this ", "no ", "nothing ")
 
 def sentence(error: MuLlamaError) -> str:
     """An error as a toast: one sentence; names of files stay as they are."""
-    text = readable(" ".join(str(error).split()))
+    text = without_surrogates(" ".join(str(error).split()))
     if text.startswith(_BEGINNINGS):
         text = text[0].upper() + text[1:]
     return text if text.endswith(".") else f"{text}."

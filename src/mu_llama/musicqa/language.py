@@ -11,7 +11,7 @@ from typing import Any
 from mu_llama.errors import ConfigError
 from mu_llama.labels.grounding import Labels, negates
 from mu_llama.labels.track import Track
-from mu_llama.labels.vocabulary import terms
+from mu_llama.labels.vocabulary import listed, terms
 
 # Names that take no article: plurals and what can't be counted.
 _BARE = frozenset(
@@ -37,26 +37,6 @@ def a(noun: str) -> str:
         return noun
     vowel = noun.startswith((*_AN, "u")) and not noun.startswith(_NOT_AN)
     return f"{'an' if vowel else 'a'} {noun}"
-
-
-def listed(words: Sequence[str]) -> str:
-    """Join words as a sentence does.
-
-    Example:
-        >>> listed(["a piano"]), listed(["a piano", "drums"]), listed(["a piano", "drums", "strings"])
-        ('a piano', 'a piano and drums', 'a piano, drums and strings')
-    """
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
-
-
-def without_surrogates(text: str) -> str:
-    r"""Give a text that UTF-8 can hold: half a surrogate pair, as JSON and file names may hold, becomes `?`.
-
-    Example:
-        >>> without_surrogates("caf\udce9")
-        'caf?'
-    """
-    return text.encode("utf-8", "replace").decode()
 
 
 def capital(text: str) -> str:

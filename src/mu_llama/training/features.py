@@ -18,6 +18,7 @@ from mu_llama.encoders.cache import FeatureCache, content_hash, feature_key
 from mu_llama.encoders.pooling import TrackFeatures
 from mu_llama.encoders.protocol import Encoder
 from mu_llama.errors import MuLlamaError
+from mu_llama.files import size_bytes_of
 from mu_llama.inference.extractor import FeatureExtractor
 from mu_llama.progress import ProgressCallback, no_progress
 from mu_llama.training.example import DataError, Example, listing
@@ -259,7 +260,7 @@ def precompute_features(
     if None in wanted:
         rows[None] = 0
         values.append(encode_silence(extractor.encoder, cache))
-    sizes = [_size_bytes(path) for path in paths]
+    sizes = [size_bytes_of(path) for path in paths]
     advance = progress("encoding tracks", sum(sizes))
     for path, size_bytes in zip(paths, sizes, strict=True):
         encoded = _encode_track(extractor, path)
@@ -283,10 +284,3 @@ def _encode_track(extractor: FeatureExtractor, path: Path) -> torch.Tensor | Tra
     if not torch.isfinite(values).all():
         return TrackError(path, "its features are not finite; build the encoder with dtype float32")
     return values
-
-
-def _size_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from mu_llama.labels.track import Track
+from mu_llama.labels.vocabulary import listed
 from mu_llama.musicqa.dialogues import character, topics
 from mu_llama.musicqa.dialogues.character import as_kind, is_piece
 from mu_llama.musicqa.dialogues.phrasebook import Phrasebook, is_plural, slots_of, wording
 from mu_llama.musicqa.dialogues.track_labels import ASKABLE, FAMILIES, AnswerBalancer, TrackLabels
-from mu_llama.musicqa.language import a, capital, listed
+from mu_llama.musicqa.language import a, capital
 from mu_llama.text.fact_prompts import MeasuredFact, with_measured
 from mu_llama.text.prompts import Turn
 

@@ -11,8 +11,9 @@ from string import Template
 from typing import Any, Protocol
 
 from mu_llama.errors import ConfigError, MuLlamaError
+from mu_llama.files import without_surrogates
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.language import check_installed, without_surrogates
+from mu_llama.musicqa.language import check_installed
 from mu_llama.musicqa.reply import NUM_DISTRACTORS, ReplySpec
 
 
@@ -62,6 +63,11 @@ class Writer(Protocol):
             Refused: if nothing will ever come.
         """
         ...
+
+
+def seed_digest(seed: int, attempt: int, track: Track) -> bytes:
+    """Hash what seeds the sampling of one attempt about one track; the first bytes of it are the seed."""
+    return hashlib.sha256(f"{seed} {attempt} {track.id}".encode("utf-8", "surrogatepass")).digest()
 
 
 FILES = ("system.txt", "user.txt")

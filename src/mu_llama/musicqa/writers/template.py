@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from mu_llama.labels.grounding import Labels, labels_of
 from mu_llama.labels.track import Track
-from mu_llama.labels.vocabulary import terms
-from mu_llama.musicqa.language import Words, a, capital, listed, words_of
+from mu_llama.labels.vocabulary import listed, terms
+from mu_llama.musicqa.language import Words, a, capital, words_of
 from mu_llama.musicqa.reply import NUM_DISTRACTORS, Choice, Damaged, Pair, Reply, ReplySpec
 from mu_llama.musicqa.writers.protocol import NothingToSay, Written
 
