@@ -1,4 +1,4 @@
-"""Files: JSON lines, hashes and sizes, text that UTF-8 can encode, writing in one step."""
+"""Files: JSON lines, hashes and sizes, Git LFS pointers, text that UTF-8 can encode, writing in one step."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from typing import Any
 from mu_llama.errors import MuLlamaError
 
 _CHUNK_BYTES = 1 << 22
+LFS_ADVICE = "is a Git LFS pointer, not the file itself; run `git lfs pull`"
+"""What to say of a pointer, after the file's name."""
+
+_POINTER_STARTS = (b"version https://git-lfs", b"version https://hawser")
 
 
 class RecordError(MuLlamaError, ValueError):
@@ -64,6 +68,21 @@ def sha256_of(path: Path, *, advance: Callable[[int], None] = lambda _: None) ->
             digest.update(chunk)
             advance(len(chunk))
     return digest.hexdigest()
+
+
+def is_lfs_pointer(head: bytes) -> bool:
+    r"""Say whether a file's first bytes are those of a Git LFS pointer.
+
+    Args:
+        head: the first 100 bytes or more of the file.
+
+    Example:
+        >>> is_lfs_pointer(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a...")
+        True
+        >>> is_lfs_pointer(b"RIFF$...WAVEfmt ")
+        False
+    """
+    return head.startswith(_POINTER_STARTS)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

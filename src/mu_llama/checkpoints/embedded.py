@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from mu_llama.devices import has_writable_user_home, writable_home
+from mu_llama.cache_folder import has_writable_user_home, writable_home
 from mu_llama.errors import CheckpointError, ModelNotFoundError
 from mu_llama.files import sha256_of
 

@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from mu_llama.audio.source import AudioSource, open_bytes
 from mu_llama.audio.source_copy import SourceCopy
 from mu_llama.audio.waveform import Waveform
-from mu_llama.devices import home_folder, report_unwritable
+from mu_llama.cache_folder import home_folder, report_unwritable
 from mu_llama.encoders.pooling import TrackFeatures
 from mu_llama.errors import AudioError
 

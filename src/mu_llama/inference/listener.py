@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 from mu_llama.audio.windows import ListenOptions
 from mu_llama.checkpoints.convert import ConvertOptions
-from mu_llama.deprecation import renamed_keywords
 from mu_llama.engine.sampling import GenerationOptions
-from mu_llama.errors import ConfigError
+from mu_llama.errors import ConfigError, renamed_keywords
 from mu_llama.inference.answering import (
     QuestionRow,
     answer_rows,

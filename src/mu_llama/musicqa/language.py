@@ -62,7 +62,7 @@ _ABSENT = ("drums", "piano", "guitar", "violin", "saxophone", "flute", "organ", 
 
 
 @dataclass(frozen=True)
-class Words:
+class SentenceSlots:
     """Slots and what they hold, and the label names behind them."""
 
     slots: Mapping[str, str]
@@ -77,7 +77,7 @@ class Words:
     """None where nothing is known."""
 
 
-def words_of(track: Track, labels: Labels, uses: Mapping[str, Sequence[str]], rng: random.Random) -> Words:
+def words_of(track: Track, labels: Labels, uses: Mapping[str, Sequence[str]], rng: random.Random) -> SentenceSlots:
     """Put labels into words.
 
     Args:
@@ -108,7 +108,7 @@ def words_of(track: Track, labels: Labels, uses: Mapping[str, Sequence[str]], rn
     if others:
         slots["others"] = listed([f'"{tag}"' for tag in others])
     slots |= {capital(name): capital(slots[name]) for name in _BEGINNING if name in slots}
-    return Words(
+    return SentenceSlots(
         slots,
         instruments,
         names,
