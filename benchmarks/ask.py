@@ -9,8 +9,8 @@ import json
 import sys
 
 from benchmarks.measure import CLIP, COMMAND, alternate, medians, run_process, write_result
+from mu_llama.cache_folder import home_folder
 from mu_llama.checkpoints.embedded import SMOLLM2, provide_llama
-from mu_llama.devices import home_folder
 from mu_llama.text.prompts import CHATML_MUSIC, Turn
 
 QUESTION = "Describe the audio in detail"

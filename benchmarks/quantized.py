@@ -11,10 +11,10 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from benchmarks.measure import CLIP, ROOT, write_result
+from mu_llama.cache_folder import home_folder
 from mu_llama.checkpoints.formats.encoder import make_encoder
 from mu_llama.checkpoints.load import find_parts, open_tokenizer
 from mu_llama.checkpoints.spec import ModelSpec
-from mu_llama.devices import home_folder
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.engine.torch.load import Placement, assemble
 from mu_llama.engine.torch.quantize import Quantization

@@ -23,8 +23,8 @@ import soundfile
 import torch
 
 from benchmarks.measure import write_result
+from mu_llama.cache_folder import home_folder
 from mu_llama.checkpoints.formats.encoder import make_encoder
-from mu_llama.devices import home_folder
 from mu_llama.inference.extractor import FeatureExtractor
 from mu_llama.training.collate import TokenizedExamples, answer_loss, collate, tokenize_examples
 from mu_llama.training.config import TrainConfig
@@ -36,7 +36,7 @@ from mu_llama.training.optimizer import build_optimizer
 from mu_llama.training.phases import phase_by_name
 from mu_llama.training.run_folder import RunFolder
 from mu_llama.training.setup import (
-    Data,
+    TrainingData,
     base_parts,
     find_llama,
     fresh_parts,
@@ -85,7 +85,7 @@ def settings(folder: Path) -> TrainConfig:
     )
 
 
-def start(folder: Path) -> tuple[TrainConfig, Any, Data, TokenizedExamples, Any]:
+def start(folder: Path) -> tuple[TrainConfig, Any, TrainingData, TokenizedExamples, Any]:
     """Everything a run starts with."""
     config = settings(folder)
     home = home_folder()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "mu_llama"
 # A file imports its own folder and rows above it; entries of one row don't know each other.
 ROWS = (
-    {"errors", "git_lfs", "deprecation"},
-    {"devices", "hub", "progress", "files"},
+    {"errors"},
+    {"files"},
+    {"devices", "cache_folder", "hub", "progress"},
     {"audio", "text"},
     {"encoders", "model", "labels"},
     {"checkpoints"},
@@ -79,6 +81,14 @@ def test_every_part_has_a_row() -> None:
     assert {part_of(path) for path in FILES} == set(ROW_OF)
 
 
+def test_the_map_shows_the_same_rows() -> None:
+    text = (SRC.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = re.search(r"\| row \| what \|\n\|---\|---\|\n((?:\|.*\n)+)", text)
+    assert table is not None
+    cells = [line.split("|")[1] for line in table[1].splitlines()]
+    assert [{name.rstrip("/") for name in re.findall(r"`([^`]+)`", cell)} for cell in cells] == list(ROWS)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
 def test_imports_point_up(path: Path) -> None:
     own = part_of(path)
@@ -142,4 +152,11 @@ def test_help_imports_the_command_line_alone(words: list[str]) -> None:
     ours = {"mu_llama", "typer", "rich", "pydantic", "pydantic_core"}  # typer imports the last two where they are
     assert {name.split(".")[0] for name in loaded} & used <= ours
     parts = {name.split(".")[1] for name in loaded if name.startswith("mu_llama.")}
-    assert parts <= {"cli", *ROWS[0], *ROWS[1], "labels", "musicqa"}  # names of corpora and formats, for the options
+    assert parts <= {
+        "cli",
+        *ROWS[0],
+        *ROWS[1],
+        *ROWS[2],
+        "labels",
+        "musicqa",
+    }  # names of corpora and formats, for the options

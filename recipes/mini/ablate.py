@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mu_llama.cache_folder import home_folder
 from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
 from mu_llama.checkpoints.load import read_llama
 from mu_llama.checkpoints.spec import LlamaSpec
-from mu_llama.devices import home_folder
 from recipes.mini.calibration import fonts_of, select
 from recipes.mini.encoder import FEATURES
 from recipes.mini.examples import Examples, read_examples, words_of

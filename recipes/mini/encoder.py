@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from mu_llama.audio.windows import FULL
-from mu_llama.devices import home_folder
+from mu_llama.cache_folder import home_folder
 from mu_llama.encoders import build_encoder
 from mu_llama.encoders.cache import FeatureCache
 from mu_llama.encoders.musicnn.encoder import MusicnnEncoder

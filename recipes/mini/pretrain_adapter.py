@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mu_llama.cache_folder import home_folder
 from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
 from mu_llama.checkpoints.formats.native import ADAPTER_FILE, TUNING_FILE, ModelConfig, write_model_files
 from mu_llama.checkpoints.formats.tensor_files import read_safetensors
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
 from mu_llama.checkpoints.load import open_tokenizer, read_llama
 from mu_llama.checkpoints.spec import LlamaSpec
-from mu_llama.devices import home_folder
 from mu_llama.model.adapter import AudioAdapter
 from mu_llama.model.config import AdapterConfig
 from mu_llama.text.prompts import template_by_name

@@ -1,16 +1,23 @@
-"""Files of JSON lines: read, append, write whole."""
+"""Files: JSON lines, hashes and sizes, Git LFS pointers, text that UTF-8 can encode, writing in one step."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mu_llama.errors import MuLlamaError
+
+_CHUNK_BYTES = 1 << 22
+LFS_ADVICE = "is a Git LFS pointer, not the file itself; run `git lfs pull`"
+"""What to say of a pointer, after the file's name."""
+
+_POINTER_STARTS = (b"version https://git-lfs", b"version https://hawser")
 
 
 class RecordError(MuLlamaError, ValueError):
@@ -25,6 +32,57 @@ def to_line(row: Mapping[str, Any]) -> str:
     except UnicodeEncodeError:  # a lone surrogate, as in file names of other encodings
         line = json.dumps(row) + "\n"
     return line
+
+
+def without_surrogates(text: str) -> str:
+    r"""Return a text that UTF-8 can encode: each lone surrogate, as JSON and file names may hold, becomes `?`.
+
+    Example:
+        >>> without_surrogates("caf\udce9")
+        'caf?'
+    """
+    return text.encode("utf-8", "replace").decode()
+
+
+def size_bytes_of(path: Path) -> int:
+    """Return the size of a file, 0 where it can't be read."""
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
+def sha256_of(path: Path, *, advance: Callable[[int], None] = lambda _: None) -> str:
+    """Return the SHA-256 of a file's bytes in hex.
+
+    Args:
+        path: the file.
+        advance: called with the number of bytes read since the last call.
+
+    Raises:
+        OSError: if the file can't be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            advance(len(chunk))
+    return digest.hexdigest()
+
+
+def is_lfs_pointer(head: bytes) -> bool:
+    r"""Say whether a file's first bytes are those of a Git LFS pointer.
+
+    Args:
+        head: the first 100 bytes or more of the file.
+
+    Example:
+        >>> is_lfs_pointer(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a...")
+        True
+        >>> is_lfs_pointer(b"RIFF$...WAVEfmt ")
+        False
+    """
+    return head.startswith(_POINTER_STARTS)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mu_llama.errors import CheckpointError, ConfigError, ModelNotFoundError
-from mu_llama.git_lfs import LFS_ADVICE, is_lfs_pointer
+from mu_llama.files import LFS_ADVICE, is_lfs_pointer
 
 # The hub shows a card of this name.
 _CARD_FILE, _HUB_CARD_FILE = "MODEL_CARD.md", "README.md"

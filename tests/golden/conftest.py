@@ -19,8 +19,8 @@ import soundfile
 import torch
 from safetensors import safe_open
 
-from mu_llama.audio.resample import sinc_resample
 from mu_llama.audio.waveform import Samples, Waveform
+from tests.factories.resample import sinc_resample
 
 RATE_HZ = 24000
 

@@ -13,7 +13,6 @@ import torch
 from mu_llama.checkpoints.formats.faiss import read_faiss_flat
 from mu_llama.checkpoints.formats.meta import find_meta_folder, read_meta_tensors
 from mu_llama.checkpoints.formats.published import read_published
-from mu_llama.checkpoints.load import published_parts
 from mu_llama.encoders.mert.encoder import load_mert
 from mu_llama.engine.sampling import GenerationOptions, nucleus
 from mu_llama.engine.torch.decoding import TokenDecoder
@@ -23,6 +22,7 @@ from mu_llama.model.adapter import Blend
 from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
 from mu_llama.text.prompts import ALPACA_PUBLISHED, Turn
 from mu_llama.text.tokenizer import SentencePieceTokenizer, parse_sentencepiece
+from tests.factories.published import published_parts
 
 ATOL = 2e-4
 LOGITS_ATOL = 3e-4

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-from mu_llama.checkpoints.load import published_parts
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.text.prompts import ALPACA_PUBLISHED, Turn
 from mu_llama.training.collate import IGNORED, Batch, TokenizedRow, answer_loss, collate, tokenize
@@ -29,6 +28,7 @@ from mu_llama.training.optimizer import (
 from mu_llama.training.phases import PHASES, plain_name, select_trainable
 from mu_llama.training.sampler import micro_batches, plain_batches, sub_epoch_order
 from mu_llama.training.trainable import build_trainable
+from tests.factories.published import published_parts
 from tests.golden.reference_names import reference_tensors
 from tests.golden.test_model import FILES, LOGITS_ATOL, Models
 

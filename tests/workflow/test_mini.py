@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 import mu_llama
+from mu_llama.cache_folder import home_folder
 from mu_llama.cli.main import typer_app
-from mu_llama.devices import home_folder
 from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.engine.torch.cache import PrefixCache
 from mu_llama.inference.listener import Listener

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import memory
+from mu_llama.cache_folder import home_folder
 from mu_llama.checkpoints.embedded import SMOLLM2, converted_folder
-from mu_llama.devices import home_folder
 
 ROOT = Path(__file__).parents[2]
 CLIP = ROOT / "examples" / "audio" / "midnight-dance-cello.ogg"

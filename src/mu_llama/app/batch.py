@@ -18,6 +18,7 @@ from mu_llama.app.session import DemoSession
 from mu_llama.audio.windows import WindowChoice
 from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.errors import AudioError, QuestionError
+from mu_llama.files import without_surrogates
 from mu_llama.inference.results import Answer, EncodedTrack, Failure, LazyTrack
 
 HEADINGS = ("file", "question", "answer", "error")
@@ -101,18 +102,13 @@ def _encode(service: DemoService, path: str, name: str, request: BatchRequest) -
 
 def _table_row(answer: Answer | Failure) -> TableRow:
     if isinstance(answer, Failure):
-        return readable(answer.audio), readable(answer.question), "", readable(str(answer.error))
-    return readable(answer.audio), answer.question, answer.text, ""
-
-
-def readable(text: str) -> str:
-    r"""A text as UTF-8 can encode it: a question mark for each lone surrogate.
-
-    Example:
-        >>> readable("half an emoji: \ud83d")
-        'half an emoji: ?'
-    """
-    return text.encode("utf-8", "replace").decode("utf-8")
+        return (
+            without_surrogates(answer.audio),
+            without_surrogates(answer.question),
+            "",
+            without_surrogates(str(answer.error)),
+        )
+    return without_surrogates(answer.audio), answer.question, answer.text, ""
 
 
 def unique_names(paths: Sequence[str]) -> list[str]:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mu_llama.app.assets import mel_picture
-from mu_llama.app.batch import BatchRequest, TableRow, answer_files, readable
+from mu_llama.app.batch import BatchRequest, TableRow, answer_files
 from mu_llama.app.service import DemoService
 from mu_llama.app.session import DemoSession, TrackHandle
 from mu_llama.audio.windows import WindowChoice
 from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.errors import MuLlamaError, QuestionError
+from mu_llama.files import without_surrogates
 from mu_llama.text.prompts import Turn
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class Callbacks:
         """Remove the old track before a new one is encoded; returns the status line and empty values for the rest."""
         self.service.drop(session.token)
         session.expect_track(is_coming=bool(path))
-        return ("Listening…" if path else "", *_EMPTY[1:])
+        return ("Encoding…" if path else "", *_EMPTY[1:])
 
     def load_track(self, path: str | None, session: DemoSession, window: WindowChoice) -> tuple[Any, ...] | None:
         """Encode a new track; returns the line about it, tags, picture, an empty chat, and no facts yet.
@@ -136,7 +137,7 @@ class Callbacks:
         """Answer an earlier question again; later turns are removed."""
         index = message // 2
         if index >= len(session.turns):
-            raise QuestionError("this conversation is no longer held; ask again")
+            raise QuestionError("this question is no longer in the conversation; ask again")
         return self.ask(session.turns[index].question, session, *settings, keep=index)
 
     def edit(self, message: int, text: str, session: DemoSession, *settings: Any) -> Iterator[list[Message]]:
@@ -202,7 +203,7 @@ _BEGINNINGS = ("the ", "there ", "this ", "no ", "nothing ")
 
 def sentence(error: MuLlamaError) -> str:
     """An error as a toast: one sentence; names of files stay as they are."""
-    text = readable(" ".join(str(error).split()))
+    text = without_surrogates(" ".join(str(error).split()))
     if text.startswith(_BEGINNINGS):
         text = text[0].upper() + text[1:]
     return text if text.endswith(".") else f"{text}."

@@ -13,10 +13,11 @@ from typing import Any
 import gradio as gr
 
 from mu_llama.app.assets import CSS, EMPTY_THE_BOX, plain_toasts
-from mu_llama.app.batch import FORMATS, HEADINGS, TableRow, readable, save_all
+from mu_llama.app.batch import FORMATS, HEADINGS, TableRow, save_all
 from mu_llama.app.callbacks import Callbacks, Message
 from mu_llama.app.service import DemoService
 from mu_llama.app.session import DemoSession
+from mu_llama.files import without_surrogates
 from mu_llama.text.prompts import CAPTION_QUESTIONS, FIXED_QUESTIONS, TEXT_TO_MUSIC_QUESTION
 
 _TITLE = "mu-llama: talk about a track"
@@ -204,7 +205,7 @@ def _ask_from_box(page: Callbacks) -> Callable[..., Iterator[Any]]:
                 yield gr.skip(), messages
             succeeded = True
         if not succeeded:
-            yield readable(question), gr.skip()
+            yield without_surrogates(question), gr.skip()
 
     return run
 

@@ -231,7 +231,7 @@ class DemoService:
         if self._likes is None:
             return
         if not 0 <= index < len(session.turns):
-            raise QuestionError("this answer is no longer held; ask again to judge it")
+            raise QuestionError("this answer is no longer in the conversation; ask again to judge it")
         turn = session.turns[index]
         row = {
             "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "audio": session.track_name, "question": turn.question,

@@ -60,7 +60,7 @@ class TrackHandles:
             raise AudioError("there is no track yet; upload, record or pick one first")
         with self._lock:
             if token not in self._handles:
-                raise AudioError("this track is no longer held, others came after it; upload it again")
+                raise AudioError("this track was dropped, because newer tracks came; upload it again")
             self._handles.move_to_end(token)
             return self._handles[token]
 

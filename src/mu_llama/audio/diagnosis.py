@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mu_llama.audio.source import ByteReader
-from mu_llama.git_lfs import LFS_ADVICE, is_lfs_pointer
+from mu_llama.files import LFS_ADVICE, is_lfs_pointer
 
 if TYPE_CHECKING:
     from mu_llama.audio.read import AudioStream

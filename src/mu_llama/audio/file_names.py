@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 
 from mu_llama.audio.source import display_name
+from mu_llama.files import sha256_of, size_bytes_of
 
 Listings = MutableMapping[Path, dict[str, str]]
 """Folder -> composed name -> name on disk; shared between calls of `find_file`."""
@@ -98,30 +99,14 @@ def equal_files(paths: Iterable[Path]) -> dict[Path, Path]:
     first = {path: path for path in paths}
     by_size: dict[int, list[Path]] = {}
     for path in first:
-        size_bytes = _size_bytes(path)
+        size_bytes = size_bytes_of(path)
         if size_bytes:
             by_size.setdefault(size_bytes, []).append(path)
     for group in by_size.values():
         if len(group) == 1:
             continue
-        by_hash: dict[bytes, Path] = {}
+        by_hash: dict[str, Path] = {}
         for path in group:
-            digest = _hash(path)
-            if digest is not None:
-                first[path] = by_hash.setdefault(digest, path)
+            with suppress(OSError, ValueError):
+                first[path] = by_hash.setdefault(sha256_of(path), path)
     return first
-
-
-def _size_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except (OSError, ValueError):
-        return 0
-
-
-def _hash(path: Path) -> bytes | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except (OSError, ValueError):
-        return None

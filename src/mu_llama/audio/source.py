@@ -56,7 +56,7 @@ class ByteReader:
             while size > 0 and (part := _checked(self._file.read(size))):
                 parts.append(part[:size])
                 size -= len(part)
-        except Exception as error:  # any caller's object may stand here, and C code is above us
+        except Exception as error:  # a caller's object may raise anything, and C code can't pass it on
             self.failure = self.failure or error
             return b""
         return parts[0] if len(parts) == 1 else b"".join(parts)

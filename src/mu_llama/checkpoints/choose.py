@@ -16,7 +16,7 @@ from mu_llama.checkpoints.formats.format import PART_OF_FOLDER, UNKNOWN, Detecti
 from mu_llama.checkpoints.formats.native import KIND as MODEL_FOLDER_KIND
 from mu_llama.checkpoints.formats.published import BASELINE_KIND
 from mu_llama.errors import CheckpointError
-from mu_llama.git_lfs import LFS_ADVICE
+from mu_llama.files import LFS_ADVICE
 
 OPTIONS: Mapping[Role, str] = MappingProxyType(
     {"model": "--model", "llama": "--llama", "encoder": "--encoder", "knn_index": "--knn-index"}
@@ -140,7 +140,7 @@ _FILE_ROLES = ("model", "knn_index")
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenPaths:
     """Which path plays which role."""
 
     model: Path
@@ -155,7 +155,7 @@ class Chosen:
 
 def choose_parts(
     detections: Sequence[Detection], root: Path, *, given: Collection[Literal["llama", "encoder", "knn_index"]] = ()
-) -> Chosen:
+) -> ChosenPaths:
     """Choose the files of the one model that a directory tree holds.
 
     Exactly one folder of ours wins over all else. A base checkpoint with a delta is never put together here.
@@ -170,7 +170,7 @@ def choose_parts(
     """
     ours = [item for item in detections if item.kind == MODEL_FOLDER_KIND]
     if len(ours) == 1:
-        return Chosen(ours[0].path)
+        return ChosenPaths(ours[0].path)
     whole = ours or [item for item in detections if role_of(item) == "model"]
     deltas = [item for item in detections if _is_delta(item)]
     if not whole and not deltas and detections and detections[0].path == root and detections[0].kind != UNKNOWN:
@@ -189,7 +189,7 @@ def choose_parts(
         lines += [problem for problem in problems.values() if problem]
         raise CheckpointError("\n".join([*lines, "name them: " + _options(to_name, known, are_ours=bool(ours))]))
     paths = {role: candidates[role][0].path for role in asked if candidates[role]}
-    return Chosen(paths["model"], paths.get("llama"), paths.get("encoder"), paths.get("knn_index"))
+    return ChosenPaths(paths["model"], paths.get("llama"), paths.get("encoder"), paths.get("knn_index"))
 
 
 def _candidates(detections: Sequence[Detection], models: Sequence[Detection]) -> dict[Role, list[Detection]]:

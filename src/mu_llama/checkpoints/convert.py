@@ -27,9 +27,9 @@ LLAMA_FOLDER, ENCODER_FOLDER = "llama", "encoder"
 _PLAN_FILE = "convert.json"
 # Room for the card, tokenizers and headers.
 _SPARE_BYTES = 16_000_000
-_GGUF_NOTE = (
-    "The language model of a MU-LLaMA, LoRA merged. It hears nothing: the audio adapter isn't part of a GGUF file."
-)
+GGUF_TAKES_NO_AUDIO = "takes no audio: the audio adapter isn't part of a GGUF file"
+"""What to say of the language model in a GGUF file."""
+_GGUF_NOTE = f"The language model of a MU-LLaMA, LoRA merged. It {GGUF_TAKES_NO_AUDIO}."
 
 
 @dataclass(frozen=True)

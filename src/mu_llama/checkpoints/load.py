@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,8 @@ from mu_llama.checkpoints.formats.encoder import read_encoder_folder
 from mu_llama.checkpoints.formats.format import Companions
 from mu_llama.checkpoints.formats.meta import FORMAT as META_FORMAT
 from mu_llama.checkpoints.formats.meta import holds_meta_llama
-from mu_llama.checkpoints.formats.published import read_published_model
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.spec import SENTENCEPIECE_FILE, EncoderSpec, LlamaSpec, ModelSpec
-from mu_llama.devices import home_folder
 from mu_llama.errors import CheckpointError, ConfigError, ModelNotFoundError
 from mu_llama.hub import fetch, is_hub_id
 from mu_llama.text.prompts import PromptTemplate
@@ -78,21 +76,11 @@ def find_parts(
     if wrong is not None:
         raise CheckpointError(wrong)
     weight_format = format_of(detect(path).kind)
-    assert weight_format is not None, "it fits the role of a model"
-    assert weight_format.read_model is not None, "what can be a model can be read as one"
+    assert weight_format is not None, "its role is a model"
+    assert weight_format.read_model is not None, "every format whose role is a model has read_model"
     if weight_format.is_closed and (llama is not None or encoder is not None):
         raise ConfigError(f"model {str(model)!r} brings its own LLaMA and encoder; leave out --llama and --encoder")
     return weight_format.read_model(path, _companions(llama, encoder, home=home, report=report))
-
-
-def published_parts(paths: Sequence[Path], *, llama: str | Path | None, encoder: str | Path | None) -> ModelSpec:
-    """Describe a published model: one checkpoint, or a base and the deltas that go on top of it.
-
-    Raises:
-        ConfigError: if a part is missing.
-        CheckpointError: if parts don't fit together.
-    """
-    return read_published_model(paths, _companions(llama, encoder, home=home_folder()))
 
 
 def _companions(
@@ -125,8 +113,8 @@ def read_llama(where: str | Path, *, weights: Mapping[str, LazyTensor] | None = 
 
     Args:
         where: Meta's folder, Hugging Face's, a GGUF file, or a hub id.
-        weights: under Meta's names, where they come out of a checkpoint; then only sizes and tokenizer are needed
-            here, and weights that are here too are left alone.
+        weights: under Meta's names, where they come out of a checkpoint; then `where` only gives sizes and
+            tokenizer, and weights in it are not read.
 
     Raises:
         ModelNotFoundError: if nothing is there.
@@ -137,8 +125,8 @@ def read_llama(where: str | Path, *, weights: Mapping[str, LazyTensor] | None = 
     if wrong is not None:
         raise CheckpointError(wrong)
     weight_format = META_FORMAT if holds_meta_llama(path) else format_of(llama_at(path).kind)
-    assert weight_format is not None, "it fits the role of a LLaMA"
-    assert weight_format.read_llama is not None, "what can be a LLaMA can be read as one"
+    assert weight_format is not None, "its role is a LLaMA"
+    assert weight_format.read_llama is not None, "every format whose role is a LLaMA has read_llama"
     return weight_format.read_llama(path, weights)
 
 

@@ -86,8 +86,7 @@ def merged_llama(
 def _check_pair(module: str, weight: LazyTensor, down: LazyTensor, up: LazyTensor, *, source: object) -> None:
     if (up.shape[0], down.shape[-1]) != weight.shape or up.shape[1:] != down.shape[:1] or len(down.shape) != 2:
         raise CheckpointError(
-            f"{source}: the LoRA of {module!r} is {up.shape} x {down.shape}; expected it to fit the weight's "
-            f"{weight.shape}"
+            f"{source}: the LoRA of {module!r} is {up.shape} x {down.shape}; expected a fit to {weight.shape}"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ from typing import Any
 from mu_llama import __version__
 from mu_llama.checkpoints.formats.native import ADAPTER_FILE, TUNING_FILE, ModelConfig
 from mu_llama.checkpoints.spec import ModelSpec
+from mu_llama.files import sha256_of
 from mu_llama.model.config import AdapterConfig
 from mu_llama.progress import ProgressCallback, no_progress
 
 CARD_FILE = "MODEL_CARD.md"
-_CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -48,15 +47,10 @@ def hash_files(paths: Sequence[Path], *, progress: ProgressCallback = no_progres
     advance = progress("hashing sources", sum(path.stat().st_size for path in paths))
 
     def hash_all() -> list[FileHash]:
-        hashes = []
-        for path in paths:
-            digest = hashlib.sha256()
-            with path.open("rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-                    advance(len(chunk))
-            hashes.append(FileHash(f"{path.parent.name}/{path.name}", path.stat().st_size, digest.hexdigest()))
-        return hashes
+        return [
+            FileHash(f"{path.parent.name}/{path.name}", path.stat().st_size, sha256_of(path, advance=advance))
+            for path in paths
+        ]
 
     pool = ThreadPoolExecutor(max_workers=1)
     future = pool.submit(hash_all)

@@ -30,7 +30,7 @@ def chat(
     except MuLlamaError as error:
         raise opt.fail(error) from None
     print(
-        f"{listener.name} has listened to {audio.name!r}. Ask away; an empty line ends the conversation.",
+        f"{listener.name} has encoded {audio.name!r}. Ask about it; an empty line ends the conversation.",
         file=sys.stderr,
     )
     if isinstance(sys.stdin, io.TextIOWrapper):

@@ -47,9 +47,9 @@ def convert(
     start, bars = time.perf_counter(), ProgressBars()
     try:
         opt.quieten_libraries()
-        from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder, convert_to_gguf
+        from mu_llama.cache_folder import home_folder
+        from mu_llama.checkpoints.convert import GGUF_TAKES_NO_AUDIO, ConvertOptions, convert_to_folder, convert_to_gguf
         from mu_llama.checkpoints.load import find_parts
-        from mu_llama.devices import home_folder
 
         kind = _one_of(to, "--to", ("folder", "gguf"))
         how: Literal["auto", "copy", "reference"] = _one_of(  # type: ignore[assignment]
@@ -74,7 +74,7 @@ def convert(
     if kind == "folder":
         print(f"try it: mu-llama ask --model {target} -q 'What instruments do you hear?' song.mp3")
     else:
-        print("this is the language model alone: llama.cpp takes no audio; use a folder to ask about music")
+        print(f"this is the language model alone, which {GGUF_TAKES_NO_AUDIO}; use a folder to ask about music")
 
 
 def _one_of(value: str, option: str, known: tuple[str, ...]) -> str:

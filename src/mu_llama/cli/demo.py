@@ -45,7 +45,7 @@ def demo(model: opt.ModelOptions = opt.ModelOptions(), serving: ServeOptions = S
 
     Only this machine can open the page, unless --host or --share says otherwise.
     """
-    from mu_llama.devices import temporary_home
+    from mu_llama.cache_folder import temporary_home
 
     try:
         pair = _name_and_password(serving.auth)

@@ -48,10 +48,11 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON ob
 
 
 def _facts() -> dict[str, Any]:
+    from mu_llama.cache_folder import home_folder
     from mu_llama.checkpoints.embedded import PACKAGED, converted_folder
     from mu_llama.checkpoints.formats.native import read_model_config
     from mu_llama.checkpoints.load import EMBEDDED, embedded_folder
-    from mu_llama.devices import available_devices, home_folder
+    from mu_llama.devices import available_devices
     from mu_llama.encoders.cache import FeatureCache
 
     home = home_folder()

@@ -215,9 +215,9 @@ def _tracks(source: str, root: Path, content: ContentOptions, folder: BuildFolde
 
 
 def _runner(spec: WriterSpec, ray: str | None, num_workers: int) -> Runner:
-    from mu_llama.devices import home_folder
+    from mu_llama.cache_folder import home_folder
     from mu_llama.musicqa.build import in_this_process
-    from mu_llama.musicqa.writers.protocol import make_writer
+    from mu_llama.musicqa.writers import make_writer
 
     if ray is None:
         return in_this_process(make_writer(spec, home=home_folder()))

@@ -95,8 +95,8 @@ class AnswerOptions:
     ] = None
 
 
-Offset = Annotated[float, typer.Option(min=0, help="Start listening here, in seconds.")]
-Duration = Annotated[float | None, typer.Option(help="Listen to so many seconds at most.", show_default="to the end")]
+Offset = Annotated[float, typer.Option(min=0, help="First second that is encoded.")]
+Duration = Annotated[float | None, typer.Option(help="Encode at most so many seconds.", show_default="to the end")]
 
 
 def records_expanded(command: Callable[..., None]) -> Callable[..., None]:

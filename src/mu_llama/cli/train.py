@@ -37,7 +37,7 @@ def train_command(
     display = _Display()
     try:
         opt.quieten_libraries()
-        from mu_llama.devices import home_folder
+        from mu_llama.cache_folder import home_folder
         from mu_llama.training.config_file import load_config
         from mu_llama.training.session import prepare_only, train
 

@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from mu_llama.audio.source import AudioSource, open_bytes
 from mu_llama.audio.source_copy import SourceCopy
 from mu_llama.audio.waveform import Waveform
-from mu_llama.devices import home_folder, report_unwritable
+from mu_llama.cache_folder import home_folder, report_unwritable
 from mu_llama.encoders.pooling import TrackFeatures
 from mu_llama.errors import AudioError
 
@@ -175,6 +175,7 @@ def encode_entry(features: TrackFeatures) -> bytes:
     """Write features as the bytes of a safetensors file, with a checksum in its metadata."""
     values = features.values.detach().to("cpu", torch.float32).contiguous()
     facts = json.dumps({"heard": features.spans, "duration_s": features.duration_s, "details": dict(features.details)})
+    # compat: files in users' caches call the spans `heard`.
     # One metadata key, because safetensors writes several in any order.
     entry = json.dumps({"facts": facts, "sha256": _checksum(values, facts)})
     data: bytes = save({"values": values}, metadata={"entry": entry})

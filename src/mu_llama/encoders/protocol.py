@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +45,7 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
 class Tagger(Protocol):
     """An encoder that can also say which tags fit a track."""
 
@@ -67,8 +68,6 @@ class EncoderKind:
     `device`, the model's device is passed."""
     title: str = ""
     """What a folder of it is called, e.g. `MERT`."""
-    has_tagger: bool = False
-    """Whether the encoder is a `Tagger`."""
     recognise: Callable[[Mapping[str, Any]], bool] | None = None
     """Whether the contents of a folder's config.json are those of this kind; None where it has no folder."""
     weight_prefixes: tuple[str, ...] = ()

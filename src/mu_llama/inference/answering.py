@@ -27,6 +27,7 @@ from mu_llama.inference.results import (
 from mu_llama.text.fact_prompts import topics_of, with_measured
 from mu_llama.text.prompts import Turn
 from mu_llama.text.stop_strings import StopStringFilter
+from mu_llama.text.tokenizer import encodable
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,11 +135,7 @@ def check_question(question: object) -> None:
         raise QuestionError(
             f"the question is {question!r:.80} ({type(question).__name__}); expected a string, e.g. 'Is there singing?'"
         )
-    try:
-        question.encode()
-    except UnicodeEncodeError as error:
-        raise QuestionError("the question holds bytes that are no text; expected UTF-8: check the locale") from error
-    if not question.strip():
+    if not encodable(question).strip():
         raise QuestionError("the question is empty; expected words, e.g. 'What instruments do you hear?'")
 
 

@@ -25,7 +25,7 @@ from mu_llama.encoders.cache import FeatureCache, content_hash, feature_key
 from mu_llama.encoders.musicnn.encoder import read_musicnn_weights
 from mu_llama.encoders.musicnn.front_end import LogMel
 from mu_llama.encoders.pooling import TrackFeatures, encode_track
-from mu_llama.encoders.protocol import Encoder
+from mu_llama.encoders.protocol import Encoder, Tagger
 from mu_llama.errors import AudioError, MuLlamaError
 from mu_llama.inference.results import Compute, compute_here
 from mu_llama.text.fact_prompts import MeasuredFact
@@ -85,7 +85,7 @@ class FeatureExtractor:
         encoder = self._encoder
         if encoder is None:
             encoder = self._encoder = self._compute(self._make_encoder)
-            self._has_tagger = hasattr(encoder, "tag_probabilities")
+            self._has_tagger = isinstance(encoder, Tagger)
         return encoder
 
     def computed_by(self, compute: Compute) -> FeatureExtractor:
@@ -122,9 +122,9 @@ class FeatureExtractor:
         """
         if self._has_tagger is False:
             return {}
-        tagger = getattr(self.encoder, "tag_probabilities", None)
+        encoder = self.encoder
         try:
-            return {} if tagger is None else self._compute(lambda: dict(tagger(features)))
+            return self._compute(lambda: encoder.tag_probabilities(features)) if isinstance(encoder, Tagger) else {}
         finally:
             self._drop_encoder()
 
@@ -182,7 +182,7 @@ class _ComputedEncoder:
 
 
 def _refuse_silence(windows: Iterator[Window], name: str, mix: Downmix) -> Iterator[Window]:
-    """Pass windows on, and fail at the end if all were silent, unless another mix may not be."""
+    """Pass windows on, and fail at the end if all were silent, unless the channels only cancel each other."""
     peak = 0.0
     for window in windows:
         peak = max(peak, float(np.abs(window.waveform.samples).max()))

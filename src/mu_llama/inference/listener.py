@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 from mu_llama.audio.windows import ListenOptions
 from mu_llama.checkpoints.convert import ConvertOptions
-from mu_llama.deprecation import renamed_keywords
 from mu_llama.engine.sampling import GenerationOptions
-from mu_llama.errors import ConfigError
+from mu_llama.errors import ConfigError, renamed_keywords
 from mu_llama.inference.answering import (
     QuestionRow,
     answer_rows,
@@ -72,8 +71,8 @@ class Listener(TrackEncoder):
             audio: path, bytes, binary file, `Waveform`, or what `listen` returned.
             question: in plain words.
             options: how the answer is generated.
-            offset_s: where listening starts.
-            duration_s: how much is listened to; None is up to the end.
+            offset_s: first second that is encoded.
+            duration_s: how many seconds are encoded at most; None is up to the end.
 
         Raises:
             AudioError: if the track can't be read or is silent.

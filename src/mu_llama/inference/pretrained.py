@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import get_args
 
 from mu_llama.audio.windows import WindowChoice, plan_by_name
+from mu_llama.cache_folder import home_folder
 from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder
 from mu_llama.checkpoints.formats.faiss import read_faiss_flat
 from mu_llama.checkpoints.spec import ModelSpec
-from mu_llama.deprecation import renamed_keywords
-from mu_llama.devices import choose_device, choose_dtype, home_folder
+from mu_llama.devices import choose_device, choose_dtype
 from mu_llama.encoders.cache import FeatureCache
 from mu_llama.engine.torch.device_map import DeviceMap
 from mu_llama.engine.torch.load import Placement
 from mu_llama.engine.torch.quantize import Quantization
-from mu_llama.errors import ConfigError
+from mu_llama.errors import ConfigError, renamed_keywords
 from mu_llama.hub import is_hub_id, push
 from mu_llama.inference.extractor import FeatureExtractor
 from mu_llama.inference.listener import Listener

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar, cast
@@ -28,7 +29,7 @@ class Timings:
     first_token_s: float
     """From the start of generation to the first token; shared by the rows of a batch."""
     total_s: float
-    """Listening and generation; the latter is shared by the rows of a batch."""
+    """Encoding and generation; the latter is shared by the rows of a batch."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class EncodedTrack:
     name: str
     """Name of the source."""
     conditioning: Tensor
-    """(Q, A), on the model's device."""
+    """(Q, A), or (N, H) with audio tokens, on the model's device."""
     spans: Spans
     """The parts that were encoded, as (start, end) in seconds."""
     listen_s: float
@@ -105,7 +106,8 @@ class EncodedTrack:
 
     @property
     def heard(self) -> Spans:
-        """The same as `spans`, under the name that `Answer` has for it."""
+        """Deprecated name of `spans`."""
+        warnings.warn("EncodedTrack.heard is now EncodedTrack.spans", DeprecationWarning, stacklevel=2)
         return self.spans
 
 

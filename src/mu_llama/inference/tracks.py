@@ -77,9 +77,9 @@ class TrackEncoder:
 
         Args:
             audio: path, bytes, binary file or `Waveform`.
-            offset_s: where listening starts.
-            duration_s: how much is listened to; None is up to the end.
-            window: which seconds of that part, as in `load`; None as the listener was loaded.
+            offset_s: first second that is encoded.
+            duration_s: how many seconds are encoded at most; None is up to the end.
+            window: which seconds of that part are encoded, as in `load`; None for the choice made in `load`.
 
         Raises:
             AudioError: if it can't be read or is silent.
@@ -104,7 +104,7 @@ class TrackEncoder:
         Args:
             features: (L, D) of this model's encoder.
             name: of the track.
-            since: `time.perf_counter()` at which listening began; None for now.
+            since: `time.perf_counter()` at which encoding began; None for now.
         """
         start = time.perf_counter() if since is None else since
         conditioning = self._condition(features.values, self.blend)
@@ -121,7 +121,7 @@ class TrackEncoder:
         return replace(track, conditioning=self._condition(track.features, changed), prefix=PrefixCache())
 
     def _condition(self, features: Tensor, blend: NeighbourBlend | None) -> Tensor:
-        """Turn features (L, D) into conditioning (Q, A)."""
+        """Turn features (L, D) into conditioning: (Q, A), or (N, H) with audio tokens."""
 
         @torch.inference_mode()
         def condition() -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from mu_llama.labels.track import Track
-from mu_llama.labels.vocabulary import CATEGORIES, Mention, Term, find_mentions, terms, terms_of_tag
+from mu_llama.labels.vocabulary import CATEGORIES, Mention, Term, find_mentions, listed, terms, terms_of_tag
 
 CHECKED = ("instrument", "genre", "voice", "tempo")
 """Categories in which an answer may not contradict the labels."""
@@ -138,7 +138,7 @@ def _affirmed(term: Term, labels: Labels, *, strict: bool) -> str | None:
     rivals = sorted(name for name in labels.named if terms()[name].category == term.category)
     if supported or (not rivals and not strict):
         return None
-    return f"names {term.name}, but the labels name {_and(rivals)}"
+    return f"names {term.name}, but the labels name {listed(rivals) or 'nothing of the kind'}"
 
 
 def _denied(term: Term, labels: Labels) -> str | None:
@@ -208,7 +208,3 @@ def _read(text: str) -> Iterable[tuple[Mention, bool]]:
         before = text[: mention.start]
         clause = before[max((match.end() for match in _CLAUSE.finditer(before)), default=0) :]
         yield mention, _NEGATION.search(clause) is not None or _ABSENT.match(text[mention.end :]) is not None
-
-
-def _and(names: list[str]) -> str:
-    return " and ".join(names) if names else "nothing of the kind"

@@ -10,7 +10,7 @@ MIN_BPM, MAX_BPM = 20.0, 300.0
 MAX_LABEL_WORDS, MAX_LABEL_CHARACTERS = 8, 80
 """A longer label is a sentence."""
 
-# Spelled as measured keys are, see audio/facts.py.
+# Spelled as measured keys are, see audio/facts/key.py.
 _TONICS: Final = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 _SEMITONES: Final = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11, "h": 11}
 _SHIFTS: Final = {"": 0, "#": 1, "♯": 1, "b": -1, "♭": -1, "sharp": 1, "flat": -1, "natural": 0, "is": 1, "es": -1}

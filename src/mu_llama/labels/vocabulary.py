@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
@@ -169,3 +169,13 @@ def _split(cell: str | None) -> list[str]:
 def _rows() -> Iterator[dict[str, str]]:
     text = resources.files("mu_llama.labels").joinpath("vocabulary.tsv").read_text(encoding="utf-8")
     return iter(csv.DictReader(text.splitlines(), delimiter="\t"))
+
+
+def listed(words: Sequence[str]) -> str:
+    """Join words as a sentence does.
+
+    Example:
+        >>> listed(["a piano"]), listed(["a piano", "drums"]), listed(["a piano", "drums", "strings"])
+        ('a piano', 'a piano and drums', 'a piano, drums and strings')
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)

@@ -140,7 +140,7 @@ class Groups:
     """Tracks whose audio another track has, too, byte for byte."""
 
     def joined(self, track: Track) -> Track:
-        """Give a track its group, where that isn't its artist's own."""
+        """Return the track with the group that it shares with other tracks, if that isn't its artist's."""
         group = self.of.get(track.id, track.group)
         return track if group == track.group else dataclasses.replace(track, shared_group=group)
 

@@ -11,7 +11,7 @@ from typing import Any
 from mu_llama.errors import ConfigError
 from mu_llama.labels.grounding import Labels, negates
 from mu_llama.labels.track import Track
-from mu_llama.labels.vocabulary import terms
+from mu_llama.labels.vocabulary import listed, terms
 
 # Names that take no article: plurals and what can't be counted.
 _BARE = frozenset(
@@ -39,26 +39,6 @@ def a(noun: str) -> str:
     return f"{'an' if vowel else 'a'} {noun}"
 
 
-def listed(words: Sequence[str]) -> str:
-    """Join words as a sentence does.
-
-    Example:
-        >>> listed(["a piano"]), listed(["a piano", "drums"]), listed(["a piano", "drums", "strings"])
-        ('a piano', 'a piano and drums', 'a piano, drums and strings')
-    """
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
-
-
-def without_surrogates(text: str) -> str:
-    r"""Give a text that UTF-8 can hold: half a surrogate pair, as JSON and file names may hold, becomes `?`.
-
-    Example:
-        >>> without_surrogates("caf\udce9")
-        'caf?'
-    """
-    return text.encode("utf-8", "replace").decode()
-
-
 def capital(text: str) -> str:
     """Begin with a capital letter, leaving the rest."""
     return text[:1].upper() + text[1:]
@@ -82,7 +62,7 @@ _ABSENT = ("drums", "piano", "guitar", "violin", "saxophone", "flute", "organ", 
 
 
 @dataclass(frozen=True)
-class Words:
+class SentenceSlots:
     """Slots and what they hold, and the label names behind them."""
 
     slots: Mapping[str, str]
@@ -97,7 +77,7 @@ class Words:
     """None where nothing is known."""
 
 
-def words_of(track: Track, labels: Labels, uses: Mapping[str, Sequence[str]], rng: random.Random) -> Words:
+def words_of(track: Track, labels: Labels, uses: Mapping[str, Sequence[str]], rng: random.Random) -> SentenceSlots:
     """Put labels into words.
 
     Args:
@@ -128,7 +108,7 @@ def words_of(track: Track, labels: Labels, uses: Mapping[str, Sequence[str]], rn
     if others:
         slots["others"] = listed([f'"{tag}"' for tag in others])
     slots |= {capital(name): capital(slots[name]) for name in _BEGINNING if name in slots}
-    return Words(
+    return SentenceSlots(
         slots,
         instruments,
         names,

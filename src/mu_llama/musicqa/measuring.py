@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from mu_llama.audio.diagnosis import find_lost_end
 from mu_llama.audio.facts import measure_facts
 from mu_llama.audio.read import AudioStream, open_audio
 from mu_llama.errors import AudioError
-from mu_llama.files import read_lines, to_line
+from mu_llama.files import read_lines, sha256_of, to_line
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.sources.corpus_files import BadTrack
 
@@ -95,7 +94,7 @@ class FactsFile:
     What another version of this package measured is measured again.
 
     Args:
-        path: the file; made when something is measured. Its last line must be whole: see `records.drop_cut_line`.
+        path: the file; made when something is measured. Its last line must be whole: see `files.drop_cut_line`.
         measure: gives the facts of a file that isn't known.
     """
 
@@ -116,8 +115,7 @@ class FactsFile:
             OSError: if the disk is full or the folder can't be written.
         """
         try:
-            with audio.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = sha256_of(audio)
         except OSError:
             return self._measure(audio)  # says what is wrong with the file
         if sha256 not in self._known:

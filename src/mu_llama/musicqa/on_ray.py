@@ -13,7 +13,8 @@ from mu_llama.errors import ConfigError
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.build import Runner, in_this_process
 from mu_llama.musicqa.worker import Outcome, Rules
-from mu_llama.musicqa.writers.protocol import Refused, WriterSpec, make_writer
+from mu_llama.musicqa.writers import make_writer
+from mu_llama.musicqa.writers.protocol import Refused, WriterSpec
 
 _CONNECT_TIMEOUT_S = 5.0
 _BATCH_TRACKS = 32

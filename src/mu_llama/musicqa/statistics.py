@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mu_llama.devices import choose_library_folder, has_writable_user_home
+from mu_llama.cache_folder import choose_library_folder, has_writable_user_home
 from mu_llama.errors import ConfigError
 from mu_llama.labels.grounding import terms_said
 from mu_llama.labels.track import Track

@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 
-from mu_llama.devices import home_folder
+from mu_llama.cache_folder import home_folder
 from mu_llama.errors import MuLlamaError
 from mu_llama.training.callbacks import LineLogger
 from mu_llama.training.config_file import load_config

@@ -77,7 +77,7 @@ class DatasetEntry(Settings):
     path: Annotated[FilePath, Field(examples=["music.jsonl"])]
     """Data file; like every path here, relative to the working directory."""
     format: Annotated[str, one_of(FORMATS, "auto")] = "auto"
-    """Name of the file's format, a key of `readers.FORMATS` (musicqa, alpaca, jsonl, parquet); `auto` recognizes it."""
+    """Name of the file's format, a key of `readers.FORMATS` (musicqa, alpaca, jsonl, parquet); `auto` recognises it."""
     audio_folder: FilePath | None = None
     """Where its audio names start; None is the file's own folder, or `audios` in it for musicqa if that exists."""
     share: PositiveFloat | None = None

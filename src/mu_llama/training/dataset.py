@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mu_llama.audio.file_names import Listings, equal_files, path_on_disk
+from mu_llama.files import sha256_of
 from mu_llama.training.config import DatasetEntry
 from mu_llama.training.example import BadRow, DataError, Example, listing, reading
 from mu_llama.training.readers import FORMATS
@@ -55,7 +56,7 @@ def read_datasets(entries: Sequence[DatasetEntry], *, skip_missing: bool = False
     for entry in entries:
         try:
             rows = list(read_rows(entry))
-            sha256 = _file_hash(entry.path)
+            sha256 = sha256_of(entry.path)
         except DataError as error:
             problems.append(str(error))
             continue
@@ -195,8 +196,3 @@ def _on_disk(example: Example, listings: Listings) -> Example:
 def _absent(examples: Iterable[Example]) -> set[Path]:
     """Find the audio files that don't exist, looking once for each."""
     return {path for path in {example.audio for example in examples} if path is not None and not path.is_file()}
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mu_llama.cache_folder import choose_library_folder, has_writable_user_home
 from mu_llama.checkpoints.embedded import PACKAGED, converted_folder
 from mu_llama.checkpoints.formats.encoder import encoder_sources, encoder_spec, write_encoder
 from mu_llama.checkpoints.formats.hugging_face import write_llama_folder
@@ -18,7 +19,6 @@ from mu_llama.checkpoints.formats.native import ModelConfig, write_model_files
 from mu_llama.checkpoints.lazy_tensor import in_memory
 from mu_llama.checkpoints.model_card import CARD_FILE, Provenance, hash_files, write_card
 from mu_llama.checkpoints.spec import LlamaSpec, ModelSpec
-from mu_llama.devices import choose_library_folder, has_writable_user_home
 from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_file import config_to_dict
 

@@ -18,6 +18,7 @@ from mu_llama.encoders.cache import FeatureCache, content_hash, feature_key
 from mu_llama.encoders.pooling import TrackFeatures
 from mu_llama.encoders.protocol import Encoder
 from mu_llama.errors import MuLlamaError
+from mu_llama.files import size_bytes_of
 from mu_llama.inference.extractor import FeatureExtractor
 from mu_llama.progress import ProgressCallback, no_progress
 from mu_llama.training.example import DataError, Example, listing
@@ -42,7 +43,7 @@ def encode_silence(encoder: Encoder, cache: FeatureCache | None = None) -> torch
 
     if cache is None:
         return encode().values
-    # A window plan of its own: a track of one second of silence must not find this entry, it is refused.
+    # A window plan of its own: a track of one second of silence is refused, so it must not match this entry.
     key = feature_key(
         encoder_name=encoder.name,
         encoder_fingerprint=encoder.fingerprint,
@@ -95,7 +96,7 @@ class FeatureTable:
     """Tracks left out because they can't be encoded."""
 
     def of(self, example: Example, *, rng: random.Random | None = None) -> torch.Tensor:
-        """Look the features (L, D) of an example up; a view, not to be changed.
+        """Look up the features (L, D) of an example; a view, not to be changed.
 
         Raises:
             DataError: if its track isn't in the table.
@@ -103,7 +104,7 @@ class FeatureTable:
         try:
             return self.values[self.rows[example.audio]]
         except KeyError:
-            raise DataError(f"example {example.id}: {example.audio} has no features; prepare it first") from None
+            raise DataError(f"example {example.id}: {example.audio} has no features; encode its track first") from None
 
     def usable(self, examples: Iterable[Example]) -> list[Example]:
         """Keep the examples whose track is in the table."""
@@ -123,7 +124,7 @@ class FeatureTable:
 
 
 class LiveFeatures:
-    """Encodes an example each time it is asked for; satisfies `Features`.
+    """Encodes the track of an example each time its features are asked for; satisfies `Features`.
 
     For augmented sound and encoders that change; everything else is faster with a `FeatureTable`.
 
@@ -230,8 +231,8 @@ def precompute_features(
 ) -> FeatureTable:
     """Encode every distinct track of some examples, through the feature cache.
 
-    What is in the cache is not encoded again, so an interrupted preparation goes on where it stopped and a finished
-    one only reads the files to recognise them. Text-only examples get the features of a second of zeros.
+    What is in the cache is not encoded again, so an interrupted call goes on where it stopped and a
+    finished one only reads the files to recognise them. Text-only examples get the features of a second of zeros.
 
     Args:
         examples: those of training and validation together.
@@ -251,7 +252,7 @@ def precompute_features(
     wanted = dict.fromkeys(example.audio for example in examples)
     paths = [path for path in wanted if path is not None]
     if not wanted:
-        raise DataError("there are no examples to prepare; expected at least one")
+        raise DataError("there are no examples to encode; expected at least one")
     extractor = FeatureExtractor(make_encoder, plan=plan, cache=cache)
     rows: dict[Path | None, int] = {}
     values: list[torch.Tensor] = []
@@ -259,8 +260,8 @@ def precompute_features(
     if None in wanted:
         rows[None] = 0
         values.append(encode_silence(extractor.encoder, cache))
-    sizes = [_size_bytes(path) for path in paths]
-    advance = progress("preparing features", sum(sizes))
+    sizes = [size_bytes_of(path) for path in paths]
+    advance = progress("encoding tracks", sum(sizes))
     for path, size_bytes in zip(paths, sizes, strict=True):
         encoded = _encode_track(extractor, path)
         if isinstance(encoded, TrackError):
@@ -283,10 +284,3 @@ def _encode_track(extractor: FeatureExtractor, path: Path) -> torch.Tensor | Tra
     if not torch.isfinite(values).all():
         return TrackError(path, "its features are not finite; build the encoder with dtype float32")
     return values
-
-
-def _size_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

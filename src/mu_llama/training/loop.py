@@ -21,7 +21,7 @@ from mu_llama.training.optimizer import build_optimizer, peak_lrs, set_lrs
 from mu_llama.training.phases import plain_name
 from mu_llama.training.run_folder import Checkpoint, Progress, RunFolder
 from mu_llama.training.sampler import Update, num_updates, row_weights, updates
-from mu_llama.training.setup import Data
+from mu_llama.training.setup import TrainingData
 
 
 class TrainingError(MuLlamaError, RuntimeError):
@@ -65,7 +65,7 @@ class Trainer:
         config: TrainConfig,
         model: MuLlama,
         *,
-        data: Data,
+        data: TrainingData,
         tokenized: TokenizedExamples,
         accelerator: Any,
         folder: RunFolder,

@@ -213,7 +213,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class DataFormat:
-    """How the files of a format are read and recognized."""
+    """How the files of a format are read and recognised."""
 
     read: Reader
     """Streams a file."""

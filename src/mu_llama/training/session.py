@@ -24,7 +24,7 @@ from mu_llama.training.memory import estimate_memory
 from mu_llama.training.phases import phase_by_name
 from mu_llama.training.run_folder import PLOT_FILE, SAMPLES_FILE, RunFolder, flat_settings
 from mu_llama.training.setup import (
-    Data,
+    TrainingData,
     base_parts,
     find_llama,
     fresh_parts,
@@ -69,7 +69,7 @@ class TrainingSession:
         self,
         config: TrainConfig,
         parts: ModelSpec,
-        data: Data,
+        data: TrainingData,
         *,
         folder: RunFolder,
         accelerator: Any,

@@ -41,7 +41,7 @@ _PACKAGES = ("torch", "transformers", "accelerate", "peft")
 
 
 @dataclass(frozen=True)
-class Data:
+class TrainingData:
     """Examples and their features."""
 
     datasets: tuple[Dataset, ...]
@@ -63,7 +63,7 @@ class Data:
 
 def read_data(
     config: TrainConfig, parts: ModelSpec | None, *, home: Path, progress: ProgressCallback = no_progress
-) -> Data:
+) -> TrainingData:
     """Read data sets and encode every track once.
 
     Args:
@@ -103,7 +103,7 @@ def read_data(
             augmented or features, statistics, noise=data.feature_noise, dropout=data.feature_dropout
         )
     hashes = {dataset.entry.path: dataset.sha256 for dataset in (*datasets, *validation_sets)}
-    return Data(datasets, tuple(features.usable(validation)), features, hashes, augmented)
+    return TrainingData(datasets, tuple(features.usable(validation)), features, hashes, augmented)
 
 
 def _encoder_builder(config: TrainConfig, parts: ModelSpec | None) -> Callable[[], Any]:
@@ -147,7 +147,7 @@ def find_llama(config: TrainConfig, *, home: Path, report: Callable[[str], None]
     return llama
 
 
-def fresh_parts(config: TrainConfig, data: Data, llama: LlamaSpec) -> ModelSpec:
+def fresh_parts(config: TrainConfig, data: TrainingData, llama: LlamaSpec) -> ModelSpec:
     """Describe a model with a new adapter between an encoder and a LLaMA."""
     fresh, source = config.model.fresh or NewAdapter(), config.model
     _, num_encoder_layers, encoder_width = data.features.values.shape
@@ -207,7 +207,7 @@ def with_setting_names() -> Iterator[None]:
 
 
 def run_record(
-    data: Data, rows: TokenizedExamples, validation: TokenizedExamples | None, *, num_processes: int
+    data: TrainingData, rows: TokenizedExamples, validation: TokenizedExamples | None, *, num_processes: int
 ) -> dict[str, Any]:
     """Give what run.json and the model card record besides the settings: versions, data hashes and counts."""
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}

@@ -284,7 +284,7 @@ def test_a_track_that_others_pushed_out_is_a_toast(browser: Browser, address: st
         upload(other, ROCK)
     page.fill("#question textarea", "And drums?")
     page.keyboard.press("Enter")
-    assert "no longer held, others came after it; upload it again" in toast(page)
+    assert "was dropped, because newer tracks came; upload it again" in toast(page)
     assert answers(page) == [answer]
     for other in others:
         other.close()

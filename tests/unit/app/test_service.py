@@ -243,7 +243,7 @@ def test_the_least_used_track_goes_first(service: DemoService, tracks: list[Path
     service.handle(first.token)
     session_with(service, tracks[0])
     assert service.handle(first.token) is first.handle
-    with pytest.raises(AudioError, match="no longer held, others came after it; upload it again"):
+    with pytest.raises(AudioError, match="dropped, because newer tracks came; upload it again"):
         last(service, second, "What?")
     service.drop(first.token)
     with pytest.raises(AudioError, match="upload it again"):
@@ -335,7 +335,7 @@ def test_likes_are_saved_on_request(service: DemoService, tiny: Listener, tracks
     service.like(session, 0, True)
     service.drop(session.token)  # others came after it
     service.like(session, 0, None)
-    with pytest.raises(QuestionError, match="no longer held"):
+    with pytest.raises(QuestionError, match="no longer in the conversation"):
         service.like(session, 5, True)
     rows = [json.loads(line) for line in (tmp_path / "likes.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(row["answer"], row["liked"], row["audio"]) for row in rows] == [
@@ -361,8 +361,8 @@ def test_tags_are_the_taggers_own(service: DemoService, tracks: list[Path]) -> N
     wave = np.sin(np.arange(16000 * 4) / 9).astype(np.float32)
     values = encoder.encode(Waveform(wave, 16000))
     tags = encoder.tag_probabilities(values)
-    heard = encoder.encode_patches(Waveform(wave, 16000)).averaged().tag_logits[0].sigmoid()
-    assert tags == pytest.approx(dict(zip(encoder.tag_names, heard.tolist(), strict=True)), abs=1e-5)
+    expected = encoder.encode_patches(Waveform(wave, 16000)).averaged().tag_logits[0].sigmoid()
+    assert tags == pytest.approx(dict(zip(encoder.tag_names, expected.tolist(), strict=True)), abs=1e-5)
     assert list(tags.values()) == sorted(tags.values(), reverse=True)
     words = service.top_tags(replace(held, tags={"msd:Metal": 0.9, "mtt:metal": 0.5, "mtt:loud": 0.4}))
     assert words == {"metal": 0.9, "loud": 0.4}

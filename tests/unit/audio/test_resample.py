@@ -9,7 +9,8 @@ import soxr
 import torch
 from scipy import signal
 
-from mu_llama.audio.resample import ResampleStream, SincStream, sinc_resample
+from mu_llama.audio.resample import ResampleStream, SincStream
+from tests.factories.resample import sinc_resample
 
 RATES = [
     (44100, 24000), (48000, 24000), (8000, 24000), (16000, 24000), (11025, 24000), (192000, 24000),

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from mu_llama.audio.resample import sinc_resample
 from mu_llama.audio.waveform import Waveform
 from mu_llama.audio.windows import FULL, PUBLISHED, ListenOptions, Window, WindowPlan, merge_spans, stream_windows
 from mu_llama.errors import AudioError, ConfigError
+from tests.factories.resample import sinc_resample
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "set_a"
 

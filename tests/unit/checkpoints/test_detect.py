@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from mu_llama.checkpoints import detect as detect_module
-from mu_llama.checkpoints.choose import Chosen, choose_parts, explain_wrong_role
+from mu_llama.checkpoints.choose import ChosenPaths, choose_parts, explain_wrong_role
 from mu_llama.checkpoints.detect import detect, scan_tree
 from mu_llama.checkpoints.formats.format import Detection, Role
 from mu_llama.errors import CheckpointError
@@ -325,7 +325,7 @@ def test_the_tree_of_the_readme(tmp_path: Path) -> None:
         ("LLaMA/tokenizer.model", "tokenizer"),
         ("LLaMA/7B", "Meta LLaMA"),
     ]
-    expected = Chosen(root / "checkpoint.pth", root / "LLaMA" / "7B", None, root / "knn.index")
+    expected = ChosenPaths(root / "checkpoint.pth", root / "LLaMA" / "7B", None, root / "knn.index")
     assert choose_parts(scan_tree(root), root) == expected
     link(SET_A / "mert", root / "MERT-v1-330M")
     assert choose_parts(scan_tree(root), root).encoder == root / "MERT-v1-330M"
@@ -342,7 +342,7 @@ def test_one_flat_folder(tmp_path: Path) -> None:
     assert kinds(scan_tree(tmp_path), tmp_path) == [
         (".", "Meta LLaMA"), ("checkpoint.pth", "published checkpoint"), ("MERT", "MERT"),
     ]  # fmt: skip
-    expected = Chosen(tmp_path / "checkpoint.pth", tmp_path, tmp_path / "MERT", None)
+    expected = ChosenPaths(tmp_path / "checkpoint.pth", tmp_path, tmp_path / "MERT", None)
     assert choose_parts(scan_tree(tmp_path), tmp_path) == expected
     assert explain_wrong_role(tmp_path, "model") is None
     assert explain_wrong_role(tmp_path, "llama") is None
@@ -352,7 +352,7 @@ def test_a_llama_without_weights_is_enough_for_a_full_checkpoint(tmp_path: Path)
     folder = meta_llama(tmp_path / "LLaMA", weights=False)
     assert detect(folder).note == "6 layers of width 32, no weights, only params.json and tokenizer"
     link(FULL, tmp_path / "checkpoint.pth")
-    assert choose_parts(scan_tree(tmp_path), tmp_path) == Chosen(tmp_path / "checkpoint.pth", folder)
+    assert choose_parts(scan_tree(tmp_path), tmp_path) == ChosenPaths(tmp_path / "checkpoint.pth", folder)
     (tmp_path / "checkpoint.pth").unlink()
     link(ADAPTER_ONLY, tmp_path / "checkpoint.pth")
     message = error_of(tmp_path)
@@ -387,7 +387,7 @@ def test_two_layouts_of_one_llama_are_ambiguous_unless_one_is_given(tmp_path: Pa
     assert "ambiguous: LLaMA/7B and LLaMA-hf can each be --llama" in message
     assert message.endswith(f"--model '{root / 'checkpoint.pth'}' --llama FOLDER")
     chosen = choose_parts(scan_tree(root), root, given={"llama"})
-    assert chosen == Chosen(root / "checkpoint.pth", None, None, root / "knn.index")
+    assert chosen == ChosenPaths(root / "checkpoint.pth", None, None, root / "knn.index")
 
 
 def test_every_file_is_listed_when_two_checkpoints_are_there(tmp_path: Path) -> None:
@@ -433,8 +433,8 @@ def test_a_folder_of_ours_wins(tmp_path: Path) -> None:
     root = readme_tree(tmp_path)
     own = own_model(root / "converted")
     link(SET_A / "checkpoint_pretrain.pth", own / "inside.pth")
-    assert choose_parts(scan_tree(root), root) == Chosen(own)
-    assert choose_parts(scan_tree(own), own) == Chosen(own)
+    assert choose_parts(scan_tree(root), root) == ChosenPaths(own)
+    assert choose_parts(scan_tree(own), own) == ChosenPaths(own)
     own_model(root / "second")
     message = error_of(root)
     assert "ambiguous: converted and second can each be --model" in message
@@ -504,7 +504,9 @@ def test_the_hubs_cache(tmp_path: Path) -> None:
     for blob, name in (("aa", "checkpoint.pth"), ("bb", "LLaMA/7B/params.json"), ("cc", "LLaMA/tokenizer.model")):
         link(repo / "blobs" / blob, snapshot / name)
     for root in (repo, snapshot):
-        assert choose_parts(scan_tree(root), root) == Chosen(snapshot / "checkpoint.pth", snapshot / "LLaMA" / "7B")
+        assert choose_parts(scan_tree(root), root) == ChosenPaths(
+            snapshot / "checkpoint.pth", snapshot / "LLaMA" / "7B"
+        )
 
 
 def test_a_tree_of_other_things_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mu_llama.audio.facts import key as facts
+from mu_llama.audio.facts import key
 from mu_llama.labels import stated_facts
 from mu_llama.labels.stated_facts import parse_key, parse_label, parse_licence, parse_tempo, parse_voice
 
@@ -18,7 +18,7 @@ _CAMELOT_MAJOR = (
 
 
 def test_keys_are_spelled_as_measured_ones() -> None:
-    assert stated_facts._TONICS == facts._KEYS
+    assert stated_facts._TONICS == key._KEYS
 
 
 @pytest.mark.parametrize("hour", range(1, 13))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from mu_llama.cache_folder import home_folder
 from mu_llama.checkpoints.embedded import SMOLLM2, provide_llama
-from mu_llama.devices import home_folder
 from mu_llama.files import read_lines
 from mu_llama.labels.grounding import labels_of
 from mu_llama.musicqa.items import read_items

@@ -14,7 +14,8 @@ from mu_llama.musicqa.build_folder import BuildFolder
 from mu_llama.musicqa.items import content_groups, read_items
 from mu_llama.musicqa.sources import source_by_name
 from mu_llama.musicqa.worker import Rules
-from mu_llama.musicqa.writers.protocol import WriterSpec, make_writer
+from mu_llama.musicqa.writers import make_writer
+from mu_llama.musicqa.writers.protocol import WriterSpec
 from tests.unit.musicqa import corpora
 
 

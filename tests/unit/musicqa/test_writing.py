@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from mu_llama.cache_folder import home_folder
 from mu_llama.checkpoints.embedded import SMOLLM2, provide_llama
-from mu_llama.devices import home_folder
 from mu_llama.errors import ConfigError, ModelNotFoundError
 from mu_llama.labels.grounding import labels_of
 from mu_llama.labels.track import Track

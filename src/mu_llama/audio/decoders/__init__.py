@@ -1,1 +1,1 @@
-"""Decoding libraries behind one interface (`read.AudioDecoder`): FFmpeg first, libsndfile for what it refuses."""
+"""Decoding libraries behind one interface (`audio.read.AudioDecoder`): FFmpeg first, libsndfile for what it refuses."""

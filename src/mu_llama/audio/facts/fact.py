@@ -12,7 +12,7 @@ class Fact:
     value: float | str
     """A number, or a key like `A minor`."""
     confidence: float
-    """From 0 to 1: how clear it is, and how far parts of the track agree; from 0.8 on, trust it."""
+    """From 0 to 1: how clear it is, and how far parts of the track agree; values from 0.8 on count as sure."""
     method: str
     """How it was measured."""
     alternatives: tuple[float, ...] = ()
@@ -43,7 +43,7 @@ def confidence(clarity: float, agreement: float, evidence: float) -> float:
     Args:
         clarity: how clearly the value stands out from others; 1 and above is as clear as it gets.
         agreement: share of the parts that have the same value, from 0 to 1.
-        evidence: whether the sound has what such a value is a property of, from 0 to 1.
+        evidence: how clearly the sound has a tempo or a key at all, from 0 to 1.
     """
     # Where most parts contradict the whole, its value may be chance.
     agreed = min(0.7 + 0.3 * agreement, 0.4 + 0.9 * agreement)
@@ -51,7 +51,7 @@ def confidence(clarity: float, agreement: float, evidence: float) -> float:
 
 
 def ramp(value: float, none_at: float, full_at: float) -> float:
-    """Return 0 up to one value, 1 from another on, and in between what lies on a line.
+    """Return 0 up to one value, 1 from another on, and interpolate linearly in between.
 
     Example:
         >>> ramp(3.0, 2.0, 4.0)

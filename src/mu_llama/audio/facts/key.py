@@ -21,25 +21,30 @@ _MINOR = (0.220, 0.006, 0.104, 0.123, 0.019, 0.103, 0.012, 0.214, 0.062, 0.022, 
 _WINDOW = 4096
 _LOWEST_HZ, _HIGHEST_HZ = 100.0, 2500.0
 _FLOOR_BINS = 41
-_FAINTEST = 1e-5
-"""Amplitude of a tone that is no longer one but rounding."""
+"""Width of the median filter that estimates the noise floor, in frequency bins."""
+_MIN_AMPLITUDE = 1e-5
+"""Amplitude of a sine below which it is taken for rounding error; full scale is 1."""
 _MIN_HEIGHT, _MAX_HEIGHT = 1.2, 6.0
-"""Of a spectral peak above its surroundings, in nepers: less is noise, more counts no more."""
+"""Height of a spectral peak above the median around it, in nepers: lower peaks are taken for noise and ignored; the
+weight of a peak is its height, limited to the maximum."""
 _SAME_PITCH_OCTAVES = 25 / 1200
+"""Largest distance of two peaks of the same pitch: 25 cents."""
+# Each pair below: the value at which the evidence for a key is 0, and the one from which on it is 1.
 _TUNED = (0.05, 0.15)
-"""Share of the peaks' weight in tones that last and keep to semitones: of speech and noise, of music at the least."""
+"""Share of the peaks' weight in lasting tones on a semitone grid: speech and noise are below the first value, music
+above the second."""
 _PITCH_CLASSES = (2.5, 3.5)
-"""Different pitch classes, weighted: of clicks and single tones, of a tune."""
+"""Effective number of pitch classes: clicks and single tones are below the first value, melodies above the second."""
 _CHANGES, _SLOW_CHANGES = (1.06, 1.12), (1.01, 1.04)
-"""How many independent mixtures of pitch classes follow each other, in windows and in means of a second: a drone,
-whatever its overtones, is one, and so is a tone with vibrato in the mean."""
+"""Effective number of independent mixtures of pitch classes over time, in single windows and in sums over a second. A
+drone has one, whatever its overtones; a tone with vibrato has one in sums over a second."""
 _LASTING_S = (1.0, 3.0)
-"""Seconds with lasting tones: too few, enough."""
+"""Seconds in which there are lasting tones."""
 
 
 @dataclass(frozen=True)
 class _Tones:
-    """What the lasting tones of a track are like."""
+    """Statistics of the lasting tones of a track, see the constants above."""
 
     tuned: float = 0.0
     pitch_classes: float = 0.0
@@ -49,7 +54,7 @@ class _Tones:
 
     @property
     def evidence(self) -> float:
-        """From 0 to 1: whether they are the notes of something in a key."""
+        """From 0 to 1: how clearly the tones are notes of music in a key."""
         return (
             ramp(self.tuned, *_TUNED)
             * ramp(self.pitch_classes, *_PITCH_CLASSES)
@@ -62,7 +67,8 @@ class _Tones:
 def measure_key(libraries: Libraries, samples: Samples, rate_hz: int) -> Fact | None:
     """Return the key of the whole, or None where there are no notes.
 
-    It is sure if it fits clearly better than all others, parts have it too, and there are different notes that last.
+    The confidence is high if the key fits clearly better than all others, parts of the track have it too, and there are
+    different notes that last.
 
     Args:
         libraries: librosa and SciPy.
@@ -123,7 +129,7 @@ def _means(mixtures: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float
 
 
 def _num_mixtures(mixtures: npt.NDArray[np.float64]) -> float:
-    """How many independent ones there are among mixtures (12, frames), whatever their loudness."""
+    """Effective number of independent columns of mixtures (12, frames), each scaled to length 1."""
     mixtures = mixtures[:, mixtures.any(axis=0)]
     if mixtures.size == 0:
         return 1.0
@@ -132,7 +138,7 @@ def _num_mixtures(mixtures: npt.NDArray[np.float64]) -> float:
 
 
 def _effective_number(amounts: npt.NDArray[np.float64]) -> float:
-    """How many there are, those with little counting little (participation ratio)."""
+    """Participation ratio: the number of amounts, each weighted by its share."""
     return float(amounts.sum() ** 2 / max(float((amounts**2).sum()), 1e-12))
 
 
@@ -142,7 +148,7 @@ def _spectral_peaks(
     """Frame, pitch in octaves above 440 Hz, and weight of each peak that rises above its surroundings, by frame."""
     first, last = (int(edge * _WINDOW / rate_hz) for edge in (_LOWEST_HZ, _HIGHEST_HZ))
     spectrum = np.abs(libraries.librosa.stft(samples, n_fft=_WINDOW, hop_length=_WINDOW // 2))
-    level = np.log(spectrum[first - 1 : last + 1].T + _FAINTEST * _WINDOW / 4)  # (frames, bins)
+    level = np.log(spectrum[first - 1 : last + 1].T + _MIN_AMPLITUDE * _WINDOW / 4)  # (frames, bins)
     height = level - libraries.ndimage.median_filter(level, size=(1, _FLOOR_BINS))
     left, middle, right = level[:, :-2], level[:, 1:-1], level[:, 2:]
     frames, bins = np.nonzero((middle > left) & (middle >= right) & (height[:, 1:-1] > _MIN_HEIGHT))

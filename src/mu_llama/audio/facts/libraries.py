@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mu_llama.devices import choose_library_folder, temporary_home
+from mu_llama.cache_folder import choose_library_folder, temporary_home
 from mu_llama.errors import ConfigError
 
 _NUMBA_CACHE = "NUMBA_CACHE_DIR"

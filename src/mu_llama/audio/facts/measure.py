@@ -24,6 +24,7 @@ RATE_HZ = 22050
 MAX_MEASURED_S = 180.0
 _BLOCK_SAMPLES = 2**15
 _LOWEST_HZ = 20.0
+"""Corner frequency of the high-pass filter: lower frequencies are inaudible."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class MeasuredSound:
     """What facts are measured on."""
 
     samples: Samples
-    """Mono at RATE_HZ without what lies below hearing; of channels that cancel each other, the loudest one."""
+    """Mono at RATE_HZ, high-passed at 20 Hz: the mean of the channels, or the loudest where they cancel each other."""
     loudness: Fact | None
     """Integrated loudness of all channels; None where it's below the standard's gate."""
     length_s: float
@@ -65,7 +66,7 @@ def read_sound(
 def _measure(
     libraries: Libraries, blocks: Iterable[Samples], rate_hz: int, names: tuple[str, ...], mix: Downmix
 ) -> tuple[Samples, LoudnessMeter]:
-    """Return the mean of the channels at RATE_HZ, and the meter that has had all of them."""
+    """Return the mean of the channels at RATE_HZ, and the loudness meter after all blocks."""
     meter, mono = LoudnessMeter(libraries, rate_hz, names), _MonoSignal(libraries, rate_hz)
     for block in blocks:
         meter.feed(block)
@@ -84,7 +85,7 @@ def _one_channel(libraries: Libraries, stream: AudioStream, mix: Downmix) -> Sam
 
 
 class _MonoSignal:
-    """One channel, resampled, without what lies below hearing: a constant offset is no sound."""
+    """One channel, resampled, high-passed at 20 Hz, so that a constant offset is removed."""
 
     def __init__(self, libraries: Libraries, rate_hz: int) -> None:
         self._signal = libraries.signal
@@ -95,7 +96,7 @@ class _MonoSignal:
 
     def feed(self, block: Samples) -> None:
         """Take a block (1, n)."""
-        if self._state is None:  # as if the first sample had stood there for ever
+        if self._state is None:  # the filter starts settled, as after a long run of the first sample
             self._state = self._signal.sosfilt_zi(self._sections)[:, None, :] * float(block[0, 0])
         filtered, self._state = self._signal.sosfilt(self._sections, block, axis=1, zi=self._state)
         self._parts.append(self._resampler.feed(filtered.astype(np.float32)))
@@ -115,8 +116,9 @@ def _blocks(wave: Waveform, offset_s: float, duration_s: float) -> Iterator[Samp
         yield wave.samples[None, start : min(last, start + _BLOCK_SAMPLES)]
 
 
-_LEAST_SECONDS = 4.0
+_MIN_SECONDS = 4.0
 _SILENT_PEAK = 1e-4
+"""Peak amplitude (-80 dBFS) below which a track counts as silent."""
 
 
 def measure_facts(audio: AudioSource | Waveform, *, offset_s: float = 0.0, duration_s: float | None = None) -> Facts:
@@ -134,7 +136,7 @@ def measure_facts(audio: AudioSource | Waveform, *, offset_s: float = 0.0, durat
     libraries = load_libraries()
     sound = read_sound(libraries, audio, offset_s=offset_s, duration_s=duration_s)
     samples = sound.samples
-    if samples.size < _LEAST_SECONDS * RATE_HZ or float(np.abs(samples).max()) < _SILENT_PEAK:
+    if samples.size < _MIN_SECONDS * RATE_HZ or float(np.abs(samples).max()) < _SILENT_PEAK:
         return Facts(sound.length_s, None, None, None)
     with quiet():
         tempo = measure_tempo(libraries.librosa, samples, RATE_HZ)

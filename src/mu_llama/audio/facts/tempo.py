@@ -20,24 +20,27 @@ _SAME_TEMPO_OCTAVES = 0.07
 _TEMPO_TOLERANCE = 0.04
 
 _MIN_ONSETS = 8
-"""A pulse that fewer onsets carry isn't told from chance: no single onset counts for more than the eighth strongest."""
+"""Onsets are limited to the height of the eighth strongest, because a pulse of fewer onsets may be chance."""
 _NUM_SHUFFLES, _SHUFFLED_FRAMES, _SHUFFLE_QUANTILE = 20, 8, 0.95
+"""How chance is estimated: random orders, frames of a piece that is moved, quantile of their fits."""
+# Each pair below: the value at which the evidence for a tempo is 0, and the one from which on it is 1.
 _CHANCE, _BEYOND_CHANCE = 1.5, 3.0
-"""How many times better than shuffled onsets a pulse fits: by luck, and where there is no doubt."""
+"""Fit of the pulse divided by the fit of shuffled onsets."""
 _UNSTEADY, _STEADY = 0.07, 0.2
-"""Mean autocorrelation at eight pulses: a rubato drifts out of step with any of them."""
+"""Mean autocorrelation at the first eight multiples of the pulse; it is low in rubato, whose pulse drifts."""
 _VIBRATO_BINS = 3
-"""Mel bins over which a maximum filter hides a wavering pitch: S. Böck and G. Widmer, Maximum Filter Vibrato
+"""Width in mel bins of the maximum filter that suppresses vibrato: S. Böck and G. Widmer, Maximum Filter Vibrato
 Suppression for Onset Detection, DAFx 2013."""
 _NO_ONSET_DB, _ONSET_DB = 0.12, 0.2
-"""Mean rise of the mel bands at an onset: of a wavering tone or steady noise, and of softly bowed notes."""
+"""Mean rise of the mel bands at an onset in dB: vibrato and steady noise are below the first value, softly bowed notes
+above the second."""
 
 
 def measure_tempo(librosa: Any, samples: Samples, rate_hz: int) -> Fact | None:
-    """Return the tempo of the whole, or None where nothing repeats.
+    """Return the tempo of the whole, or None where there is no steady pulse.
 
-    It is sure if onsets repeat far better than shuffled ones, if nothing but the tempo's octaves fits as well, and if
-    parts have it too.
+    The confidence is high if onsets repeat far better than shuffled ones, if no tempo but its half and double fits as
+    well, and if parts of the track have the same tempo.
 
     Args:
         librosa: the library.
@@ -67,7 +70,7 @@ def measure_tempo(librosa: Any, samples: Samples, rate_hz: int) -> Fact | None:
 
 
 def _evidence(librosa: Any, onsets: Samples, steady: Samples, frames_hz: float, best: int) -> float:
-    """Tell from 0 to 1 whether there are onsets enough, clear enough, that repeat more than by chance."""
+    """From 0 to 1: whether there are enough clear onsets that repeat more than shuffled ones."""
     rises = _peaks(_levelled(steady)) - np.median(steady)
     rises = np.maximum(rises, 0)
     onset_db = float((rises**2).sum() / max(float(rises.sum()), 1e-9))
@@ -85,7 +88,7 @@ def _evidence(librosa: Any, onsets: Samples, steady: Samples, frames_hz: float, 
 
 
 def _levelled(onsets: Samples) -> Samples:
-    """Cut an onset envelope off at its `_MIN_ONSETS`-th highest peak; without so many there is nothing left."""
+    """Limit an onset envelope to its `_MIN_ONSETS`-th highest peak; it is 0 where there are fewer peaks."""
     peaks = np.sort(_peaks(onsets))
     limit = peaks[-_MIN_ONSETS] if peaks.size >= _MIN_ONSETS else 0.0
     cut: Samples = np.minimum(onsets, limit)
@@ -100,7 +103,7 @@ def _peaks(onsets: Samples) -> Samples:
 
 
 def _shuffled_fits(librosa: Any, onsets: Samples, frames_hz: float) -> list[float]:
-    """How well the best tempo fits when pieces of the envelope, shorter than any beat, stand in random order."""
+    """Fits of the best tempo to the envelope with pieces, shorter than any beat, in random order."""
     pieces = onsets[: onsets.size // _SHUFFLED_FRAMES * _SHUFFLED_FRAMES].reshape(-1, _SHUFFLED_FRAMES)
     order = np.random.default_rng(0)
     shuffled = (order.permutation(pieces).ravel() for _ in range(_NUM_SHUFFLES))
@@ -108,7 +111,7 @@ def _shuffled_fits(librosa: Any, onsets: Samples, frames_hz: float) -> list[floa
 
 
 def _fit(repetition: Samples) -> Samples:
-    """How well each of `_TEMPI` fits: how far onsets repeat, times how usual the tempo is."""
+    """Fit of each of `_TEMPI`: autocorrelation of the onsets, times the prior of the tempo."""
     fit: Samples = np.maximum(repetition, 0) * _USUAL
     return fit
 

@@ -24,6 +24,8 @@ _BOS, _EOS = "<s>", "</s>"
 _FIRST_PIECE = re.compile(rb"\n.\n(.)", re.DOTALL)
 _SCORE_TAG = b"\x15"
 
+_NOT_A_MODEL = "not a SentencePiece model; expected LLaMA's tokenizer.model"
+
 
 def _recognise(file: FileHead) -> Detection | None:
     match = _FIRST_PIECE.match(file.head)
@@ -79,7 +81,7 @@ def parse_bpe_model(data: bytes, *, source: str) -> BpeModel:
         normaliser = dict(_fields(b"".join(content for number, content in fields if number == 3)))
         text = {number: bytes(trainer.get(number, b"")).decode() for number in (46, 47)}
     except (ValueError, IndexError, TypeError, struct.error) as error:
-        raise CheckpointError(f"{source}: not a SentencePiece model; expected LLaMA's tokenizer.model") from error
+        raise CheckpointError(f"{source}: {_NOT_A_MODEL}") from error
     changes_text = normaliser.get(2) or normaliser.get(4, 1) or not normaliser.get(5, 1) or trainer.get(24)
     if trainer.get(3, _UNIGRAM) != _BPE or changes_text or not pieces:
         raise CheckpointError(f"{source}: not of LLaMA's kind; expected SentencePiece BPE that keeps the text as it is")
@@ -95,9 +97,9 @@ def read_piece_texts(data: bytes, *, source: str) -> list[str]:
     try:
         texts = [_piece(content).text for number, content in _fields(data) if number == 1]
     except (ValueError, IndexError, TypeError, struct.error) as error:
-        raise CheckpointError(f"{source}: not a SentencePiece model; expected LLaMA's tokenizer.model") from error
+        raise CheckpointError(f"{source}: {_NOT_A_MODEL}") from error
     if not texts:
-        raise CheckpointError(f"{source}: not a SentencePiece model; expected LLaMA's tokenizer.model")
+        raise CheckpointError(f"{source}: {_NOT_A_MODEL}")
     return texts
 
 

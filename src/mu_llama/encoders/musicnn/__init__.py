@@ -17,4 +17,4 @@ def _builder() -> Callable[..., Encoder]:
     return build_musicnn
 
 
-KIND = EncoderKind("musicnn", _builder, title="MusiCNN", has_tagger=True)
+KIND = EncoderKind("musicnn", _builder, title="MusiCNN")

@@ -16,7 +16,6 @@ from mu_llama.encoders.musicnn.front_end import FrontEndLayer, Tensors, norm_aff
 from mu_llama.errors import CheckpointError
 
 PATCH_FRAMES = 187
-NUM_BANDS = 96
 FRONT_END = ("timbral_38", "timbral_67", "temporal_128", "temporal_64", "temporal_32")
 MIDEND = ("midend_1", "midend_2", "midend_3")
 _WEIGHTS, _NORM = ("kernel", "bias"), ("gamma", "beta", "mean", "variance")

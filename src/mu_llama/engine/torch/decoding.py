@@ -51,7 +51,7 @@ class TokenDecoder:
     Args:
         model: the model, in eval mode.
         prompts: token ids of each row, of any lengths; padded on the left inside.
-        conditioning: (B, Q, A), one row a prompt, or None for text alone.
+        conditioning: (B, Q, A), or (B, N, H) with audio tokens, one row a prompt; None for text alone.
         options: how to choose tokens.
         eos_ids: tokens that end a row.
         cache: of the prompts' beginnings, from `begin_cache`; it is consumed. None prefills whole prompts.

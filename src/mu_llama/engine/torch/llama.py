@@ -33,13 +33,13 @@ class MuLlama(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the token embeddings live, and so where token ids go."""
+        """Device of the token embeddings, to which token ids are moved."""
         device: torch.device = self.llama.get_input_embeddings().weight.device
         return device
 
     @property
     def context_length(self) -> int:
-        """Most tokens of prompt and answer together."""
+        """Maximum number of tokens of prompt and answer together."""
         return int(self.llama.config.max_position_embeddings) - self.num_tokens_before_prompt
 
     @property

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mu_llama.labels.vocabulary import listed
 from mu_llama.musicqa.dialogues.phrasebook import Phrasebook, wording
 from mu_llama.musicqa.dialogues.topics import Topic, is_other
 from mu_llama.musicqa.dialogues.track_labels import AnswerBalancer, TrackLabels
-from mu_llama.musicqa.language import a, capital, listed, pace_of
+from mu_llama.musicqa.language import a, capital, pace_of
 from mu_llama.text.fact_prompts import MeasuredFact, with_measured
 from mu_llama.text.prompts import Turn
 

@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from mu_llama.labels.track import Track
+from mu_llama.labels.vocabulary import listed
 from mu_llama.musicqa.dialogues import character, topics
 from mu_llama.musicqa.dialogues.character import as_kind, is_piece
 from mu_llama.musicqa.dialogues.phrasebook import Phrasebook, is_plural, slots_of, wording
 from mu_llama.musicqa.dialogues.track_labels import ASKABLE, FAMILIES, AnswerBalancer, TrackLabels
-from mu_llama.musicqa.language import a, capital, listed
+from mu_llama.musicqa.language import a, capital
 from mu_llama.text.fact_prompts import MeasuredFact, with_measured
 from mu_llama.text.prompts import Turn
 
@@ -94,13 +95,13 @@ def _turns_of(topic: Any, labels: TrackLabels, phrasebook: Phrasebook, balancer:
         return [phrasebook.turn("no_music", "yes", question="is_music")]
     drawn = _DESCRIPTIONS[topic](labels, phrasebook) if isinstance(topic, str) else topic(labels, phrasebook, balancer)
     turns = drawn if isinstance(drawn, list) else [drawn]
-    return [_otherwise(_briefly(turn, phrasebook), phrasebook) for turn in turns if turn is not None]
+    return [_vary_typing(_ask_for_one_word(turn, phrasebook), phrasebook) for turn in turns if turn is not None]
 
 
 _ADDED, _TYPED = 0.12, 0.06
 
 
-def _otherwise(turn: Turn, phrasebook: Phrasebook) -> Turn:
+def _vary_typing(turn: Turn, phrasebook: Phrasebook) -> Turn:
     """Change how some questions are typed: a word before or after, or lower case without punctuation."""
     if "\n" in turn.question:  # measured facts follow
         return turn
@@ -118,7 +119,7 @@ _PLAIN = re.compile(r"(Yes|No)[.,]")
 _HEDGES = re.compile(r"probably|think|sounds?\b|wouldn't|would", re.IGNORECASE)
 
 
-def _briefly(turn: Turn, phrasebook: Phrasebook) -> Turn:
+def _ask_for_one_word(turn: Turn, phrasebook: Phrasebook) -> Turn:
     """Ask some plain yes/no questions for one word; a hedged answer stays hedged."""
     answer = turn.answer or ""
     plain = _PLAIN.match(answer)
@@ -150,7 +151,7 @@ def _about_no_music(labels: TrackLabels, phrasebook: Phrasebook, num_turns: int)
     if rng.random() < 0.4:
         name = rng.choice(ASKABLE)
         questions.append(phrasebook.pick("presence", "questions", **slots_of(name)))
-    return [_otherwise(Turn(question, phrasebook.pick("no_music", kind)), phrasebook) for question in questions]
+    return [_vary_typing(Turn(question, phrasebook.pick("no_music", kind)), phrasebook) for question in questions]
 
 
 _NAMES_MORE = 0.3
@@ -188,15 +189,15 @@ def caption_for_generation(labels: TrackLabels, phrasebook: Phrasebook) -> Turn 
     if labels.is_solo and names and labels.is_clear("solo"):
         parts[-1] = f"solo {parts[-1]}"
     if "choir" not in parts:
-        sung = _surely(labels, "singing")
-        parts += [] if sung is None else [_sung(labels) if sung else "instrumental"]
+        sung = _clear_presence(labels, "singing")
+        parts += [] if sung is None else [_voice_phrase(labels) if sung else "instrumental"]
     energy = next(iter(labels.guessed("energy")), None)
     parts += [*moods, *([f"{energy} energy"] if energy else [])]
     return Turn(phrasebook.pick("caption", "questions"), capital(", ".join(parts)) + ".") if len(parts) >= 3 else None
 
 
-def _surely(labels: TrackLabels, what: str) -> bool | None:
-    """Whether labels have drums or singing; None where they don't say, or a description may not."""
+def _clear_presence(labels: TrackLabels, what: str) -> bool | None:
+    """Whether there are drums or singing; None where labels don't say or aren't clear enough for a description."""
     present = labels.has_drums if what == "drums" else labels.has_voice
     return present if present is not None and labels.is_clear(what if present else f"no {what}") else None
 
@@ -210,15 +211,15 @@ def _opening(labels: TrackLabels, phrasebook: Phrasebook) -> str | None:
             what = rng.choice(("A solo {0}", "{1} playing alone", "A piece for solo {0}"))
             tail = f", {as_kind(genre)}" if genre and rng.random() < 0.5 else impression
             return what.format(names[0], capital(a(names[0]))) + f"{tail}."
-        if _surely(labels, "singing"):
+        if _clear_presence(labels, "singing"):
             return rng.choice(
-                (f"{capital(_sung(labels))} singing alone.", "Somebody sings alone, without instruments.")
+                (f"{capital(_voice_phrase(labels))} singing alone.", "Somebody sings alone, without instruments.")
             )
     sounds, opening = list[str](), _subject(labels, phrasebook)
     if players := [name for name in _players(labels, phrasebook) if name not in opening.lower()]:
         sounds.append(listed([a(name) for name in players[: rng.choice((1, 2, 2))]]))
-    if _surely(labels, "singing") and "choir" not in names and not opening.lower().endswith("choir"):
-        sounds.insert(0, _sung(labels))
+    if _clear_presence(labels, "singing") and "choir" not in names and not opening.lower().endswith("choir"):
+        sounds.insert(0, _voice_phrase(labels))
     if not (sounds or genre or labels.guessed("genre") or labels.one("ensemble")):
         return None
     return f"{opening} with {' and '.join(sounds)}{impression}." if sounds else f"{opening}{impression}."
@@ -252,7 +253,7 @@ def _players(labels: TrackLabels, phrasebook: Phrasebook) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_LOOSE.get(name, name) for name in names))
 
 
-def _sung(labels: TrackLabels) -> str:
+def _voice_phrase(labels: TrackLabels) -> str:
     return {"female": "a female voice", "choir": "a choir"}.get(labels.one("voice") or "", "a voice")
 
 
@@ -268,9 +269,9 @@ def _details(labels: TrackLabels, phrasebook: Phrasebook) -> list[str]:
     if (lead := labels.one("lead")) in names and not labels.is_solo:
         sentences.append(rng.choice((f"The {lead} plays the melody.", f"The {lead} leads.")))
     if not labels.is_solo:
-        sentences += _whether(labels, "drums", _DRUMS, _NO_DRUMS, phrasebook)
-    if not _surely(labels, "singing"):
-        sentences += _whether(labels, "singing", (), _NO_VOICE, phrasebook)
+        sentences += _presence_sentences(labels, "drums", _DRUMS, _NO_DRUMS, phrasebook)
+    if not _clear_presence(labels, "singing"):
+        sentences += _presence_sentences(labels, "singing", (), _NO_VOICE, phrasebook)
     if moods := labels.guessed("mood")[:3]:
         sentences.append(rng.choice(("It sounds {0}.", "The mood seems {0}.")).format(listed(moods)))
     if energy := next(iter(labels.guessed("energy")), None):
@@ -286,14 +287,14 @@ def _details(labels: TrackLabels, phrasebook: Phrasebook) -> list[str]:
     return sentences[: rng.randint(4, 6)]
 
 
-def _whether(
+def _presence_sentences(
     labels: TrackLabels, what: str, yes: tuple[str, ...], no: tuple[str, ...], phrasebook: Phrasebook
 ) -> list[str]:
     """Write a sentence on drums or singing: stated where a label is clear, hedged where only a tagger guesses."""
     label, belief = (labels.has_drums, labels.plays_drums) if what == "drums" else (labels.has_voice, labels.sings)
     if label is None and belief is not None:
         return [phrasebook.rng.choice(_MAYBE[what, belief])]
-    sure = _surely(labels, what)
+    sure = _clear_presence(labels, what)
     options = () if sure is None else yes if sure else no
     return [phrasebook.rng.choice(options)] if options else []
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from mu_llama.labels.vocabulary import listed
 from mu_llama.musicqa.dialogues.phrasebook import Phrasebook, is_plural, slots_of
 from mu_llama.musicqa.dialogues.track_labels import AnswerBalancer, TrackLabels, are_near
-from mu_llama.musicqa.language import a, capital, listed
+from mu_llama.musicqa.language import a, capital
 from mu_llama.text.prompts import Turn
 
 Topic = Callable[[TrackLabels, Phrasebook, AnswerBalancer], Turn | list[Turn] | None]

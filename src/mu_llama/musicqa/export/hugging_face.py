@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mu_llama.errors import ConfigError
+from mu_llama.files import without_surrogates
 from mu_llama.musicqa.export.staging import ExportFormat, Items
 from mu_llama.musicqa.items import SPLITS, DataSetItem
-from mu_llama.musicqa.language import without_surrogates
 
 _SHARD_BYTES = 400 * 2**20
 _ROW_GROUP_TRACKS = 32

@@ -15,11 +15,10 @@ from typing import Any
 from mu_llama.audio.file_names import path_on_disk
 from mu_llama.audio.read import write_wav
 from mu_llama.errors import AudioError
-from mu_llama.files import drop_cut_line, read_lines, to_line, write_whole
+from mu_llama.files import drop_cut_line, read_lines, to_line, without_surrogates, write_whole
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.export.staging import ExportError, ExportFormat, Items, missing_audio_error
 from mu_llama.musicqa.items import DataSetItem
-from mu_llama.musicqa.language import without_surrogates
 from mu_llama.musicqa.reply import Pair, Reply
 from mu_llama.musicqa.sources.corpus_files import SourceError, read_table
 from mu_llama.text.prompts import FIXED_QUESTIONS

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from mu_llama.errors import ConfigError
@@ -22,7 +22,7 @@ def _imported(module: str, function: str) -> Source:
     """Import a source of this package on its first use."""
 
     def read(root: Path) -> Iterator[Track | BadTrack]:
-        source: Source = getattr(importlib.import_module(f"{__name__}.{module}"), function)
+        source: Source = resolve_name(f"{__name__}.{module}:{function}")
         return source(root)
 
     return read

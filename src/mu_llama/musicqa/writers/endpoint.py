@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import os
 import ssl
@@ -19,7 +18,7 @@ from mu_llama.musicqa.writers.chat_servers import (
     read_completion,
     without_secrets,
 )
-from mu_llama.musicqa.writers.protocol import Prompts, Refused, Unavailable, WriterSpec, Written
+from mu_llama.musicqa.writers.protocol import Prompts, Refused, Unavailable, WriterSpec, Written, seed_digest
 from mu_llama.musicqa.writers.template import write_in_pieces
 
 _UNKNOWN_FIELD = (400, 404, 413, 415, 422, 501)
@@ -64,8 +63,7 @@ class EndpointWriter:
 
     async def write(self, track: Track, *, attempt: int) -> Written:
         """Ask the server; see `Writer`."""
-        digest = hashlib.sha256(f"{self._spec.seed} {attempt} {track.id}".encode("utf-8", "surrogatepass")).digest()
-        seed = int.from_bytes(digest[:4], "big") >> 1
+        seed = int.from_bytes(seed_digest(self._spec.seed, attempt, track)[:4], "big") >> 1
         if self._spec.one_by_one:
 
             async def chat(messages: list[dict[str, str]]) -> tuple[str, int, int]:

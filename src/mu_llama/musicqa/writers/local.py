@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from mu_llama.devices import choose_device, choose_dtype
 from mu_llama.errors import ConfigError, ModelNotFoundError
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.reply import Damaged, ReplySpec, parse_reply
-from mu_llama.musicqa.writers.protocol import Prompts, Written
+from mu_llama.musicqa.writers.protocol import Prompts, Written, seed_digest
 
 # For models whose folder names no template of their own.
 _CHATML = (
@@ -106,7 +105,7 @@ class LocalWriter:
             return_tensors="pt",
             return_dict=True,
         )["input_ids"].to(self._model.device)
-        digest = hashlib.sha256(f"{self._seed} {attempt} {track.id}".encode("utf-8", "surrogatepass")).digest()
+        digest = seed_digest(self._seed, attempt, track)
         grammar = _Grammar(self._guidance, self._vocabulary, self._grammar, prompt_length=ids.shape[1])
         with self._one_at_a_time, torch.inference_mode():
             torch.manual_seed(int.from_bytes(digest[:4], "big"))

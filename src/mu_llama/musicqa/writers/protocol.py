@@ -1,4 +1,4 @@
-"""The `Writer` protocol with its errors, prompts for language models, and `WriterSpec`, which makes a writer."""
+"""The `Writer` protocol with its errors, prompts for language models, and `WriterSpec`, a writer's settings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from string import Template
 from typing import Any, Protocol
 
 from mu_llama.errors import ConfigError, MuLlamaError
+from mu_llama.files import without_surrogates
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.language import check_installed, without_surrogates
 from mu_llama.musicqa.reply import NUM_DISTRACTORS, ReplySpec
 
 
@@ -62,6 +62,11 @@ class Writer(Protocol):
             Refused: if nothing will ever come.
         """
         ...
+
+
+def seed_digest(seed: int, attempt: int, track: Track) -> bytes:
+    """Hash what seeds the sampling of one attempt about one track; the first bytes of it are the seed."""
+    return hashlib.sha256(f"{seed} {attempt} {track.id}".encode("utf-8", "surrogatepass")).digest()
 
 
 FILES = ("system.txt", "user.txt")
@@ -194,34 +199,3 @@ class WriterSpec:
             return ""
         prompts = load_prompts(self.prompts)
         return f"{prompts.system}\n{prompts.user.template}"
-
-
-def make_writer(spec: WriterSpec, *, home: Path) -> Writer:
-    """Make a writer.
-
-    Args:
-        spec: which.
-        home: cache folder.
-
-    Raises:
-        ConfigError: if something about it is missing or wrong.
-        ModelNotFoundError: if a local model can't be had.
-    """
-    if spec.kind == "template":
-        from mu_llama.musicqa.writers.template import TemplateWriter
-
-        return TemplateWriter(spec.reply_spec, seed=spec.seed)
-    if spec.kind not in WRITERS:
-        raise ConfigError(f"writer {spec.kind!r} is unknown; expected one of: {', '.join(WRITERS)}")
-    check_installed()
-    prompts = load_prompts(spec.prompts)
-    if spec.kind == "endpoint":
-        from mu_llama.musicqa.writers.endpoint import EndpointWriter
-
-        return EndpointWriter(spec, prompts)
-    from mu_llama.musicqa.writers.local import LocalWriter
-
-    return LocalWriter(
-        spec.model or LOCAL_MODEL, prompts, spec.reply_spec, home=home, seed=spec.seed, device=spec.device,
-        temperature=spec.temperature, max_tokens=spec.max_tokens,
-    )  # fmt: skip

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from mu_llama.labels.grounding import Labels, labels_of
 from mu_llama.labels.track import Track
-from mu_llama.labels.vocabulary import terms
-from mu_llama.musicqa.language import Words, a, capital, listed, words_of
+from mu_llama.labels.vocabulary import listed, terms
+from mu_llama.musicqa.language import SentenceSlots, a, capital, words_of
 from mu_llama.musicqa.reply import NUM_DISTRACTORS, Choice, Damaged, Pair, Reply, ReplySpec
 from mu_llama.musicqa.writers.protocol import NothingToSay, Written
 
@@ -70,7 +70,7 @@ class TemplateWriter:
 class _Sentences:
     """Picks wordings whose slots are known."""
 
-    def __init__(self, words: Words, rng: random.Random) -> None:
+    def __init__(self, words: SentenceSlots, rng: random.Random) -> None:
         self._slots, self._rng = words.slots, rng
         self._known = frozenset(words.slots)
 
@@ -95,7 +95,7 @@ class _Sentences:
         return " ".join(filter(None, map(self.one, kinds)))
 
 
-def _fixed(track: Track, words: Words, sentences: _Sentences) -> tuple[str, ...]:
+def _fixed(track: Track, words: SentenceSlots, sentences: _Sentences) -> tuple[str, ...]:
     voice = {True: "voice", False: "no_voice", None: None}[words.has_voice]
     about_voice = (voice,) if voice else ()
     first = "voiced" if words.has_voice and "a_piece" in words.slots else "short"
@@ -114,7 +114,7 @@ def _first_sentence(track: Track) -> str:
     return _SENTENCE_END.split(track.caption)[0] if track.caption else ""
 
 
-def _caption(words: Words, sentences: _Sentences) -> str:
+def _caption(words: SentenceSlots, sentences: _Sentences) -> str:
     slots = words.slots
     sounds = [a(name) for name in words.instruments] + ([slots["voice"]] if "voice" in slots else [])
     parts = [slots.get("A_piece") or slots.get("Moods") or ""]
@@ -129,7 +129,7 @@ def _caption(words: Words, sentences: _Sentences) -> str:
     return capital(", ".join(filter(None, parts))) + "." if any(parts) else sentences.text("tags")
 
 
-def _pairs(words: Words, sentences: _Sentences, count: int) -> tuple[Pair, ...]:
+def _pairs(words: SentenceSlots, sentences: _Sentences, count: int) -> tuple[Pair, ...]:
     """Pairs of topics that can be asked, from a random one on, one of each topic before the second of any."""
     topics = [sentences.topic(name) for name in ("instruments", "genre", "mood", "pace", "bpm", "key", "uses", "tags")]
     if words.has_voice is not None:
@@ -149,7 +149,7 @@ def _pairs(words: Words, sentences: _Sentences, count: int) -> tuple[Pair, ...]:
     return tuple(pairs.values())
 
 
-def _choices(words: Words, labels: Labels, rng: random.Random, count: int) -> tuple[Choice, ...]:
+def _choices(words: SentenceSlots, labels: Labels, rng: random.Random, count: int) -> tuple[Choice, ...]:
     questions = _wording()["choices"]
     categories = [category for category in questions if words.names.get(category)]
     rng.shuffle(categories)

@@ -116,7 +116,7 @@ def test_misfits_are_named(tuned: MuLlama, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lora", "message"),
     [
-        ({"lora_A": torch.zeros(2, 8), "lora_B": torch.zeros(2, 4)}, "fit the weight"),
+        ({"lora_A": torch.zeros(2, 8), "lora_B": torch.zeros(2, 4)}, "expected a fit to"),
         ({"lora_A": torch.zeros(2, 8)}, "expected both"),
     ],
 )

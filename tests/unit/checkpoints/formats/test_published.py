@@ -23,10 +23,10 @@ from mu_llama.checkpoints.formats.meta import (
 from mu_llama.checkpoints.formats.published import adapter_config, read_published
 from mu_llama.checkpoints.formats.tensor_files import read_torch_file
 from mu_llama.checkpoints.lazy_tensor import in_memory
-from mu_llama.checkpoints.load import published_parts
 from mu_llama.checkpoints.names import interleaved_to_halves
 from mu_llama.engine.torch.load import Placement, assemble
 from mu_llama.errors import CheckpointError
+from tests.factories.published import published_parts
 
 SET_A = Path(__file__).parents[3] / "golden" / "set_a"
 
