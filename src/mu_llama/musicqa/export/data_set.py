@@ -46,6 +46,8 @@ def export_data_set(
     finished_items(folder, root=root)  # raises before anything is written
     if out.resolve() == folder.resolve():
         raise ConfigError(f"{out}: is the build itself; give another folder as --out")
+    if next(iter(finished_items(folder, root=root)), None) is None:
+        raise ConfigError(f"{folder}: holds no item, since no track was written about; build one with usable tracks")
     run: dict[str, Any] = BuildFolder(folder).run() if (folder / RUN_FILE).is_file() else {}
     return export_items(
         lambda: finished_items(folder, root=root), out, to=to, run=run, allow_missing_audio=allow_missing_audio

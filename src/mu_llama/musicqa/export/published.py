@@ -21,7 +21,7 @@ from mu_llama.musicqa.export.staging import ExportError, ExportFormat, Items, mi
 from mu_llama.musicqa.items import DataSetItem
 from mu_llama.musicqa.language import without_surrogates
 from mu_llama.musicqa.reply import Pair, Reply
-from mu_llama.musicqa.sources.corpus_files import SourceError, read_table
+from mu_llama.musicqa.sources.corpus_files import SourceError, read_table, refuse_lfs_pointer
 from mu_llama.text.prompts import FIXED_QUESTIONS
 
 _PARTS = ("Pretrain", "Finetune", "Eval")
@@ -50,6 +50,7 @@ def read_published_rows(path: Path) -> Iterator[PublishedRow]:
     Raises:
         SourceError: if it can't be read, or a row is none; names it.
     """
+    refuse_lfs_pointer(path)
     try:
         rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
