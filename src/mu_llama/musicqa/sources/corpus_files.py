@@ -83,7 +83,7 @@ def find_table(root: Path, names: Sequence[str], *, what: str) -> Path:
     raise SourceError(f"{root}: holds no {' or '.join(names)}; expected the label file of {what} there")
 
 
-def refuse_lfs_pointer(path: Path) -> None:
+def refuse_label_pointer(path: Path) -> None:
     """Refuse the pointer that a clone without Git LFS leaves in the place of a label file.
 
     Raises:
@@ -106,7 +106,7 @@ def read_table(path: Path, *, separator: str, columns: Sequence[str]) -> Iterato
     Raises:
         SourceError: if it is a Git LFS pointer, can't be read, is separated by something else, or lacks columns.
     """
-    refuse_lfs_pointer(path)
+    refuse_label_pointer(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             has_spaces = f"{separator} " in file.readline()

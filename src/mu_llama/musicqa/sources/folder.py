@@ -14,6 +14,7 @@ from mu_llama.audio.file_names import Listings, composed, find_file
 from mu_llama.audio.read import open_audio
 from mu_llama.audio.source import display_name
 from mu_llama.errors import AudioError
+from mu_llama.git_lfs import LFS_ADVICE, is_lfs_pointer_file
 from mu_llama.labels.grounding import terms_said
 from mu_llama.labels.stated_facts import (
     MAX_BPM,
@@ -36,7 +37,7 @@ from mu_llama.musicqa.sources.corpus_files import (
     by_category,
     find_column,
     read_table,
-    refuse_lfs_pointer,
+    refuse_label_pointer,
     without_empty,
 )
 
@@ -114,7 +115,7 @@ def _table(table: Path | None) -> tuple[dict[str, dict[str, Any]], list[BadTrack
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    refuse_lfs_pointer(path)
+    refuse_label_pointer(path)
     if path.suffix.lower() != ".jsonl":
         separator, column = find_column(path, _FILE_COLUMNS, what="the audio file")
         yield from read_table(path, separator=separator, columns=(column,))
@@ -147,9 +148,10 @@ def _track(path: Path, name: str, row: Mapping[str, Any], listings: Listings) ->
 def _beside(path: Path, listings: Listings) -> dict[str, Any]:
     known: dict[str, Any] = {}
     text, plain = (find_file(path.with_suffix(suffix), listings) for suffix in (".txt", ".json"))
+    for sidecar in filter(None, (text, plain)):
+        if is_lfs_pointer_file(sidecar):
+            raise ValueError(f"its sidecar {sidecar.name} {LFS_ADVICE}")
     try:
-        for sidecar in filter(None, (text, plain)):
-            refuse_lfs_pointer(sidecar)
         if text is not None:
             known["caption"] = " ".join(text.read_text(encoding="utf-8-sig").split())
         if plain is not None:
