@@ -17,6 +17,7 @@ _CHUNK_BYTES = 1 << 22
 LFS_ADVICE = "is a Git LFS pointer, not the file itself; run `git lfs pull`"
 """What to say of a pointer, after the file's name."""
 
+_POINTER_HEAD_BYTES = 100
 _POINTER_STARTS = (b"version https://git-lfs", b"version https://hawser")
 
 
@@ -83,6 +84,15 @@ def is_lfs_pointer(head: bytes) -> bool:
         False
     """
     return head.startswith(_POINTER_STARTS)
+
+
+def is_lfs_pointer_file(path: Path) -> bool:
+    """Say whether a file is a pointer; one that can't be read is left to its reader."""
+    try:
+        with path.open("rb") as file:
+            return is_lfs_pointer(file.read(_POINTER_HEAD_BYTES))
+    except OSError:
+        return False
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

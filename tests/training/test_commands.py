@@ -15,6 +15,7 @@ from mu_llama import devices
 from mu_llama.cli.main import typer_app
 from mu_llama.training import session
 from mu_llama.training.__main__ import main
+from mu_llama.training.setup import PreparedTracks
 from tests.training.runs import as_yaml, environment, settings
 
 
@@ -70,3 +71,22 @@ def test_mistakes_of_a_config_come_all_at_once(
     assert "optimiser" in problems
     assert "batch.sise" in problems
     assert "size" in problems
+
+
+def test_preparing_says_what_is_left_out(data: Path, home: Path, tmp_path: Path) -> None:
+    gone = {"audio": "gone.wav", "question": "Q", "answer": "A"}
+    (tmp_path / "gone.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in (gone, gone, gone | {"audio": None}))
+    )
+    plain = settings(data, tmp_path / "run")
+    plain["data"]["train"].append({"path": str(tmp_path / "gone.jsonl")})
+    path = as_yaml(tmp_path / "run.yaml", plain)
+    with mock.patch.dict("os.environ", environment(home)):
+        line = ["train", "--config", str(path), "--prepare", "--skip-missing"]
+        done = CliRunner().invoke(typer_app, line)
+        assert "are ready; left out: 2 examples whose audio file is missing" in done.stdout, done.output
+        counts = json.loads(CliRunner().invoke(typer_app, [*line, "--json"]).stdout)
+    assert counts == {"tracks": counts["tracks"], "missing_examples": 2, "unreadable_tracks": 0}
+    assert str(PreparedTracks(1, 1, 2)) == (
+        "1 track is ready; left out: 1 example whose audio file is missing, 2 tracks that can't be encoded"
+    )

@@ -294,3 +294,18 @@ def test_a_format_is_one_function_and_one_line(tmp_path: Path, monkeypatch: pyte
     monkeypatch.delitem(FORMATS, "pairs")
     with pytest.raises(ConfigError, match="format: is 'pairs'; expected one of auto, musicqa, alpaca, jsonl, parquet"):
         DatasetEntry(path=path, format="pairs")
+
+
+def test_a_folder_and_a_git_lfs_pointer_are_named_as_such(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", [])
+    (tmp_path / "notes.txt").write_text("no data")
+    with pytest.raises(DataError, match=r"is a folder; name a data file in it: train\.jsonl$"):
+        read(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"it holds no \.json or \.jsonl or \.parquet"):
+        read(tmp_path / "empty")
+    pointer = tmp_path / "pointer.parquet"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    for settings in ({}, {"format": "parquet"}, {"format": "jsonl"}):
+        with pytest.raises(DataError, match="git lfs pull"):
+            read(pointer, **settings)

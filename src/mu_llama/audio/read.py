@@ -179,7 +179,8 @@ class AudioStream:
             promised = f" of {self.declared_s:.1f} s" if short_s > MISSING_S else ""
             problem = f"ends early, after {end_s:.1f} s{promised}"
         elif self.num_damaged:
-            problem = f"has {self.num_damaged} damaged packets, which were left out"
+            were = "packet, which was" if self.num_damaged == 1 else "packets, which were"
+            problem = f"has {self.num_damaged} damaged {were} left out"
         else:
             self.problem = None
             return

@@ -117,7 +117,8 @@ def export_command(
         typer.Option(help="Where the corpus is now: its folder or label file.", show_default="where it was"),
     ] = None,
     allow_missing_audio: Annotated[
-        bool, typer.Option("--allow-missing-audio", help="Go on without audio that isn't there or can't be decoded.")
+        bool,
+        typer.Option("--allow-missing-audio", help="Leave out tracks whose audio is missing or can't be decoded."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print counts as one JSON object.")] = False,
 ) -> None:
@@ -125,7 +126,7 @@ def export_command(
 
     published: audios/000000.wav ... and {Pretrain,Finetune,Eval}MusicQA.json. huggingface: Parquet with audio, for
     `datasets.load_dataset`. jsonl: one question a line. csv: the reference's intermediate table. An earlier export in
-    the folder is replaced when the new one is whole.
+    the folder, of whatever format, is replaced when the new one is whole.
     """
     try:
         from mu_llama.musicqa.export.data_set import export_data_set
@@ -133,9 +134,13 @@ def export_command(
         counts = export_data_set(folder, out, to=to, root=root, allow_missing_audio=allow_missing_audio)
     except (MuLlamaError, OSError) as error:
         raise opt.fail(error) from None
-    print(
-        json.dumps(counts) if as_json else f"{out}: " + ", ".join(f"{count} {name}" for name, count in counts.items())
-    )
+    if as_json:
+        print(json.dumps(counts))
+        return
+    left_out = sum(counts.pop(name, 0) for name in ("missing_audio", "unheard"))
+    print(f"{out}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+    if left_out:
+        print(f"{left_out} {'track' if left_out == 1 else 'tracks'} without audio left out")
 
 
 def import_command(

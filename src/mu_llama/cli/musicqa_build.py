@@ -114,6 +114,7 @@ def build_command(
         from mu_llama.musicqa.build_folder import BuildFolder
         from mu_llama.musicqa.report import printable, summary_lines
 
+        _check_places(source, root, out)
         spec, options = _spec(writer, content), _options(writer, content)
         folder = BuildFolder(out)
         identity = _identity(spec, source, root, content)
@@ -139,6 +140,23 @@ def build_command(
         print("\n".join(summary_lines(report, {"validation": content.validation, "test": content.test}, out)))
     if report["rejected"] or report["skipped_rows"]:
         raise typer.Exit(opt.PARTLY_FAILED if report["accepted"] else opt.FAILED)
+
+
+def _check_places(source: str, root: Path, out: Path) -> None:
+    """Check the source's name, its root and the folder of the build before anything is written.
+
+    Raises:
+        ConfigError: if the source is unknown, its root isn't there, or the build would go into the corpus itself.
+    """
+    from mu_llama.musicqa.build_folder import RUN_FILE
+    from mu_llama.musicqa.sources import source_by_name
+    from mu_llama.musicqa.sources.corpus_files import audio_root
+
+    source_by_name(source)
+    if not root.exists():
+        raise ConfigError(f"--root {root}: there is no such folder or file; expected that of the corpus")
+    if out.resolve() == audio_root(root).resolve() and not (out / RUN_FILE).is_file():
+        raise ConfigError(f"--out {out}: is the corpus; choose another --out")
 
 
 def _spec(writer: WriterOptions, content: ContentOptions) -> WriterSpec:

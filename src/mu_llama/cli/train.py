@@ -45,8 +45,8 @@ def train_command(
         settings = load_config(config, [*(changes or []), *more])
         home = home_folder()
         if prepare:
-            num_tracks = prepare_only(settings, home=home, report=opt.report_progress, progress=bars)
-            print(json.dumps({"tracks": num_tracks}) if as_json else f"{num_tracks} tracks are ready")
+            prepared = prepare_only(settings, home=home, report=opt.report_progress, progress=bars)
+            print(json.dumps(asdict(prepared)) if as_json else prepared)
             return
         result = train(settings, home=home, report=opt.report_progress, progress=bars, callback=display)
     except MuLlamaError as error:

@@ -19,7 +19,8 @@ from mu_llama import __version__
 from mu_llama.errors import ConfigError
 from mu_llama.files import to_line, write_whole
 from mu_llama.labels.track import Track
-from mu_llama.musicqa.build_folder import ITEMS_FILE, BuildError, BuildFolder, Changes
+from mu_llama.musicqa.build_folder import ITEMS_FILE, BuildError, BuildFolder
+from mu_llama.musicqa.changes import Changes
 from mu_llama.musicqa.items import SPLITS, DataSetItem, content_groups, read_items, split_of, training_rows, write_items
 from mu_llama.musicqa.measuring import with_true_length
 from mu_llama.musicqa.reply import Reply
@@ -93,7 +94,7 @@ def build_data_set(
 
     Raises:
         ConfigError: if the folder holds another build, or the corpus changed and `refresh` isn't set.
-        SourceError: if the source can't be read.
+        SourceError: if the source can't be read, or has no track that can be used.
         BuildError: if tracks stay unwritten, or the disk is full; the same command goes on.
         Refused: if the writer will not work at all.
     """

@@ -1,13 +1,11 @@
-"""The folder of a build: tracks, replies and rejects, and what changed in the corpus since; safe against kills."""
+"""The folder of a build: tracks, replies and rejects; safe against kills."""
 
 from __future__ import annotations
 
 import filecmp
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,66 +15,10 @@ from mu_llama.errors import ConfigError, MuLlamaError
 from mu_llama.files import drop_cut_line, read_lines, read_lines_at, to_line, write_whole
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.audio_paths import PLACES_FILE, AudioPaths, write_places
+from mu_llama.musicqa.changes import MAX_NAMED, Changes, changes_between, differing_settings
 from mu_llama.musicqa.items import SPLITS
-from mu_llama.musicqa.sources.corpus_files import BadTrack
+from mu_llama.musicqa.sources.corpus_files import BadTrack, SourceError
 from mu_llama.musicqa.worker import Outcome
-
-_MAX_NAMED = 5
-# They decide nothing that is written about a track.
-_NO_LABELS = ("audio", "dropped")
-
-
-@dataclass(frozen=True)
-class Changes:
-    """Ids of tracks that differ between two lists, in the order of the lists."""
-
-    added: tuple[str, ...] = ()
-    """New in the corpus."""
-    removed: tuple[str, ...] = ()
-    """No longer there, or no longer usable."""
-    changed: tuple[str, ...] = ()
-    """With other labels, caption or facts."""
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed)
-
-    @property
-    def outdated(self) -> frozenset[str]:
-        """Ids whose replies no longer hold."""
-        return frozenset(self.removed + self.changed)
-
-    def __str__(self) -> str:
-        parts = (("added", self.added), ("removed", self.removed), ("changed", self.changed))
-        return ", ".join(
-            f"{len(ids)} {what} ({', '.join([*ids[:_MAX_NAMED], *['...'] * (len(ids) > _MAX_NAMED)])})"
-            for what, ids in parts
-            if ids
-        )
-
-
-def changes_between(before: Path, now: Path) -> Changes:
-    """Compare two lists of tracks, holding a hash of each track.
-
-    Args:
-        before: tracks.jsonl of a build.
-        now: the same of the corpus as it is.
-    """
-    known = {row["id"]: _labels_hash(row) for row in read_lines(before)}
-    added, changed, remaining = [], [], set()
-    for row in read_lines(now):
-        name = row["id"]
-        remaining.add(name)
-        if name not in known:
-            added.append(name)
-        elif known[name] != _labels_hash(row):
-            changed.append(name)
-    return Changes(tuple(added), tuple(name for name in known if name not in remaining), tuple(changed))
-
-
-def _labels_hash(row: dict[str, Any]) -> bytes:
-    labels = {name: value for name, value in row.items() if name not in _NO_LABELS}
-    return hashlib.sha256(json.dumps(labels, sort_keys=True).encode()).digest()[:16]
-
 
 RUN_FILE, TRACKS_FILE, SKIPPED_FILE = "run.json", "tracks.jsonl", "skipped.jsonl"
 REPLIES_FILE, REJECTS_FILE, ITEMS_FILE = "replies.jsonl", "rejects.jsonl", "items.jsonl"
@@ -86,8 +28,10 @@ _OWN_FILES = (
     REPLIES_FILE, REJECTS_FILE, ITEMS_FILE, TRACKS_FILE, SKIPPED_FILE, FACTS_FILE, DROPPED_FILE, PLACES_FILE,
     *_ROWS_FILES,
 )  # fmt: skip
-# Where the corpus is doesn't decide what is written: the lists of its tracks are compared instead.
-_NOT_COMPARED = ("root",)
+
+
+# With one of them something was written about a corpus, under the settings in run.json.
+_WRITTEN_FILES = (TRACKS_FILE, REPLIES_FILE, REJECTS_FILE, ITEMS_FILE)
 
 
 class BuildError(MuLlamaError, RuntimeError):
@@ -128,6 +72,8 @@ class BuildFolder:
     def begin(self, settings: Mapping[str, Any], versions: Mapping[str, str]) -> None:
         """Write run.json, or check that an existing one has the same settings.
 
+        The settings of a build that failed before it wrote a list of tracks don't count.
+
         Raises:
             ConfigError: if the folder holds a build with other settings, naming them, or something else.
         """
@@ -136,13 +82,11 @@ class BuildFolder:
             foreign = [name for name in _OWN_FILES if (self.path / name).exists()]
             if foreign:
                 raise ConfigError(f"{self.path}: holds {foreign[0]} of no build; choose another --out")
+        before = self.run()["settings"] if path.is_file() else {}
+        if not any((self.path / name).exists() for name in _WRITTEN_FILES):
             self._write_run({"settings": dict(settings), "versions": dict(versions)})
-        before = self.run()["settings"]
-        differing = [
-            f"  {name}: {before.get(name)!r} before, {settings.get(name)!r} now"
-            for name in sorted((before.keys() | settings.keys()) - set(_NOT_COMPARED))
-            if before.get(name) != settings.get(name)
-        ]
+            before = dict(settings)
+        differing = differing_settings(before, settings)
         if differing:
             raise ConfigError(
                 f"{self.path}: holds a build with other settings; choose another --out, or go on with the same ones:\n"
@@ -177,6 +121,9 @@ class BuildFolder:
         Args:
             corpus: its tracks and bad rows.
             root: its folder or label file, for finding the audio again; None where it has none.
+
+        Raises:
+            SourceError: if no track can be used; no list is written then.
         """
         self._write_new_list(corpus)
         if root is not None:
@@ -189,6 +136,9 @@ class BuildFolder:
         Returns:
             What changed in tracks, maybe nothing but where files are or which rows are bad; None if all is the same.
             `take_changes` or `forget_new_list` is to follow.
+
+        Raises:
+            SourceError: if no track can be used any more; the list that is there stays.
         """
         self._write_new_list(corpus)
         pairs = ((self.path / name, self._new(name)) for name in (TRACKS_FILE, SKIPPED_FILE))
@@ -233,17 +183,25 @@ class BuildFolder:
 
     def _write_new_list(self, corpus: Iterable[Track | BadTrack]) -> None:
         paths = AudioPaths.of(self.path)
-        skipped: list[str] = []
+        bad: list[BadTrack] = []
+        num_tracks = 0
 
         def lines() -> Iterator[str]:
+            nonlocal num_tracks
             for row in corpus:
                 if isinstance(row, Track):
+                    num_tracks += 1
                     yield to_line(paths.to_record(row).to_dict())
                 else:
-                    skipped.append(to_line({"where": row.where, "reason": row.reason}))
+                    bad.append(row)
 
         write_whole(self._new(TRACKS_FILE), lines())
-        write_whole(self._new(SKIPPED_FILE), skipped)
+        if not num_tracks:
+            self.forget_new_list()
+            named = "; ".join([*map(str, bad[:MAX_NAMED]), *["..."] * (len(bad) > MAX_NAMED)])
+            left_out = f", and {len(bad)} left out: {named}" if bad else "; check --root and --source"
+            raise SourceError(f"no usable track was found in the corpus{left_out}")
+        write_whole(self._new(SKIPPED_FILE), (to_line({"where": row.where, "reason": row.reason}) for row in bad))
 
     def _take_new_list(self) -> None:
         for name in (SKIPPED_FILE, TRACKS_FILE):  # the tracks last: with them the list is whole

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,10 +215,20 @@ def empty_split_line(report: dict[str, Any], shares: dict[str, float]) -> str | 
     drawn = ", ".join(f"--{name} {share:g}" for name, share in shares.items())
     num_artists = report["artists"]
     return (
-        f"no track for {' and '.join(empty)}: all tracks of an artist go to one split, and {num_artists} "
+        f"no track for {_joined(empty)}: all tracks of an artist go to one split, and {num_artists} "
         f"{'artist is' if num_artists == 1 else 'artists are'} too few for {drawn}; raise the shares, take another "
         "--seed, or add artists, with another --out"
     )
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Join names as a sentence does.
+
+    Example:
+        >>> _joined(["train", "validation", "test"])
+        'train, validation and test'
+    """
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def summary_lines(report: dict[str, Any], shares: dict[str, float], out: Path) -> list[str]:
@@ -244,6 +255,8 @@ def summary_lines(report: dict[str, Any], shares: dict[str, float], out: Path) -
         lines.append(f"{report['same_audio']} tracks have the same audio as another; each such group is in one split")
     empty = empty_split_line(report, shares)
     lines += [f"warning: {empty}"] if empty else []
+    if not report["accepted"]:  # nothing to train on, nor to export
+        return lines
     beside = out.with_name(f"{out.name}-huggingface") if out.name not in ("", "..") else Path("huggingface")
     data = shlex.quote(f"data.train=[{{path: {json.dumps(str(out / 'train.jsonl'))}}}]")
     lines += [

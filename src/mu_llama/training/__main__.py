@@ -26,7 +26,7 @@ def main() -> int:
     try:
         config = load_config(arguments.config, [*arguments.set, *more])
         if arguments.prepare:
-            sys.stderr.write(f"{prepare_only(config, home=home_folder())} tracks are ready\n")
+            sys.stderr.write(f"{prepare_only(config, home=home_folder())}\n")
         else:
             train(config, home=home_folder(), callback=LineLogger())
     except (MuLlamaError, OSError) as error:

@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mu_llama.audio.file_names import Listings, equal_files, path_on_disk
-from mu_llama.files import sha256_of
+from mu_llama.files import LFS_ADVICE, is_lfs_pointer_file, sha256_of
 from mu_llama.training.config import DatasetEntry
 from mu_llama.training.example import BadRow, DataError, Example, listing, reading
 from mu_llama.training.readers import FORMATS
 
 _HEAD_BYTES = 2**16
+_SUFFIXES = (".json", ".jsonl", ".parquet")
+_OR_SUFFIXES = " or ".join(_SUFFIXES)
+_MAX_NAMED = 8
 _EMPTY_LIST = re.compile(r"\s*(?:\[\s*\]\s*)?")
 _EMPTY_ADVICE = (
     "is empty; expected at least one example: leave the file out, or, if it is a part of a small data set, give that "
@@ -83,6 +86,7 @@ def read_rows(entry: DatasetEntry) -> Iterable[Example | BadRow]:
     Raises:
         DataError: if the file can't be read, or (while streaming) is damaged.
     """
+    _check_is_data(entry.path)
     data_format = FORMATS[detect_format(entry.path) if entry.format == "auto" else entry.format]
     folder = entry.audio_folder
     if folder is None:
@@ -97,6 +101,20 @@ def read_rows(entry: DatasetEntry) -> Iterable[Example | BadRow]:
                 continue
             seen.add(row.id)
         yield row
+
+
+def _check_is_data(path: Path) -> None:
+    """Refuse what no format can be: a folder, and a Git LFS pointer.
+
+    Raises:
+        DataError: if the path is one.
+    """
+    if path.is_dir():
+        names = sorted(file.name for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+        shown = ", ".join([*names[:_MAX_NAMED], *["..."] * (len(names) > _MAX_NAMED)])
+        raise DataError(f"{path}: is a folder; name a data file in it: {shown or f'it holds no {_OR_SUFFIXES}'}")
+    if is_lfs_pointer_file(path):
+        raise DataError(f"{path}: {LFS_ADVICE}")
 
 
 def detect_format(path: Path) -> str:

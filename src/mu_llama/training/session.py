@@ -24,6 +24,7 @@ from mu_llama.training.memory import estimate_memory
 from mu_llama.training.phases import phase_by_name
 from mu_llama.training.run_folder import PLOT_FILE, SAMPLES_FILE, RunFolder, flat_settings
 from mu_llama.training.setup import (
+    PreparedTracks,
     TrainingData,
     base_parts,
     find_llama,
@@ -308,12 +309,11 @@ def prepare_only(
     home: Path,
     report: Callable[[str], None] = lambda _: None,
     progress: ProgressCallback = no_progress,
-) -> int:
-    """Encode every track of a run's data into the feature cache; give the number of tracks.
+) -> PreparedTracks:
+    """Encode every track of a run's data into the feature cache; give counts of what is ready and what was left out.
 
     Raises:
         DataError: if data is missing or bad.
     """
     parts = base_parts(config, home=home, report=report)
-    rows = read_data(config, parts, home=home, progress=progress).features.rows
-    return sum(audio is not None for audio in rows)
+    return PreparedTracks.of(read_data(config, parts, home=home, progress=progress))

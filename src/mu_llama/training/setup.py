@@ -52,6 +52,8 @@ class TrainingData:
     """Of all of them."""
     hashes: Mapping[Path, str]
     """SHA-256 of every data file."""
+    num_missing: int = 0
+    """How many examples were left out, because their audio is missing."""
     augmented: Features | None = None
     """What training takes instead of the table: live or augmented features; validation takes the table."""
 
@@ -103,7 +105,35 @@ def read_data(
             augmented or features, statistics, noise=data.feature_noise, dropout=data.feature_dropout
         )
     hashes = {dataset.entry.path: dataset.sha256 for dataset in (*datasets, *validation_sets)}
-    return TrainingData(datasets, tuple(features.usable(validation)), features, hashes, augmented)
+    num_missing = sum(dataset.num_missing for dataset in (*datasets, *validation_sets))
+    return TrainingData(datasets, tuple(features.usable(validation)), features, hashes, num_missing, augmented)
+
+
+@dataclass(frozen=True)
+class PreparedTracks:
+    """What `mu-llama train --prepare` encoded, and what it left out."""
+
+    tracks: int
+    """Tracks whose features are in the cache."""
+    missing_examples: int
+    """Examples that were left out, because their audio is missing."""
+    unreadable_tracks: int
+    """Tracks that were left out, because they can't be encoded."""
+
+    @classmethod
+    def of(cls, data: TrainingData) -> PreparedTracks:
+        """Count those of a run's data."""
+        num_tracks = sum(audio is not None for audio in data.features.rows)
+        return cls(num_tracks, data.num_missing, len(data.features.errors))
+
+    def __str__(self) -> str:
+        ready = "1 track is ready" if self.tracks == 1 else f"{self.tracks} tracks are ready"
+        counts = (
+            (self.missing_examples, "example", "whose audio file is missing"),
+            (self.unreadable_tracks, "track", "that can't be encoded"),
+        )
+        left_out = [f"{count} {what}{'s' * (count != 1)} {why}" for count, what, why in counts if count]
+        return f"{ready}; left out: {', '.join(left_out)}" if left_out else ready
 
 
 def _encoder_builder(config: TrainConfig, parts: ModelSpec | None) -> Callable[[], Any]:

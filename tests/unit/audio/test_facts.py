@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from mu_llama.audio.facts import measure_facts
+from mu_llama.audio.facts.loudness import LoudnessMeter
 from mu_llama.audio.waveform import Waveform
 from mu_llama.errors import AudioError
 from mu_llama.labels.track import Track
@@ -77,6 +78,13 @@ def test_loudness_and_length(tmp_path: Path) -> None:
     assert facts.loudness_lufs is not None
     assert facts.loudness_lufs.value == pytest.approx(-23.0, abs=0.3)
     assert facts.duration_s == pytest.approx(20.0)
+
+
+def test_no_loudness_is_a_negative_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LoudnessMeter, "integrated_lufs", lambda _: -0.04)
+    fact = measure_facts(write(tmp_path / "a.wav", 0.1 * np.sin(np.arange(5 * RATE_HZ)))).loudness_lufs
+    assert fact is not None
+    assert str(fact.value) == "0.0"
 
 
 def test_channels_add_up_as_the_standard_says(tmp_path: Path) -> None:

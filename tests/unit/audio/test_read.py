@@ -427,7 +427,7 @@ def test_a_git_lfs_pointer_is_named_as_such(tmp_path: Path) -> None:
 # --- how long it is ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore::mu_llama.audio.read.AudioWarning")  # at the seam
+@pytest.mark.filterwarnings("error::mu_llama.audio.read.AudioWarning")  # also not at the seam
 @pytest.mark.parametrize("options", [{}, {"b": "320k"}, {"write_xing": "0"}], ids=str)
 def test_joined_mp3s_are_as_long_as_what_is_read(options: dict[str, str]) -> None:
     file = io.BytesIO()
@@ -445,6 +445,20 @@ def test_joined_mp3s_are_as_long_as_what_is_read(options: dict[str, str]) -> Non
         read_s = sum(block.shape[1] for block in stream) / 44100
         assert read_s == pytest.approx(2 * whole_s, abs=0.2)
         assert stream.length_s == read_s
+
+
+@pytest.mark.parametrize("num_files", [2, 3])
+def test_the_seams_of_joined_mp3s_are_no_damage_and_a_cut_file_among_them_is(num_files: int) -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp3") as output:
+        stream = output.add_stream("libmp3lame", rate=44100, layout="stereo")
+        media._encode(output, stream, media.music(4), 44100, "stereo")
+    one = file.getvalue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        samples_of(one * num_files)
+    with pytest.warns(AudioWarning, match="has 1 damaged packet, which was left out"):
+        samples_of(one[:-200] + one * (num_files - 1))
 
 
 def test_a_length_is_what_was_read_where_the_header_states_less(files: dict[str, bytes]) -> None:

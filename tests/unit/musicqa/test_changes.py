@@ -13,7 +13,8 @@ from mu_llama.errors import ConfigError
 from mu_llama.files import read_lines
 from mu_llama.labels.track import Track
 from mu_llama.musicqa.build import BuildOptions, build_data_set, in_this_process
-from mu_llama.musicqa.build_folder import BuildFolder, Changes
+from mu_llama.musicqa.build_folder import BuildFolder
+from mu_llama.musicqa.changes import Changes
 from mu_llama.musicqa.items import read_items
 from mu_llama.musicqa.reply import ReplySpec
 from mu_llama.musicqa.sources import source_by_name

@@ -184,7 +184,7 @@ def test_an_export_of_fewer_tracks_leaves_no_old_file(made: Path, tmp_path: Path
         (scratch / "train.jsonl").write_text("{}\n")
     export_items(lambda: items[:1], out, to="published", run={})
     assert [path.name for path in (out / "audios").iterdir()] == ["000000.wav"]
-    assert (out / "train.jsonl").is_file(), "of another format"
+    assert not (out / "train.jsonl").exists(), "of another format, and an export's own"
 
 
 def test_an_export_of_an_earlier_version_is_replaced(made: Path, tmp_path: Path) -> None:
@@ -256,3 +256,43 @@ def test_a_build_that_is_not_finished_is_not_exported(made: Path, tmp_path: Path
     (made / "run.json").write_text(json.dumps({"settings": {}}))
     with pytest.raises(ConfigError, match="isn't finished; start the same"):
         export_data_set(made, tmp_path / "out")
+
+
+@pytest.mark.parametrize("before", EXPORT_FORMATS)
+@pytest.mark.parametrize("now", EXPORT_FORMATS)
+def test_an_export_to_another_format_takes_the_earlier_ones_place(
+    before: str, now: str, made: Path, tmp_path: Path
+) -> None:
+    export_data_set(made, tmp_path / "out", to=before)
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    export_data_set(made, tmp_path / "out", to=now)
+    export_data_set(made, tmp_path / "fresh", to=now)
+    names = {path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*")}
+    assert names == {path.relative_to(tmp_path / "fresh") for path in (tmp_path / "fresh").rglob("*")} | {
+        Path("notes.txt")
+    }
+
+
+def test_tracks_without_audio_are_left_out_of_every_export_and_counted(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "corpus" / "b" / "13.wav").unlink()
+    for to in ("published", "jsonl", "huggingface"):
+        done = command("export", str(made), "--to", to, "--out", str(tmp_path / to), "--allow-missing-audio")
+        assert (done.exit_code, "1 track without audio left out" in done.output) == (0, True), done.output
+    rows = json.loads((tmp_path / "published" / "PretrainMusicQA.json").read_text())
+    rows += json.loads((tmp_path / "published" / "FinetuneMusicQA.json").read_text())
+    assert {row["audio_name"] for row in rows} == {"000000.wav", "000002.wav"}
+    (dataset,) = read_datasets([DatasetEntry(path=tmp_path / "jsonl" / "train.jsonl")])
+    assert len({example.audio for example in dataset.examples}) == 2
+    table = pyarrow.parquet.read_table(tmp_path / "huggingface" / "data" / "train-00000.parquet")
+    assert table["id"].to_pylist() == ["folder/0", "folder/2"]
+
+
+def test_a_root_that_does_not_hold_the_audio_is_named(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "corpus").rename(tmp_path / "moved")
+    (tmp_path / "empty").mkdir()
+    done = command(
+        "export", str(made), "--to", "jsonl", "--out", str(tmp_path / "out"), "--root", str(tmp_path / "empty")
+    )
+    assert done.exit_code == 2
+    assert "empty doesn't hold them" in " ".join(done.output.split())
+    assert "where the corpus is now" not in done.output

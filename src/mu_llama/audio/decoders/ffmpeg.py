@@ -180,6 +180,10 @@ class FfmpegDecoder:
         finally:
             self._reader.seek(position)
 
+    def _is_seam(self, packet: Any) -> bool:
+        """Whether a packet that can't be decoded is the tag at the head of an mp3 that was appended to another."""
+        return self._container.format.name == "mp3" and packet is not None and bytes(packet).startswith(b"ID3")
+
     def _packets(self) -> Iterator[Any]:
         """Demux; a read error ends the stream like its end does, and is remembered."""
         try:
@@ -196,7 +200,7 @@ class FfmpegDecoder:
             except av.error.EOFError:
                 return
             except FOREIGN_ERRORS:
-                self.damaged += 1
+                self.damaged += not self._is_seam(packet)
                 continue
             for frame in frames:
                 if frame.samples > 0 and 0 < frame.layout.nb_channels <= MAX_CHANNELS:

@@ -87,8 +87,8 @@ class LoudnessMeter:
 
     def fact(self) -> Fact | None:
         """Return the integrated loudness so far; None where nothing reaches the gate of -70 LUFS."""
-        loudness = self.integrated_lufs()
-        return None if loudness is None else Fact(round(loudness, 1), 1.0, "ITU-R BS.1770 (pyloudnorm)")
+        loudness = self.integrated_lufs()  # + 0.0 makes 0 of a negative 0
+        return None if loudness is None else Fact(round(loudness, 1) + 0.0, 1.0, "ITU-R BS.1770 (pyloudnorm)")
 
     def integrated_lufs(self) -> float | None:
         """Return the gated mean over blocks of 400 ms that overlap by three quarters."""

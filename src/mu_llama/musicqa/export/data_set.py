@@ -13,7 +13,7 @@ from mu_llama.musicqa.audio_paths import AudioPaths, write_places
 from mu_llama.musicqa.build_folder import ITEMS_FILE, RUN_FILE, BuildFolder
 from mu_llama.musicqa.export import EXPORT_FORMATS
 from mu_llama.musicqa.export.card import write_data_card
-from mu_llama.musicqa.export.staging import ExportFormat, Items, missing_audio, missing_audio_error, staged
+from mu_llama.musicqa.export.staging import ExportFormat, Items, lacks_audio, missing_audio, missing_audio_error, staged
 from mu_llama.musicqa.items import SPLITS, DataSetItem, read_items, training_rows, write_items
 
 
@@ -32,7 +32,7 @@ def export_data_set(
         out: folder of the export; an export that is there is replaced when the new one is whole.
         to: the format, a key of EXPORT_FORMATS.
         root: where the corpus is now, if it isn't where it was.
-        allow_missing_audio: go on where audio files aren't there, or can't be decoded.
+        allow_missing_audio: leave out and count tracks whose audio isn't there, or can't be decoded.
 
     Returns:
         What was written, by name; and tracks whose audio is missing, where some may be.
@@ -46,14 +46,27 @@ def export_data_set(
     finished_items(folder, root=root)  # raises before anything is written
     if out.resolve() == folder.resolve():
         raise ConfigError(f"{out}: is the build itself; give another folder as --out")
+    if next(iter(finished_items(folder, root=root)), None) is None:
+        raise ConfigError(f"{folder}: holds no item, since no track was written about; build one with usable tracks")
     run: dict[str, Any] = BuildFolder(folder).run() if (folder / RUN_FILE).is_file() else {}
     return export_items(
-        lambda: finished_items(folder, root=root), out, to=to, run=run, allow_missing_audio=allow_missing_audio
+        lambda: finished_items(folder, root=root),
+        out,
+        to=to,
+        run=run,
+        root=root,
+        allow_missing_audio=allow_missing_audio,
     )
 
 
 def export_items(
-    items: Items, out: Path, *, to: str, run: Mapping[str, Any], allow_missing_audio: bool = False
+    items: Items,
+    out: Path,
+    *,
+    to: str,
+    run: Mapping[str, Any],
+    allow_missing_audio: bool = False,
+    root: Path | None = None,
 ) -> dict[str, int]:
     """Write items in a format; see `export_data_set`.
 
@@ -62,15 +75,23 @@ def export_items(
         out: folder of the export.
         to: the format.
         run: what run.json of their build holds, for the card; empty for imported data.
-        allow_missing_audio: go on where audio files aren't there, or can't be decoded.
+        allow_missing_audio: leave out and count tracks whose audio isn't there, or can't be decoded.
+        root: where their corpus was looked for, if the caller said so.
     """
     export_format = EXPORT_FORMATS[to]()
     missing = missing_audio(items()) if export_format.has_audio else []
     if missing and not allow_missing_audio:
-        raise missing_audio_error(missing)
+        where = "say with --root where the corpus is now"
+        advice = where if root is None else f"--root {root} doesn't hold them: name the folder that does"
+        raise missing_audio_error(missing, advice=advice)
+
+    def with_audio() -> Iterator[DataSetItem]:
+        return (item for item in items() if not (missing and lacks_audio(item)))
+
     with staged(out, to=to) as scratch:
-        counts = export_format.write(items, scratch, out=out, allow_missing_audio=allow_missing_audio)
-        write_data_card(scratch, items(), run, split_files=export_format.split_files)
+        written = items if export_format.counts_missing_audio else with_audio
+        counts = export_format.write(written, scratch, out=out, allow_missing_audio=allow_missing_audio)
+        write_data_card(scratch, with_audio(), run, split_files=export_format.split_files)
     if missing and not export_format.counts_missing_audio:
         counts["missing_audio"] = len(missing)
     return counts

@@ -33,7 +33,9 @@ _FEATURES = {
 
 
 def write_parquet_files(items: Items, folder: Path, *, out: Path, allow_missing_audio: bool) -> dict[str, int]:
-    """Write data/<split>-NNNNN.parquet; audio files go in as they are, missing ones are null. See `WriteExport`.
+    """Write data/<split>-NNNNN.parquet; audio files go in as they are.
+
+    Tracks that never had audio have null there. See `WriteExport`.
 
     Returns:
         Tracks of each split.

@@ -20,7 +20,7 @@ from mu_llama.labels.track import Track
 from mu_llama.musicqa.export.staging import ExportError, ExportFormat, Items, missing_audio_error
 from mu_llama.musicqa.items import DataSetItem
 from mu_llama.musicqa.reply import Pair, Reply
-from mu_llama.musicqa.sources.corpus_files import SourceError, read_table
+from mu_llama.musicqa.sources.corpus_files import SourceError, read_table, refuse_label_pointer
 from mu_llama.text.prompts import FIXED_QUESTIONS
 
 _PARTS = ("Pretrain", "Finetune", "Eval")
@@ -49,6 +49,7 @@ def read_published_rows(path: Path) -> Iterator[PublishedRow]:
     Raises:
         SourceError: if it can't be read, or a row is none; names it.
     """
+    refuse_label_pointer(path)
     try:
         rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
@@ -125,7 +126,8 @@ def write_published_folder(items: Items, folder: Path, *, out: Path, allow_missi
     """Write audios/ and the three JSONs; wavs that an earlier export made from the same files are taken over.
 
     Captioned tracks of the training split go to Pretrain, tagged ones to Finetune, the others to Eval. Tracks that
-    have no audio get their number and rows, but no wav. See `WriteExport`.
+    never had audio get their number and rows, but no wav; those whose audio is missing or can't be decoded are left
+    out, with their numbers. See `WriteExport`.
 
     Returns:
         Rows of each part, and `unheard`: tracks whose audio couldn't be converted.
@@ -135,19 +137,20 @@ def write_published_folder(items: Items, folder: Path, *, out: Path, allow_missi
     """
     counts = dict.fromkeys((*_PARTS, "unheard"), 0)
     wavs = _Wavs(folder / _AUDIOS_FOLDER, out / _AUDIOS_FOLDER)
-    missing: list[str] = []
+    missing: dict[int, str] = {}
     for number, item in enumerate(items()):
         problem = wavs.write(wav_name(item, number), item.track)
-        missing += [problem] if problem else []
+        if problem:
+            missing[number] = problem
     wavs.finish()
     if missing and not allow_missing_audio:
-        raise missing_audio_error(missing)
+        raise missing_audio_error([*missing.values()], advice="replace the files")
     counts["unheard"] = len(missing)
     for part in _PARTS:
 
         def rows(part: str = part) -> Iterator[PublishedRow]:
             for number, item in enumerate(items()):
-                if _part(item) == part:
+                if number not in missing and _part(item) == part:
                     for row in published_rows(item, wav_name(item, number)):
                         counts[part] += 1
                         yield row

@@ -40,7 +40,8 @@ class WriteExport(Protocol):
             items: the data set.
             folder: the scratch folder.
             out: folder of the export, with the files of an earlier one.
-            allow_missing_audio: go on where an audio file isn't there or can't be decoded.
+            allow_missing_audio: leave tracks out whose audio can't be decoded; those whose file isn't there are no
+                part of `items` then, unless the format `counts_missing_audio`.
 
         Returns:
             What was written, by name.
@@ -67,7 +68,7 @@ class ExportFormat:
     has_audio: bool = True
     """Whether missing audio is an error."""
     counts_missing_audio: bool = False
-    """Whether `write` itself counts tracks without audio."""
+    """Whether `write` itself leaves out tracks whose audio is missing, and counts them."""
     split_files: str | None = None
     """Pattern of a split's files for the hub, with the place `{split}`; named in the card."""
 
@@ -80,7 +81,7 @@ class ExportError(MuLlamaError, RuntimeError):
 def staged(out: Path, *, to: str) -> Iterator[Path]:
     """Give a folder to write an export into; when the block ends well, its files go to `out`.
 
-    Files of an earlier export to the same format are replaced or, where the new one has none of that name, removed.
+    Files of an earlier export, to whatever format, are replaced or, where the new one has none of that name, removed.
     Files of anybody else are never touched.
 
     Args:
@@ -134,17 +135,26 @@ def _put_in_place(scratch: Path, out: Path, to: str) -> None:
     names = sorted((name for name in names if name != _LOCK_FILE), key=lambda name: (name == _CARD_FILE, name))
     _check_free(out, names, to)
     manifest = _manifest(out)
-    before = set(manifest.get(to, ()))
+    before = {name for listed in manifest.values() for name in listed}
     # First of all what is to come, so that an export that is killed here can be made again.
-    _write_manifest(out, manifest | {to: sorted(before.union(names))})
+    _write_manifest(out, manifest | {to: sorted({*manifest.get(to, ()), *names})})
     for name in names:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(scratch / name, out / name)  # noqa: PTH105 - the name says that it's one step
-    others = {name for format_name, listed in manifest.items() if format_name != to for name in listed}
-    for name in before.difference(names, others):
-        if (out / name).parent.resolve().is_relative_to(out.resolve()):  # and not behind a link that leads away
-            (out / name).unlink(missing_ok=True)
-    _write_manifest(out, manifest | {to: names})
+    for name in before.difference(names):
+        _remove_exported(out, name)
+    _write_manifest(out, {to: names})
+
+
+def _remove_exported(out: Path, name: str) -> None:
+    """Remove a file of an earlier export, and the folders that are empty without it."""
+    path = out / name
+    if not path.parent.resolve().is_relative_to(out.resolve()):  # behind a link that leads away
+        return
+    path.unlink(missing_ok=True)
+    with suppress(OSError):  # not empty, or not there
+        for folder in path.relative_to(out).parents[:-1]:
+            (out / folder).rmdir()
 
 
 def _check_free(out: Path, names: Iterable[str], to: str) -> None:
@@ -196,18 +206,18 @@ def _write_manifest(out: Path, manifest: dict[str, list[str]]) -> None:
 
 def missing_audio(items: Iterable[DataSetItem]) -> list[str]:
     """Name the tracks whose audio file isn't there, each with the path; tracks that never had one are fine."""
-    return [
-        f"{item.track.id}: {item.track.audio}: there is no such file"
-        for item in items
-        if item.track.audio is not None and not item.track.audio.is_file()
-    ]
+    return [f"{item.track.id}: {item.track.audio}: there is no such file" for item in items if lacks_audio(item)]
 
 
-def missing_audio_error(missing: Sequence[str]) -> ExportError:
-    """Say which tracks can't be exported with their audio, and what to do."""
+def lacks_audio(item: DataSetItem) -> bool:
+    """Whether the audio file of an item's track isn't there; a track that never had one lacks none."""
+    return item.track.audio is not None and not item.track.audio.is_file()
+
+
+def missing_audio_error(missing: Sequence[str], *, advice: str) -> ExportError:
+    """Say which tracks can't be exported with their audio, and what to do instead of leaving them out."""
     named = "; ".join(map(printable, missing[:_MAX_NAMED])) + ("; ..." if len(missing) > _MAX_NAMED else "")
     count = "1 track has" if len(missing) == 1 else f"{len(missing)} tracks have"
     return ExportError(
-        f"{count} no audio that can be read ({named}); say with --root where the corpus is now, or take "
-        "--allow-missing-audio to go on without it"
+        f"{count} no audio that can be read ({named}); {advice}, or take --allow-missing-audio to leave such tracks out"
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mu_llama.audio.file_names import composed
 from mu_llama.errors import MuLlamaError
+from mu_llama.files import LFS_ADVICE, is_lfs_pointer_file
 from mu_llama.labels.grounding import negates, terms_said
 from mu_llama.labels.vocabulary import CATEGORIES, Term, terms_of_tag
 
@@ -20,6 +21,7 @@ AUDIO_SUFFIXES = frozenset(
 )  # fmt: skip
 """File names that are taken for audio; whether they are is seen when they are opened."""
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
+_MAX_SHOWN = 8
 
 
 class SourceError(MuLlamaError, ValueError):
@@ -81,6 +83,16 @@ def find_table(root: Path, names: Sequence[str], *, what: str) -> Path:
     raise SourceError(f"{root}: holds no {' or '.join(names)}; expected the label file of {what} there")
 
 
+def refuse_label_pointer(path: Path) -> None:
+    """Refuse the pointer that a clone without Git LFS leaves in the place of a label file.
+
+    Raises:
+        SourceError: if the file is one.
+    """
+    if is_lfs_pointer_file(path):
+        raise SourceError(f"{path}: {LFS_ADVICE}")
+
+
 def audio_root(root: Path) -> Path:
     """The folder whose audio belongs to a root, which may be the label file itself."""
     return root.parent if root.is_file() else root
@@ -92,8 +104,9 @@ def read_table(path: Path, *, separator: str, columns: Sequence[str]) -> Iterato
     Columns match in small or capital letters, with spaces around them or not, and come as they are asked for.
 
     Raises:
-        SourceError: if it can't be read, is separated by something else, or lacks columns.
+        SourceError: if it is a Git LFS pointer, can't be read, is separated by something else, or lacks columns.
     """
+    refuse_label_pointer(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             has_spaces = f"{separator} " in file.readline()
@@ -105,6 +118,44 @@ def read_table(path: Path, *, separator: str, columns: Sequence[str]) -> Iterato
                 yield f"{path.name}, line {reader.line_num}", row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SourceError(f"{path}: can't be read as a table in UTF-8 ({error}); check the file") from error
+
+
+def find_column(path: Path, names: Sequence[str], *, what: str) -> tuple[str, str]:
+    """Find a column in the header line of a table, whatever separates its columns.
+
+    Args:
+        path: the table; its suffix says which separator is tried first.
+        names: of the column, in small letters; the first that is there is taken.
+        what: the column names, for the error.
+
+    Returns:
+        The separator and the name.
+
+    Raises:
+        SourceError: if there is none, or the line can't be read.
+    """
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+        headers = {
+            separator: [
+                name.strip() for name in next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
+            ]
+            for separator in (usual, *_SEPARATORS)
+        }
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"{path}: can't be read as a table in UTF-8 ({error}); check the file") from error
+    for separator, columns in headers.items():
+        spelled = {name.casefold() for name in columns}
+        column = next((name for name in names if name in spelled), None)
+        if column is not None:
+            return separator, column
+    columns = max(headers.values(), key=len)
+    shown = ", ".join(columns[:_MAX_SHOWN]) + (", ..." if len(columns) > _MAX_SHOWN else "")
+    raise SourceError(
+        f"{path}: has no column that names {what}; expected one of {', '.join(names)}; it has: " + (shown or "none")
+    )
 
 
 def named_columns(columns: Sequence[str], needed: Sequence[str]) -> list[str]:
@@ -137,7 +188,7 @@ def check_columns(path: Path, columns: Sequence[str], needed: Sequence[str], *, 
         raise SourceError(
             f"{path}: is separated by {_SEPARATORS[others[0]]}; expected {_SEPARATORS[separator]}: save it again"
         )
-    shown = ", ".join(columns[:8]) + (", ..." if len(columns) > 8 else "")
+    shown = ", ".join(columns[:_MAX_SHOWN]) + (", ..." if len(columns) > _MAX_SHOWN else "")
     raise SourceError(f"{path}: lacks the columns {', '.join(missing)}; it has: {shown or 'none'}")
 
 

@@ -14,6 +14,7 @@ from mu_llama.audio.file_names import Listings, composed, find_file
 from mu_llama.audio.read import open_audio
 from mu_llama.audio.source import display_name
 from mu_llama.errors import AudioError
+from mu_llama.files import LFS_ADVICE, is_lfs_pointer_file
 from mu_llama.labels.grounding import terms_said
 from mu_llama.labels.stated_facts import (
     MAX_BPM,
@@ -32,13 +33,17 @@ from mu_llama.musicqa.sources.corpus_files import (
     BadTrack,
     SourceError,
     absent_of,
+    audio_root,
     by_category,
+    find_column,
     read_table,
+    refuse_label_pointer,
     without_empty,
 )
 
 _TABLES = ("labels.csv", "metadata.csv", "labels.tsv", "metadata.tsv", "labels.jsonl", "metadata.jsonl")
 """Sidecars for a whole folder, at its root; the first that is there is read."""
+_TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 _FILE_COLUMNS = ("file", "file_name", "filename", "audio", "path")
 """Which of a sidecar's columns names the audio file, relative to the root."""
 
@@ -53,11 +58,21 @@ def folder_tracks(root: Path) -> Iterator[Track | BadTrack]:
     in `Track.dropped`. Names match in whatever Unicode form they are written.
 
     Raises:
+    Args:
+        root: the folder, or the table at its root that is to be read, whatever its name.
+
+    Raises:
         SourceError: if there is no such folder, or a table can't be read.
     """
+    table = root if root.is_file() else next((root / name for name in _TABLES if (root / name).is_file()), None)
+    if table == root and table.suffix.lower() not in _TABLE_SUFFIXES:
+        raise SourceError(
+            f"{root}: is no label file ({', '.join(_TABLE_SUFFIXES)}); expected one, or a folder of audio"
+        )
+    root = audio_root(root)
     if not root.is_dir():
         raise SourceError(f"{root}: there is no such folder; expected one with audio in it")
-    rows, bad = _table(root)
+    rows, bad = _table(table)
     yield from bad
     files = {path.relative_to(root).as_posix(): path for path in _audio(root)}
     composed_rows = {composed(name): name for name in rows if name not in files}
@@ -81,9 +96,8 @@ def _audio(root: Path) -> Iterator[Path]:
                 yield Path(folder, name)
 
 
-def _table(root: Path) -> tuple[dict[str, dict[str, Any]], list[BadTrack]]:
-    """Read the table of a folder: audio file to its row."""
-    table = next((root / name for name in _TABLES if (root / name).is_file()), None)
+def _table(table: Path | None) -> tuple[dict[str, dict[str, Any]], list[BadTrack]]:
+    """Read the table of a folder, if it has one: audio file to its row."""
     rows: dict[str, dict[str, Any]] = {}
     bad: list[BadTrack] = []
     for where, row in _rows(table) if table is not None else ():
@@ -101,11 +115,9 @@ def _table(root: Path) -> tuple[dict[str, dict[str, Any]], list[BadTrack]]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if path.suffix != ".jsonl":
-        separator = "\t" if path.suffix == ".tsv" else ","
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            header = {name.strip() for name in re.split(r"[,;|\t\"]+", file.readline().lower())}
-        column = next((name for name in _FILE_COLUMNS if name in header), _FILE_COLUMNS[0])
+    refuse_label_pointer(path)
+    if path.suffix.lower() != ".jsonl":
+        separator, column = find_column(path, _FILE_COLUMNS, what="the audio file")
         yield from read_table(path, separator=separator, columns=(column,))
         return
     try:
@@ -136,6 +148,9 @@ def _track(path: Path, name: str, row: Mapping[str, Any], listings: Listings) ->
 def _beside(path: Path, listings: Listings) -> dict[str, Any]:
     known: dict[str, Any] = {}
     text, plain = (find_file(path.with_suffix(suffix), listings) for suffix in (".txt", ".json"))
+    for sidecar in filter(None, (text, plain)):
+        if is_lfs_pointer_file(sidecar):
+            raise ValueError(f"its sidecar {sidecar.name} {LFS_ADVICE}")
     try:
         if text is not None:
             known["caption"] = " ".join(text.read_text(encoding="utf-8-sig").split())

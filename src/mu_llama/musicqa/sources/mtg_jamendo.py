@@ -15,6 +15,7 @@ from mu_llama.musicqa.sources.corpus_files import (
     check_columns,
     find_table,
     named_columns,
+    refuse_label_pointer,
     without_empty,
 )
 
@@ -42,6 +43,7 @@ def mtg_jamendo_tracks(root: Path) -> Iterator[Track | BadTrack]:
     """
     names = ("raw_30s_cleantags_50artists.tsv", "autotagging.tsv", "raw_30s_cleantags.tsv")
     table = find_table(root, names, what="MTG-Jamendo")
+    refuse_label_pointer(table)
     audio = AudioFiles(audio_root(root))
     try:
         with table.open(encoding="utf-8-sig") as file:
