@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 
 from recipes.mini.notes import read_midi
-from recipes.mini.plans import RATE_HZ, default_work_dir, read_plans, seeded, write_jsonl
+from recipes.mini.plans import RATE_HZ, default_work_dir, is_again, read_plans, seeded, write_jsonl
 from recipes.mini.recordings import recordings
 from recipes.mini.render import Renderer
 
@@ -28,7 +28,7 @@ def render_pieces(work_dir: Path) -> None:
     """Write `pieces/*.flac` and `pieces.jsonl` with id, path, tempo_bpm, key and mode (null where unknown)."""
     renderer, rows = Renderer(work_dir), []
     for group, count in AMOUNTS.items():
-        plans = [p for p in read_plans(work_dir, group) if p.labels.get("tempo_bpm") and p.soundfont]
+        plans = [p for p in read_plans(work_dir, group) if p.labels.get("tempo_bpm") and not is_again(p.id)]
         plans = [p for p in plans if group != "B" or p.labels.get("key")]
         for plan in seeded("pieces", group).sample(plans, count):
             notes = read_midi(work_dir / plan.source)

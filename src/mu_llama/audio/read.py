@@ -150,6 +150,8 @@ class AudioStream:
         """
         rest = 0 if self._at_end else self._decoder.count_rest()
         length_s = (self._num_decoded + rest) / self.rate_hz
+        if not self._at_end:
+            self._note_losses(length_s)
         if rest and self.declared_s is not None and abs(self.declared_s - length_s) < MISSING_S:
             return self.declared_s  # packets are counted with the encoder's padding
         return length_s

@@ -178,7 +178,7 @@ def test_nothing_is_asked_about_the_old_track_once_a_new_one_comes(page: Callbac
     session = DemoSession()
     page.load_track(str(tracks[0]), session, "auto")
     old = session.token
-    assert page.clear_track(str(tracks[1]), session) == ("Listening\u2026", None, None, [], [])
+    assert page.clear_track(str(tracks[1]), session) == ("Encoding\u2026", None, None, [], [])
     with pytest.raises(AudioError, match="still being read"):
         next(page.ask("What is this?", session, *SETTINGS))
     with pytest.raises(AudioError, match="upload it again"):

@@ -219,6 +219,8 @@ def test_a_track_that_ends_early_has_its_real_length() -> None:
     with pytest.warns(AudioWarning, match="ends early"):
         facts = measure_facts(data[: len(data) // 2])
     assert facts.duration_s == pytest.approx(4, abs=0.5)
+    with pytest.warns(AudioWarning, match="ends early"):
+        measure_facts(data[: len(data) // 2], duration_s=1)
 
 
 def test_memory_does_not_grow_with_the_track() -> None:

@@ -149,7 +149,7 @@ def _spectral_peaks(
     first, last = (int(edge * _WINDOW / rate_hz) for edge in (_LOWEST_HZ, _HIGHEST_HZ))
     spectrum = np.abs(libraries.librosa.stft(samples, n_fft=_WINDOW, hop_length=_WINDOW // 2))
     level = np.log(spectrum[first - 1 : last + 1].T + _MIN_AMPLITUDE * _WINDOW / 4)  # (frames, bins)
-    height = level - libraries.ndimage.median_filter(level, size=(1, _FLOOR_BINS))
+    height = level - _medians(libraries, level)
     left, middle, right = level[:, :-2], level[:, 1:-1], level[:, 2:]
     frames, bins = np.nonzero((middle > left) & (middle >= right) & (height[:, 1:-1] > _MIN_HEIGHT))
     low, mid, high = (side[frames, bins].astype(np.float64) for side in (left, middle, right))
@@ -157,6 +157,14 @@ def _spectral_peaks(
     pitches = np.log2((bins + first + offset) * rate_hz / _WINDOW / 440.0)
     weights = np.minimum(height[:, 1:-1][frames, bins], _MAX_HEIGHT).astype(np.float64)
     return frames, pitches, weights
+
+
+def _medians(libraries: Libraries, level: Samples) -> Samples:
+    """Median of the bins around each one; rows are strung together, for which SciPy is ten times faster."""
+    margin = _FLOOR_BINS // 2
+    padded = np.pad(level, ((0, 0), (margin, margin)), mode="symmetric")
+    medians: Samples = libraries.ndimage.median_filter(padded.ravel(), size=_FLOOR_BINS).reshape(padded.shape)
+    return medians[:, margin:-margin]
 
 
 def _lasting(frames: npt.NDArray[np.int64], pitches: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
