@@ -50,7 +50,8 @@ def test_names_and_answers_on_a_terminal_of_ascii(song: Path) -> None:
     assert b"Traceback" not in done.stderr
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(b"good.wav") == 1
-    assert done.stderr == b""
+    # Triton, in builds of torch for GPUs, may list what it leaked when Python 3.13 ends.
+    assert [line for line in done.stderr.splitlines() if not line.startswith((b"nanobind", b" - ", b"See "))] == []
 
 
 def test_half_a_letter_anywhere_in_a_conversation_is_a_question_error(tiny: Listener, tracks: list[Path]) -> None:
