@@ -154,8 +154,10 @@ def find_lost_end(stream: AudioStream) -> LostEnd | None:
     if stream.declared_s is not None and stream.declared_s - end_s > MISSING_S:
         return LostEnd(end_s, stream.declared_s)
     if head in (b"RIFF", b"FORM") and announced is not None:
-        # Decoders take such a file for as long as its bytes are; of its samples all have the same size.
-        stated_s = end_s * announced / reader.size_bytes
+        # Decoders state such a file's length by its bytes, and its samples all have the same size. What they decode
+        # may be shorter: some leave out the last, incomplete packet.
+        held_s = end_s if stream.declared_s is None else max(end_s, stream.declared_s)
+        stated_s = held_s * announced / reader.size_bytes
         return LostEnd(end_s, stated_s) if stated_s - end_s > MISSING_S else None
     return LostEnd(end_s, None) if is_cut else None
 
