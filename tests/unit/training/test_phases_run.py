@@ -14,7 +14,7 @@ from mu_llama.training import phases
 from mu_llama.training.config_file import load_config, parse_config
 from mu_llama.training.export import plot_losses
 from mu_llama.training.run_folder import RunFolder
-from tests.training.runs import SET_A, as_yaml, losses, run, settings, start, trained
+from tests.unit.training.runs import SET_A, as_yaml, losses, run, settings, start, trained
 
 
 @pytest.mark.parametrize("phase", ["pretrain", "joint", "lora", "finetune"])

@@ -1,6 +1,6 @@
 """Train with two gloo processes, without a GPU: first with DDP, then with FSDP, stopped in between.
 
-    torchrun --nproc_per_node=2 -m tests.training.two_processes DDP_CONFIG FSDP_CONFIG HOME
+    torchrun --nproc_per_node=2 -m tests.unit.training.two_processes DDP_CONFIG FSDP_CONFIG HOME
 
 FSDP's settings are in the environment as `accelerate launch` puts them there, but for the switch `ACCELERATE_USE_FSDP`.
 """
@@ -19,7 +19,7 @@ from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_file import load_config
 from mu_llama.training.distributed import is_sharded
 from mu_llama.training.loop import Trainer
-from tests.training.runs import Stop, start
+from tests.unit.training.runs import Stop, start
 
 STOP_AT = 3
 """The number, from 0, of the update before which FSDP's run is stopped on both processes."""

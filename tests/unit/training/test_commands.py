@@ -16,7 +16,7 @@ from mu_llama.cli.main import typer_app
 from mu_llama.training import session
 from mu_llama.training.__main__ import main
 from mu_llama.training.setup import PreparedTracks
-from tests.training.runs import as_yaml, environment, settings
+from tests.unit.training.runs import as_yaml, environment, settings
 
 
 def test_accelerates_launcher_starts_it(data: Path, home: Path, tmp_path: Path) -> None:

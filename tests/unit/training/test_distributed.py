@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training.runs import as_yaml, environment, losses, run, same_weights, settings
+from tests.unit.training.runs import as_yaml, environment, losses, run, same_weights, settings
 
 NUM_UPDATES = 4
 """With a checkpoint in the middle to go on from."""
@@ -41,8 +41,8 @@ def pairs(
         configs.append(str(as_yaml(folder / f"{name}.yaml", content)))
     # accelerate's launcher starts several CPU processes only through MPI; torch's starts them with gloo.
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    line += ["-m", "tests.training.two_processes", *configs, str(home)]
-    root = str(Path(__file__).parents[2])
+    line += ["-m", "tests.unit.training.two_processes", *configs, str(home)]
+    root = str(Path(__file__).parents[3])
     variables = environment(home) | {
         "ACCELERATE_USE_CPU": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": request.param,
         "FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer",

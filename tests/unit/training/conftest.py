@@ -13,7 +13,7 @@ import soundfile
 from accelerate.state import AcceleratorState
 
 from mu_llama.training.session import TrainingResult
-from tests.training.runs import run
+from tests.unit.training.runs import run
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ from mu_llama.training.config_file import config_to_dict, load_config, parse_con
 from mu_llama.training.config_types import Settings
 from mu_llama.training.phases import PHASES, Phase
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
 VALID: dict[str, Any] = {
     "name": "test",

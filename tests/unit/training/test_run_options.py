@@ -23,7 +23,7 @@ from mu_llama.training.initialization import fresh_adapter
 from mu_llama.training.loop import TrainingError
 from mu_llama.training.phases import JOINT, PRETRAIN
 from mu_llama.training.trainable import build_trainable
-from tests.training.runs import SET_A, Stop, losses, run, settings, start, trained
+from tests.unit.training.runs import SET_A, Stop, losses, run, settings, start, trained
 
 
 def test_a_loss_that_is_no_number_stops_with_the_ids(

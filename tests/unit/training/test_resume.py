@@ -18,7 +18,7 @@ from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.training import session
 from mu_llama.training.loop import TrainingError
 from mu_llama.training.session import TrainingResult
-from tests.training.runs import Stop, as_yaml, environment, losses, run, same_weights, settings, trained
+from tests.unit.training.runs import Stop, as_yaml, environment, losses, run, same_weights, settings, trained
 
 
 def test_a_finished_run_is_left_alone(whole: Path, whole_result: TrainingResult, data: Path, home: Path) -> None:

@@ -19,7 +19,7 @@ from mu_llama.training.config import TrainConfig
 from mu_llama.training.config_file import parse_config
 from mu_llama.training.session import TrainingResult, train
 
-SET_A = Path(__file__).parents[1] / "golden" / "set_a"
+SET_A = Path(__file__).parents[2] / "golden" / "set_a"
 
 
 class Stop(BaseException):
