@@ -22,6 +22,8 @@ import torch
 
 from benchmarks.measure import CLIP, COMMAND, write_result
 from benchmarks.synthetic import write_checkpoint
+from mu_llama.engine.protocol import Array, Engine
+from mu_llama.engine.torch.engine import TorchEngine
 
 KINDS = ("bf16", "int8", "int4")
 NUM_TOKENS = 16
@@ -55,14 +57,15 @@ def answer(folder: Path, kind: str) -> dict[str, Any]:
     listener = mu_llama.load(folder, dtype="bf16", quantize=quantize, device="cpu", use_cache=False)
     loaded_s = time.perf_counter() - start
     track = listener.listen(CLIP)
-    model = listener.opened.model
+    engine = listener.opened.engine
+    assert isinstance(engine, TorchEngine)
     prompt = listener.opened.tokenizer.encode_prompt("What instruments do you hear?")
-    steps, peak = token_times(model, prompt, track.conditioning), peak_gib()
-    size = read_bytes(model.llama)
+    steps, peak = token_times(engine, prompt, track.conditioning), peak_gib()
+    size = read_bytes(engine.model.llama)
     # The memory's speed wanders: each token is held against a plain read right after it.
     big = torch.ones(128_000_000)
     shares, rates = [], []
-    for step_s in token_times(model, prompt, track.conditioning, after=lambda: rates.append(read_rate(big))):
+    for step_s in token_times(engine, prompt, track.conditioning, after=lambda: rates.append(read_rate(big))):
         shares.append(size / step_s / rates[len(shares)])
     return {
         "load_s": round(loaded_s, 1),
@@ -76,22 +79,15 @@ def answer(folder: Path, kind: str) -> dict[str, Any]:
 
 
 def token_times(
-    model: Any, prompt: list[int], conditioning: torch.Tensor, after: Callable[[], None] = lambda: None
+    engine: Engine, prompt: list[int], conditioning: Array, after: Callable[[], None] = lambda: None
 ) -> list[float]:
     """Seconds of each token but the first, which reads the prompt; `after` is called between them."""
-    from mu_llama.engine.sampling import GenerationOptions
-    from mu_llama.engine.torch.decoding import TokenDecoder
-
-    options = GenerationOptions(max_new_tokens=NUM_TOKENS)
-    decoder = TokenDecoder(
-        model, prompts=[prompt], conditioning=conditioning[None], options=options, eos_ids=frozenset()
-    )
-    tokens = iter(decoder)
-    next(tokens)
-    seconds = []
+    rows = engine.new_rows(1)
+    row = rows.join(conditioning)
+    token, seconds = int(rows.read(row, prompt).argmax()), []
     for _ in range(NUM_TOKENS - 1):
         start = time.perf_counter()
-        next(tokens)
+        token = int(rows.step({row: token})[row].argmax())
         seconds.append(time.perf_counter() - start)
         after()
     return seconds

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from benchmarks.mini.reading import contradictions, refuses
 from benchmarks.mini.tasks import Ask
 from mu_llama.engine.sampling import GenerationOptions
-from mu_llama.inference.answering import answer_batch, make_row
+from mu_llama.inference.answering import answer_rows, make_row
 from mu_llama.inference.listener import Listener
 from mu_llama.inference.results import Answer, EncodedTrack
 from mu_llama.labels.track import Track
@@ -25,26 +25,15 @@ from mu_llama.text.fact_prompts import MeasuredFact
 from mu_llama.text.prompts import Turn
 
 SEED = 0
-BATCH = 32
+BATCH = 16
 SHORT, LONG = GenerationOptions(max_new_tokens=32), GenerationOptions(max_new_tokens=120)
 
 
 def answers(listener: Listener, asked: Sequence[tuple[EncodedTrack, str]], options: GenerationOptions) -> list[str]:
-    """Ask each question about its own track, like lengths together."""
-    order = sorted(range(len(asked)), key=lambda place: len(asked[place][1]))
-    texts = [""] * len(asked)
-    for first in range(0, len(order), BATCH):
-        places = order[first : first + BATCH]
-        for place, answer in zip(places, _batch(listener, [asked[place] for place in places], options), strict=True):
-            texts[place] = answer
-    return texts
-
-
-def _batch(listener: Listener, asked: Sequence[tuple[EncodedTrack, str]], options: GenerationOptions) -> list[str]:
-    rows = [make_row(listener.opened, track, [Turn(question)]) for track, question in asked]
-    return [
-        answer.text if isinstance(answer, Answer) else "" for answer in answer_batch(listener.opened, rows, options)
-    ]
+    """Ask each question about its own track."""
+    rows = (make_row(listener.opened, track, [Turn(question)]) for track, question in asked)
+    results = answer_rows(listener.opened, rows, options, batch_size=BATCH)
+    return [result.text if isinstance(result, Answer) else "" for result in results]
 
 
 def balanced(asks: Sequence[Ask], right: Sequence[bool]) -> float:

@@ -45,6 +45,10 @@ class ConfigError(MuLlamaError, ValueError):
     """Settings that contradict each other or are out of range."""
 
 
+class EngineError(MuLlamaError, RuntimeError):
+    """A computation that can't go on, such as numbers that overflow."""
+
+
 def renamed_keywords(**names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Let a function take keyword arguments by their old names too.
 

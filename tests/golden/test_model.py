@@ -14,14 +14,15 @@ from mu_llama.checkpoints.formats.faiss import read_faiss_flat
 from mu_llama.checkpoints.formats.meta import find_meta_folder, read_meta_tensors
 from mu_llama.checkpoints.formats.published import read_published
 from mu_llama.encoders.mert.encoder import load_mert
-from mu_llama.engine.sampling import GenerationOptions, nucleus
-from mu_llama.engine.torch.decoding import TokenDecoder
+from mu_llama.engine.sampling import nucleus
+from mu_llama.engine.torch.engine import TorchEngine
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.engine.torch.load import Placement, assemble
 from mu_llama.model.adapter import Blend
 from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
 from mu_llama.text.prompts import ALPACA_PUBLISHED, Turn
 from mu_llama.text.tokenizer import SentencePieceTokenizer, parse_sentencepiece
+from tests.factories.generation import generate
 from tests.factories.published import published_parts
 
 ATOL = 2e-4
@@ -141,20 +142,21 @@ def test_audio_vector(golden: Any, models: Models, golden_key: re.Match[str]) ->
 def test_audio_vector_with_neighbours(golden: Any, models: Models, golden_key: re.Match[str]) -> None:
     adapter = models.open("finetune").adapter
     options = {name: float(golden_key[name]) for name in ("sharpness", "weight")}
-    blended = models.blend(size=int(golden_key["size"]), **options)(adapter.pool(models.features(golden_key["audio"])))
+    pooled = adapter.pool(models.features(golden_key["audio"]))
+    blended = torch.from_numpy(models.blend(size=int(golden_key["size"]), **options)(pooled.numpy()))
     assert_close(blended, golden.expected[golden_key[0].removesuffix("out") + "features"], atol=ATOL)
     assert_close(adapter.bridge(blended), golden.expected[golden_key[0]], atol=ATOL)
 
 
 @pytest.mark.golden_keys(r"knn/(?P<audio>\w+)/top(?P<size>\d+)_indices")
 def test_neighbour_search(golden: Any, models: Models, golden_key: re.Match[str]) -> None:
-    query = models.open("finetune").adapter.pool(models.features(golden_key["audio"]))
+    query = models.open("finetune").adapter.pool(models.features(golden_key["audio"])).numpy()
     size = int(golden_key["size"])
     index = NeighbourBlend(read_faiss_flat(golden.path / "knn" / "knn.index"), BlendOptions())
     similarities, indices = index.search(query, num_neighbours=size)
     assert indices.tolist() == golden.expected[golden_key[0]].tolist()
     expected = golden.expected[golden_key[0].replace("indices", "sims")]
-    assert_close(similarities, expected, atol=ATOL)
+    assert_close(torch.from_numpy(similarities), expected, atol=ATOL)
 
 
 @pytest.mark.golden_keys(INFER + r"(?P<which>full_logits|last_logits|last(?P<count>\d+)_logits)")
@@ -181,15 +183,13 @@ def test_greedy_tokens(golden: Any, models: Models) -> None:
     assert golden.json["greedy"]
     for case in golden.json["greedy"]:
         model, conditioning = models.conditioned(case["model"], case["audio"])
-        options = GenerationOptions(max_new_tokens=case["max_gen_len"])
-        decoder = TokenDecoder(
-            model,
-            prompts=[models.prompt(case["prompt"])],
-            conditioning=conditioning,
-            options=options,
+        [ids] = generate(
+            TorchEngine(model),
+            [models.prompt(case["prompt"])],
+            [conditioning[0].numpy()],
             eos_ids=models.tokenizer.eos_ids,
+            max_new_tokens=case["max_gen_len"],
         )
-        ids = [token.id for token in decoder if token.id is not None]
         assert ids == case["token_ids"], case
         assert models.tokenizer.decode(ids) == case["text"]
 

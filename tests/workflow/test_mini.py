@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 import mu_llama
 from mu_llama.cache_folder import home_folder
 from mu_llama.cli.main import typer_app
+from mu_llama.engine.prefix import PrefixCache
 from mu_llama.engine.sampling import GenerationOptions
-from mu_llama.engine.torch.cache import PrefixCache
 from mu_llama.inference.listener import Listener
 from mu_llama.inference.results import EncodedTrack
 
@@ -81,7 +81,7 @@ def test_a_conversation_that_was_read_ahead_has_the_same_answers_and_only_the_qu
     options = GenerationOptions(max_new_tokens=32)
     plain, ahead = (mini.chat(replace(rock, prefix=PrefixCache()), options=options) for _ in range(2))
     seen: list[int] = []
-    decoder = mini.opened.model.llama.get_decoder()
+    decoder = mini.opened.engine.model.llama.get_decoder()
     for question in questions:
         expected = plain.ask(question).text
         ahead.read_ahead()

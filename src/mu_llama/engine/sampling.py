@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from mu_llama.errors import ConfigError
 
 # Below, probabilities leave float32; above, they are noise.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 100.0
+
+Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class GenerationOptions:
             raise ConfigError("generation: " + ", ".join(bad))
 
 
-def nucleus(logits: Tensor, *, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
+def nucleus(
+    logits: Logits, *, temperature: float, top_p: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Keep the most likely tokens up to a total probability.
 
     A token is dropped where the probability of those before it exceeds top_p, so the first always stays.
@@ -58,25 +62,29 @@ def nucleus(logits: Tensor, *, temperature: float, top_p: float) -> tuple[Tensor
     Returns:
         Token ids (K,), most likely first, and their renormalised probabilities (K,).
     """
-    probabilities = torch.softmax(logits / temperature, dim=-1)
-    ordered, ids = torch.sort(probabilities, descending=True)
-    before = torch.cumsum(ordered, dim=-1) - ordered
-    is_kept = before <= top_p
+    scaled = logits / np.float32(temperature)
+    probabilities = np.exp(scaled - scaled.max())
+    probabilities /= probabilities.sum()
+    ids = np.argsort(-probabilities, kind="stable")
+    ordered = probabilities[ids]
+    is_kept = np.cumsum(ordered) - ordered <= top_p
     is_kept[0] = True
-    ordered, ids = ordered[is_kept], ids[is_kept]
+    ids, ordered = ids[is_kept], ordered[is_kept]
     return ids, ordered / ordered.sum()
 
 
-def choose_token(logits: Tensor, *, temperature: float, top_p: float, generator: torch.Generator | None) -> int:
+def choose_token(logits: Logits, *, temperature: float, top_p: float, generator: np.random.Generator) -> int:
     """Pick one token: the most likely at temperature 0, else a sample from the nucleus.
 
     Args:
         logits: (V,) float32.
         temperature: 0 or more.
         top_p: 0 to 1.
-        generator: source of randomness; None for torch's global one.
+        generator: source of randomness.
     """
     if temperature == 0.0:
         return int(logits.argmax())
-    ids, probabilities = nucleus(logits.cpu(), temperature=temperature, top_p=top_p)
-    return int(ids[torch.multinomial(probabilities, 1, generator=generator)])
+    ids, probabilities = nucleus(logits, temperature=temperature, top_p=top_p)
+    # The place of one random number among the sums: the last sum may round to less than 1.
+    place = int(np.searchsorted(np.cumsum(probabilities), generator.random(), side="right"))
+    return int(ids[min(place, len(ids) - 1)])

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 
-import torch
-
+from mu_llama.engine.prefix import Prompt
 from mu_llama.engine.sampling import GenerationOptions
-from mu_llama.engine.torch.cache import Prompt, begin_cache, read_segments
-from mu_llama.engine.torch.decoding import FinishReason, TokenDecoder, check_prompt_length
+from mu_llama.engine.scheduler import FinishReason, Token, check_prompt_length
 from mu_llama.errors import AudioError, ConfigError, MuLlamaError, QuestionError
 from mu_llama.inference.open_model import OpenedModel
 from mu_llama.inference.results import (
@@ -22,7 +22,6 @@ from mu_llama.inference.results import (
     LazyTrack,
     Timings,
     compute_here,
-    compute_steps,
 )
 from mu_llama.text.fact_prompts import topics_of, with_measured
 from mu_llama.text.prompts import Turn
@@ -53,7 +52,7 @@ def make_row(opened: OpenedModel, track: EncodedTrack, turns: Sequence[Turn]) ->
     check_question(opened.tokenizer.without_special(question))
     cleaned = [_in_prompt(opened, track, turn) for turn in turns]
     ids = opened.tokenizer.encode_prompt(opened.parts.template.render(cleaned))
-    check_prompt_length(len(ids), context_length=opened.model.context_length)
+    check_prompt_length(len(ids), context_length=opened.context_length)
     return QuestionRow(track, question, Prompt(ids, _segments(opened, cleaned[:-1], ids)))
 
 
@@ -67,8 +66,8 @@ def read_ahead(opened: OpenedModel, track: EncodedTrack, turns: Sequence[Turn]) 
     """
     cleaned = [_in_prompt(opened, track, turn) for turn in turns]
     ids = opened.tokenizer.encode_prompt(opened.parts.template.open(cleaned))
-    if len(ids) < opened.model.context_length:
-        read_segments(opened.model, track.conditioning, _segments(opened, cleaned, ids), track.prefix)
+    if len(ids) < opened.context_length:
+        opened.scheduler.read_ahead(_segments(opened, cleaned, ids), track.conditioning, track.prefix)
 
 
 def _in_prompt(opened: OpenedModel, track: EncodedTrack, turn: Turn) -> Turn:
@@ -88,7 +87,7 @@ def _segments(opened: OpenedModel, turns: Sequence[Turn], ids: Sequence[int]) ->
         turns: the conversation so far, as it stands in the prompt.
         ids: token ids of a prompt that begins with it.
     """
-    if not opened.model.caches_prefix:
+    if not opened.reads_segments:
         return []
     template, tokenizer = opened.parts.template, opened.tokenizer
     head = template.open([])
@@ -139,45 +138,80 @@ def check_question(question: object) -> None:
         raise QuestionError("the question is empty; expected words, e.g. 'What instruments do you hear?'")
 
 
-def stream_rows(
-    opened: OpenedModel, rows: Sequence[QuestionRow], options: GenerationOptions
-) -> Iterator[tuple[int, str | Answer]]:
-    """Answer all rows in one batch, each with its own conditioning.
+class _Running:
+    """A row while it is answered: the tokens that come, as text.
 
-    Yields:
-        (row, piece of text) as text is generated and, at the end of a row, (row, answer).
+    Args:
+        opened: the model.
+        row: track and question.
+        options: how the answer is generated.
     """
-    start = time.perf_counter()
-    conditioning = torch.stack([row.track.conditioning for row in rows])
-    prompts = [row.prompt for row in rows]
-    cache, num_cached = begin_cache(opened.model, conditioning, prompts, [row.track.prefix for row in rows])
-    decoder = TokenDecoder(
-        opened.model,
-        prompts=[prompt.ids for prompt in prompts],
-        conditioning=conditioning,
-        cache=cache,
-        num_cached=num_cached,
-        options=options,
-        eos_ids=opened.tokenizer.eos_ids,
-    )
-    texts = [StopStringFilter(opened.tokenizer, (*options.stop, *opened.parts.template.stop)) for _ in rows]
-    counts = [0] * len(rows)
-    first_token_s: float | None = None
-    for token in decoder:
-        now = time.perf_counter() - start
-        first_token_s = now if first_token_s is None else first_token_s
-        text, reason = texts[token.row], token.finish_reason
+
+    def __init__(self, opened: OpenedModel, row: QuestionRow, options: GenerationOptions) -> None:
+        self._opened, self._row, self._start = opened, row, time.perf_counter()
+        self._text = StopStringFilter(opened.tokenizer, (*options.stop, *opened.parts.template.stop))
+        self._num_tokens, self._first_token_s = 0, 0.0
+        self.answer: Answer | None = None
+        """The finished answer."""
+        self.generation = opened.scheduler.submit(
+            row.prompt,
+            row.track.conditioning,
+            options=options,
+            eos_ids=opened.tokenizer.eos_ids,
+            prefix=row.track.prefix,
+        )
+
+    def accept(self, token: Token) -> str:
+        """Take the next token; returns the text that it completes."""
+        if self.answer is not None:  # tokens behind a stop text
+            return ""
+        elapsed_s = time.perf_counter() - self._start
+        self._first_token_s = self._first_token_s or elapsed_s
+        piece, reason = "", token.finish_reason
         if token.id is not None:
-            counts[token.row] += 1
-            yield token.row, text.push(token.id)
-        if text.stopped:
-            decoder.finish(token.row)
+            self._num_tokens += 1
+            piece = self._text.push(token.id)
+        if self._text.stopped:
+            self.generation.cancel()
             reason = "stop"
         if reason is not None:
-            yield token.row, text.finish()
-            listen_s = rows[token.row].track.listen_s
-            timings = Timings(listen_s, first_token_s, total_s=listen_s + time.perf_counter() - start)
-            yield token.row, _answer(opened, rows[token.row], text.text, reason, counts[token.row], timings)
+            piece += self._text.finish()
+            self.answer = self._finished(reason, elapsed_s)
+        return piece
+
+    def failed(self, error: MuLlamaError) -> Failure:
+        """The row without an answer."""
+        return Failure(self._row.track.name, self._row.question, error)
+
+    def _finished(self, reason: FinishReason, elapsed_s: float) -> Answer:
+        row, listen_s = self._row, self._row.track.listen_s
+        return Answer(
+            text=self._text.text,
+            audio=row.track.name,
+            question=row.question,
+            model=self._opened.parts.name,
+            finish_reason=reason,
+            heard=row.track.spans,
+            num_prompt_tokens=len(row.prompt.ids),
+            num_tokens=self._num_tokens,
+            timings=Timings(listen_s, self._first_token_s, total_s=listen_s + elapsed_s),
+        )
+
+
+def stream_row(opened: OpenedModel, row: QuestionRow, options: GenerationOptions) -> Iterator[str | Answer]:
+    """Answer one row, beside whatever other rows are answered meanwhile.
+
+    Yields:
+        Pieces of text as text is generated, and the answer at the end.
+
+    Raises:
+        EngineError: if the model's numbers overflow.
+    """
+    running = _Running(opened, row, options)
+    for _, token in opened.scheduler.stream([running.generation]):
+        yield running.accept(token)
+    assert running.answer is not None, "a row ends with a reason"
+    yield running.answer
 
 
 def question_rows(opened: OpenedModel, track: LazyTrack, questions: Sequence[str]) -> Iterator[QuestionRow | Failure]:
@@ -203,66 +237,57 @@ def answer_rows(
     compute: Compute = compute_here,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Answer | Failure]:
-    """Answer rows in batches, made when they are needed; yields answers and failures in order.
+    """Answer rows, many at once, each made when there is room for it; yields answers and failures in order.
 
     Args:
         opened: the model.
         rows: questions, and failures to pass on.
         options: how answers are generated.
-        batch_size: questions in a batch.
+        batch_size: questions that are answered at once.
         compute: runs each step of the model.
-        should_stop: called before each batch and after each step; see `answer_batch`.
+        should_stop: called before each row and after each step. Once it returns True, the computation ends, and rows
+            without a finished answer are left out.
     """
-    waiting: list[QuestionRow | Failure] = []
-    for row in rows:
-        waiting.append(row)
-        if sum(isinstance(row, QuestionRow) for row in waiting) == batch_size:
-            yield from answer_batch(opened, waiting, options, compute=compute, should_stop=should_stop)
-            waiting = []
-    yield from answer_batch(opened, waiting, options, compute=compute, should_stop=should_stop)
+    source, entries, scheduler = iter(rows), deque[_Running | Failure](), opened.scheduler
+    has_more = True
+    try:
+        while has_more or entries:
+            running = [entry for entry in entries if isinstance(entry, _Running) and entry.answer is None]
+            # Answers that wait for an earlier one are bounded too.
+            while has_more and len(running) < batch_size and len(entries) < 4 * batch_size and not should_stop():
+                row = next(source, None)
+                if row is None:
+                    has_more = False
+                elif isinstance(row, Failure):
+                    entries.append(row)
+                else:
+                    running.append(_Running(opened, row, options))
+                    entries.append(running[-1])
+            if running and not should_stop():
+                for index, token in compute(partial(scheduler.take, [entry.generation for entry in running])):
+                    if isinstance(token, BaseException):
+                        _fail(entries, running[index], token)
+                    else:
+                        running[index].accept(token)
+            if should_stop():
+                ready = [_result(entry) for entry in entries]
+                yield from (result for result in ready if result is not None)
+                return
+            while entries and (result := _result(entries[0])) is not None:
+                entries.popleft()
+                yield result
+    finally:
+        for entry in entries:
+            if isinstance(entry, _Running):
+                entry.generation.cancel()
 
 
-def answer_batch(
-    opened: OpenedModel,
-    waiting: Sequence[QuestionRow | Failure],
-    options: GenerationOptions,
-    *,
-    compute: Compute = compute_here,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Answer | Failure]:
-    """Answer the rows in one batch; yields answers and failures in the order of `waiting`.
-
-    Once `should_stop` returns True, the computation ends, and rows without a finished answer are left out.
-    """
-    if should_stop():
-        return
-    rows = [row for row in waiting if isinstance(row, QuestionRow)]
-    answers: dict[int, Answer] = {}
-    pieces = stream_rows(opened, rows, options) if rows else iter(())
-    for index, piece in compute_steps(pieces, compute):
-        if isinstance(piece, Answer):
-            answers[index] = piece
-        if should_stop():
-            break
-    indices = iter(range(len(rows)))
-    for row in waiting:
-        if isinstance(row, Failure):
-            yield row
-        elif (index := next(indices)) in answers:
-            yield answers[index]
+def _result(entry: _Running | Failure) -> Answer | Failure | None:
+    return entry if isinstance(entry, Failure) else entry.answer
 
 
-def _answer(
-    opened: OpenedModel, row: QuestionRow, text: str, reason: FinishReason, num_tokens: int, timings: Timings
-) -> Answer:
-    return Answer(
-        text=text,
-        audio=row.track.name,
-        question=row.question,
-        model=opened.parts.name,
-        finish_reason=reason,
-        heard=row.track.spans,
-        num_prompt_tokens=len(row.prompt.ids),
-        num_tokens=num_tokens,
-        timings=timings,
-    )
+def _fail(entries: deque[_Running | Failure], running: _Running, error: BaseException) -> None:
+    """Put a failure in the place of a row whose computation failed; other errors than ours end everything."""
+    if not isinstance(error, MuLlamaError):
+        raise error
+    entries[entries.index(running)] = running.failed(error)

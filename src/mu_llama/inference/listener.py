@@ -19,7 +19,7 @@ from mu_llama.inference.answering import (
     make_row,
     question_rows,
     read_ahead,
-    stream_rows,
+    stream_row,
 )
 from mu_llama.inference.conversation import Conversation
 from mu_llama.inference.extractor import Audio, source_name
@@ -107,8 +107,8 @@ class Listener(TrackEncoder):
         Raises:
             QuestionError: if the last question is empty or the conversation is too long.
         """
-        pieces = stream_rows(self.opened, [make_row(self.opened, track, turns)], options)
-        return AnswerStream(piece for _, piece in compute_steps(pieces, self._compute))
+        pieces = stream_row(self.opened, make_row(self.opened, track, turns), options)
+        return AnswerStream(compute_steps(pieces, self._compute))
 
     def read_ahead(self, track: EncodedTrack, turns: Sequence[Turn]) -> None:
         """Run the model over a conversation so far, so that its next answer begins sooner; the answer is the same."""

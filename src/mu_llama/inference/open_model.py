@@ -15,7 +15,9 @@ from mu_llama.checkpoints.load import find_parts, open_tokenizer
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.devices import LoadedProcess
 from mu_llama.encoders.protocol import Encoder
-from mu_llama.engine.torch.llama import MuLlama
+from mu_llama.engine.protocol import Engine
+from mu_llama.engine.scheduler import Scheduler
+from mu_llama.engine.torch.engine import TorchEngine
 from mu_llama.engine.torch.load import Placement, fill, prepare
 from mu_llama.hub import name_or_path
 from mu_llama.progress import ProgressCallback, no_progress
@@ -30,8 +32,8 @@ class OpenedModel:
     """What it was made of, still on disk."""
     tokenizer: Tokenizer
     """Of the LLaMA."""
-    make_model: Callable[[], MuLlama]
-    """Reads adapter and LLaMA to their device."""
+    make_engine: Callable[[], Engine]
+    """Reads adapter and LLaMA into memory."""
     make_encoder: Callable[[], Encoder]
     """Builds the audio encoder; called when a track has to be encoded."""
     process: LoadedProcess = field(default_factory=lambda: LoadedProcess("cpu"))
@@ -39,15 +41,34 @@ class OpenedModel:
     _reading: threading.Lock = field(default_factory=threading.Lock)
 
     @property
-    def model(self) -> MuLlama:
-        """Adapter and LLaMA, on their device, in eval mode; read on first use, so after the first track is encoded."""
+    def engine(self) -> Engine:
+        """What runs adapter and LLaMA; made on first use, so after the first track is encoded."""
+        return self.scheduler.engine
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Runs the rows of all questions that are asked at the same time."""
         self.process.check()
         with self._reading:
-            return self._model
+            return self._scheduler
 
     @cached_property
-    def _model(self) -> MuLlama:
-        return self.make_model()
+    def _scheduler(self) -> Scheduler:
+        return Scheduler(self.make_engine())
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of prompt and answer together; audio tokens aren't counted."""
+        num_audio_tokens = self.parts.adapter_config.num_audio_tokens
+        return int(self.parts.llama.config.max_position_embeddings) - num_audio_tokens
+
+    @property
+    def reads_segments(self) -> bool:
+        """Whether what stands before a question is read in segments, which are cached.
+
+        Only behind audio tokens: other prompts are read at once, as the published system does.
+        """
+        return self.parts.adapter_config.num_audio_tokens > 0
 
     @property
     def plan(self) -> WindowPlan:
@@ -92,7 +113,7 @@ def open_model(
     return OpenedModel(
         parts=parts,
         tokenizer=open_tokenizer(parts.llama, parts.template),
-        make_model=lambda: fill(assembly, progress=progress),
+        make_engine=lambda: TorchEngine(fill(assembly, progress=progress)),
         make_encoder=lambda: make_encoder(parts, device=str(placement.device)),
         process=LoadedProcess(str(placement.device)),
     )

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar, cast
 
-from torch import Tensor
-
-from mu_llama.engine.torch.cache import PrefixCache
-from mu_llama.engine.torch.decoding import FinishReason
+from mu_llama.engine.prefix import PrefixCache
+from mu_llama.engine.protocol import Array
+from mu_llama.engine.scheduler import FinishReason
 from mu_llama.errors import MuLlamaError, QuestionError
 from mu_llama.text.fact_prompts import MeasuredFact
 
@@ -27,9 +26,9 @@ class Timings:
     listen_s: float
     """Reading and encoding the audio, or finding its features in the cache."""
     first_token_s: float
-    """From the start of generation to the first token; shared by the rows of a batch."""
+    """From the question to the first token, with what it waited for other rows."""
     total_s: float
-    """Encoding and generation; the latter is shared by the rows of a batch."""
+    """Encoding and generation, with what the answer waited for other rows."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +90,13 @@ class EncodedTrack:
 
     name: str
     """Name of the source."""
-    conditioning: Tensor
-    """(Q, A), or (N, H) with audio tokens, on the model's device."""
+    conditioning: Array
+    """(Q, A), or (N, H) with audio tokens."""
     spans: Spans
     """The parts that were encoded, as (start, end) in seconds."""
     listen_s: float
     """How long reading and encoding took, in seconds."""
-    features: Tensor | None = None
+    features: Array | None = None
     """The encoder's output, (L, D)."""
     prefix: PrefixCache = field(default_factory=PrefixCache)
     """Keys and values of the audio tokens and earlier turns, once the model has read them."""

@@ -10,15 +10,14 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from mu_llama.audio.source import repeatable
 from mu_llama.audio.waveform import Samples
 from mu_llama.audio.windows import ListenOptions, WindowChoice, plan_by_name
 from mu_llama.encoders.musicnn.front_end import RATE_HZ
 from mu_llama.encoders.pooling import TrackFeatures
-from mu_llama.engine.torch.cache import PrefixCache
+from mu_llama.engine.prefix import PrefixCache
+from mu_llama.engine.protocol import Array
 from mu_llama.inference.extractor import Audio, FeatureExtractor, log_mel, measure_in_words, source_name
 from mu_llama.inference.open_model import OpenedModel
 from mu_llama.inference.results import Compute, ComputedOnce, EncodedTrack, compute_here
@@ -120,14 +119,9 @@ class TrackEncoder:
         # A new prefix cache: the old one holds other audio tokens.
         return replace(track, conditioning=self._condition(track.features, changed), prefix=PrefixCache())
 
-    def _condition(self, features: Tensor, blend: NeighbourBlend | None) -> Tensor:
+    def _condition(self, features: Array, blend: NeighbourBlend | None) -> Array:
         """Turn features (L, D) into conditioning: (Q, A), or (N, H) with audio tokens."""
-
-        @torch.inference_mode()
-        def condition() -> Tensor:
-            return self.opened.model.condition(features[None], blend=blend)[0]
-
-        return self._compute(condition)
+        return self._compute(lambda: self.opened.engine.condition(np.asarray(features), blend=blend))
 
     log_mel_rate_hz = RATE_HZ
     """Sample rate that `log_mel` expects."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -67,7 +69,7 @@ WEIGHT_EPSILON = 1e-6
 STD_BUFFER = "feature_deviation"
 """Name of the features' standard deviation in files of weights."""
 
-Blend = Callable[[Tensor], Tensor]
+Blend = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 
 class WideLinear(nn.Linear):
@@ -167,5 +169,6 @@ class AudioAdapter(nn.Module):
         """
         pooled = self.pool(features)
         if blend is not None:
-            pooled = blend(pooled)
+            mixed = blend(pooled.float().numpy(force=True))
+            pooled = torch.from_numpy(mixed).to(pooled.device, pooled.dtype)
         return self.bridge(pooled)

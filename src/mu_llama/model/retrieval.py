@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from mu_llama.errors import ConfigError
+
+Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,13 @@ class NeighbourBlend:
     `mixed = normalise((1 - w) * vector + w * normalise(softmax(sharpness * similarity) @ neighbours))`.
     """
 
-    def __init__(self, vectors: Tensor, options: BlendOptions) -> None:
+    def __init__(self, vectors: Array, options: BlendOptions) -> None:
         if vectors.ndim != 2 or vectors.shape[0] == 0:
             raise ConfigError(f"the index has shape {tuple(vectors.shape)}; expected (N, D) with N at least 1")
-        self.vectors = vectors.float()
+        self.vectors = np.asarray(vectors, np.float32)
         self.options = options
 
-    def search(self, queries: Tensor, *, num_neighbours: int) -> tuple[Tensor, Tensor]:
+    def search(self, queries: Array, *, num_neighbours: int) -> tuple[Array, npt.NDArray[np.int64]]:
         """Find the most similar vectors.
 
         Args:
@@ -59,14 +61,22 @@ class NeighbourBlend:
                 "use an index that was built with this model's encoder"
             )
         k = min(num_neighbours, self.vectors.shape[0])
-        nearest = torch.topk(queries.float() @ self.vectors.T, k, dim=-1)
-        return nearest.values, nearest.indices
+        similarities = queries.astype(np.float32) @ self.vectors.T
+        indices = np.argsort(-similarities, axis=-1, kind="stable")[:, :k]
+        return np.take_along_axis(similarities, indices, axis=-1), indices
 
-    def __call__(self, vector: Tensor) -> Tensor:
+    def __call__(self, vector: Array) -> Array:
         """Mix each row of (B, D) with its neighbours; the result has unit rows, also at weight 0."""
         similarities, indices = self.search(vector, num_neighbours=self.options.num_neighbours)
-        shares = torch.softmax(similarities * self.options.sharpness, dim=-1)  # (B, k)
-        prototype = torch.einsum("bk,bkd->bd", shares, self.vectors[indices])
-        prototype = torch.nn.functional.normalize(prototype, dim=-1)
-        mixed = (1.0 - self.options.weight) * vector + self.options.weight * prototype
-        return torch.nn.functional.normalize(mixed, dim=-1)
+        scores = similarities * np.float32(self.options.sharpness)
+        shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        shares /= shares.sum(axis=-1, keepdims=True)  # (B, k)
+        prototype = _unit(np.einsum("bk,bkd->bd", shares, self.vectors[indices]))
+        weight = np.float32(self.options.weight)
+        return _unit((1 - weight) * vector + weight * prototype)
+
+
+def _unit(rows: Array) -> Array:
+    """Scale rows (B, D) to unit length; zeros stay."""
+    scaled: Array = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    return scaled

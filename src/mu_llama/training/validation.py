@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from mu_llama.checkpoints.spec import ModelSpec
+from mu_llama.engine.prefix import Prompt
 from mu_llama.engine.sampling import GenerationOptions
-from mu_llama.engine.torch.decoding import TokenDecoder
+from mu_llama.engine.scheduler import Scheduler
+from mu_llama.engine.torch.engine import TorchEngine
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.text.prompts import Turn
 from mu_llama.text.tokenizer import Tokenizer
@@ -64,20 +66,21 @@ def sample_answers(
     was_training = model.training
     model.eval()
     rows = [(example, question) for example in examples for question in questions]
-    vectors = torch.stack([features.of(example) for example, _ in rows]).to(accelerator.device)
-    prompts = [tokenizer.encode_prompt(parts.template.render([Turn(question)])) for _, question in rows]
+    options, scheduler = GenerationOptions(max_new_tokens=_SAMPLE_TOKENS), Scheduler(TorchEngine(model))
     written: list[list[int]] = [[] for _ in rows]
     with accelerator.autocast():
-        decoder = TokenDecoder(
-            model,
-            prompts=prompts,
-            conditioning=model.condition(vectors),
-            options=GenerationOptions(max_new_tokens=_SAMPLE_TOKENS),
-            eos_ids=tokenizer.eos_ids,
-        )
-        for token in decoder:
+        generations = [
+            scheduler.submit(
+                Prompt(tokenizer.encode_prompt(parts.template.render([Turn(question)]))),
+                scheduler.engine.condition(features.of(example).numpy()),
+                options=options,
+                eos_ids=tokenizer.eos_ids,
+            )
+            for example, question in rows
+        ]
+        for index, token in scheduler.stream(generations):
             if token.id is not None:
-                written[token.row].append(token.id)
+                written[index].append(token.id)
     model.train(was_training)
     return [
         {"audio": str(example.audio), "question": question, "answer": tokenizer.decode(ids).strip()}

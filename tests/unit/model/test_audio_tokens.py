@@ -14,8 +14,7 @@ from transformers import LlamaForCausalLM
 from mu_llama.checkpoints.formats.native import ModelConfig, native_parts, read_model_config, write_model_files
 from mu_llama.checkpoints.lazy_tensor import in_memory
 from mu_llama.checkpoints.spec import ModelSpec
-from mu_llama.engine.sampling import GenerationOptions
-from mu_llama.engine.torch.decoding import TokenDecoder
+from mu_llama.engine.torch.engine import TorchEngine
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.errors import ConfigError
 from mu_llama.model.adapter import AudioTokens
@@ -23,6 +22,7 @@ from mu_llama.training.collate import IGNORED, AnswerLoss
 from mu_llama.training.initialization import fresh_adapter
 from mu_llama.training.phases import JOINT
 from mu_llama.training.trainable import build_trainable, export_tensors
+from tests.factories.generation import generate
 from tests.factories.llama import SIZES, tiny_batch, tiny_parts
 
 TOKENS = 5
@@ -75,14 +75,8 @@ def test_rows_of_a_padded_batch_answer_as_each_alone(model: MuLlama) -> None:
     prompts = [[5, 9, 11, 3], [7, 2], [8, 8, 1, 4, 30, 31]]
 
     def written(rows: list[int]) -> list[list[int]]:
-        found: list[list[int]] = [[] for _ in rows]
-        options = GenerationOptions(max_new_tokens=8)
-        chosen = [prompts[row] for row in rows]
-        for token in TokenDecoder(
-            model, prompts=chosen, conditioning=conditioning[rows], options=options, eos_ids=frozenset()
-        ):
-            found[token.row].append(token.id or 0)
-        return found
+        own = [conditioning[row].numpy() for row in rows]
+        return generate(TorchEngine(model), [prompts[row] for row in rows], own, max_new_tokens=8)
 
     together, alone = written([0, 1, 2]), [written([row])[0] for row in range(3)]
     assert together == alone
@@ -92,12 +86,9 @@ def test_rows_of_a_padded_batch_answer_as_each_alone(model: MuLlama) -> None:
 def test_writing_with_a_cache_equals_reading_at_once(model: MuLlama) -> None:
     features, prompt = torch.randn(1, 2, 7), [5, 9, 11]
     conditioning, ids = model.condition(features), list(prompt)
-    for token in TokenDecoder(
-        model, prompts=[prompt], conditioning=conditioning, options=GenerationOptions(max_new_tokens=6),
-        eos_ids=frozenset(),
-    ):  # fmt: skip
-        assert token.id == int(by_hand(model, features, torch.tensor([ids]))[0, -1].argmax())
-        ids.append(token.id)
+    for token in generate(TorchEngine(model), [prompt], [conditioning[0].numpy()], max_new_tokens=6)[0]:
+        assert token == int(by_hand(model, features, torch.tensor([ids]))[0, -1].argmax())
+        ids.append(token)
 
 
 def test_the_loss_is_of_the_text_alone_and_reaches_every_part(model: MuLlama) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -108,17 +109,15 @@ def test_standardised_features_lose_mean_and_scale() -> None:
     torch.testing.assert_close(model.adapter.mix(features * 2 + 3), plain, atol=1e-5, rtol=1e-5)
 
 
-@torch.inference_mode()
 def test_neighbour_blend_of_a_batch_equals_row_by_row() -> None:
-    index = torch.nn.functional.normalize(torch.randn(20, 5), dim=-1)
-    own = torch.nn.functional.normalize(torch.randn(4, 5), dim=-1)
+    index, own = (torch.nn.functional.normalize(torch.randn(rows, 5), dim=-1).numpy() for rows in (20, 4))
     blend = NeighbourBlend(index, BlendOptions(weight=0.3, num_neighbours=6))
-    rows = torch.cat([blend(row[None]) for row in own])
-    torch.testing.assert_close(blend(own), rows)
+    rows = np.concatenate([blend(row[None]) for row in own])
+    np.testing.assert_allclose(blend(own), rows, rtol=1e-5, atol=1e-6)
     few = NeighbourBlend(index[:3], BlendOptions(weight=0.3, num_neighbours=100))  # fewer than asked for
-    assert few(own).isfinite().all()
+    assert np.isfinite(few(own)).all()
     with pytest.raises(ConfigError, match="width 5"):
-        blend(torch.randn(1, 4))
+        blend(own[:, :4])
 
 
 def test_bad_sizes_are_reported_together() -> None:

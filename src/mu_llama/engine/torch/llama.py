@@ -38,22 +38,20 @@ class MuLlama(nn.Module):
         return device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the LLaMA."""
+        dtype: torch.dtype = self.llama.get_input_embeddings().weight.dtype
+        return dtype
+
+    @property
     def context_length(self) -> int:
         """Maximum number of tokens of prompt and answer together."""
-        return int(self.llama.config.max_position_embeddings) - self.num_tokens_before_prompt
+        return int(self.llama.config.max_position_embeddings) - self.num_audio_tokens
 
     @property
-    def num_tokens_before_prompt(self) -> int:
+    def num_audio_tokens(self) -> int:
         """Audio tokens that stand before a prompt; 0 where the audio conditions layers."""
         return self.adapter.config.num_audio_tokens
-
-    @property
-    def caches_prefix(self) -> bool:
-        """Whether what stands before a question may be read in segments and cached.
-
-        Only behind audio tokens: other prompts are read at once, as the published system does.
-        """
-        return self.num_tokens_before_prompt > 0
 
     def value_projections(self) -> list[nn.Module]:
         """The value projections of the conditioned layers, in layer order."""
@@ -79,8 +77,7 @@ class MuLlama(nn.Module):
         if self.adapter.tokens is not None:
             tokens: Tensor = self.adapter.tokens(audio)
             return tokens
-        dtype = self.llama.get_input_embeddings().weight.dtype
-        conditioning: Tensor = self.conditioner(audio, self.value_projections(), dtype)
+        conditioning: Tensor = self.conditioner(audio, self.value_projections(), self.dtype)
         return conditioning
 
     def forward(
@@ -130,7 +127,7 @@ class MuLlama(nn.Module):
         text = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
         if conditioning is None:
             return text
-        num_tokens = self.num_tokens_before_prompt
+        num_tokens = self.num_audio_tokens
         if not num_tokens:
             return {**text, "conditioning": conditioning}
         if attention_mask is not None:

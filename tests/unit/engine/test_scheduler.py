@@ -1,0 +1,217 @@
+"""Rows that begin, wait and end independently, on an engine that counts instead of computing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mu_llama.engine.prefix import Prompt
+from mu_llama.engine.protocol import Array, Segment
+from mu_llama.engine.sampling import GenerationOptions
+from mu_llama.engine.scheduler import Generation, Scheduler
+from mu_llama.errors import EngineError, QuestionError
+from tests.factories.generation import generate
+
+VOCABULARY, CONTEXT = 97, 200
+OVERFLOWS = 96
+"""A token behind which the numbers are NaN; no other is followed by it."""
+
+
+class CountingRows:
+    """The next token follows from all tokens of a row alone."""
+
+    def __init__(self, capacity: int, log: list[tuple[str, int]]) -> None:
+        self.capacity, self._log = capacity, log
+        self._ids: dict[int, list[int]] = {}
+
+    def join(self, conditioning: Array | None) -> int:
+        row = next(number for number in range(self.capacity) if number not in self._ids)
+        self._ids[row] = []
+        return row
+
+    def read(self, row: int, ids: Sequence[int]) -> Array:
+        self._log.append(("read", len(ids)))
+        self._ids[row] += ids
+        return self._logits(row)
+
+    def step(self, tokens: Mapping[int, int]) -> dict[int, Array]:
+        self._log.append(("step", len(tokens)))
+        for row, token in tokens.items():
+            self._ids[row].append(token)
+        return {row: self._logits(row) for row in tokens}
+
+    def length(self, row: int) -> int:
+        return len(self._ids[row])
+
+    def take(self, row: int, start: int, stop: int) -> Segment:
+        return self._ids[row][start:stop]
+
+    def put(self, row: int, segments: Sequence[Segment]) -> None:
+        self._ids[row] = [token for segment in segments for token in segment]
+
+    def leave(self, row: int) -> None:
+        del self._ids[row]
+
+    def _logits(self, row: int) -> Array:
+        logits = np.zeros(VOCABULARY, np.float32)
+        logits[after(self._ids[row])] = 1
+        if OVERFLOWS in self._ids[row]:
+            logits[5] = np.nan
+        return logits
+
+
+def after(ids: Sequence[int]) -> int:
+    return (7 * len(ids) + sum(ids)) % OVERFLOWS
+
+
+class CountingEngine:
+    context_length, num_audio_tokens, chunk_tokens = CONTEXT, 0, 4
+
+    def __init__(self) -> None:
+        self.log: list[tuple[str, int]] = []
+
+    def condition(self, features: Array, *, blend: object = None) -> Array:
+        raise NotImplementedError
+
+    def new_rows(self, capacity: int) -> CountingRows:
+        return CountingRows(capacity, self.log)
+
+
+def alone(prompt: Sequence[int], num_tokens: int) -> list[int]:
+    ids = list(prompt)
+    for _ in range(num_tokens):
+        ids.append(after(ids))
+    return ids[len(prompt) :]
+
+
+def submit(scheduler: Scheduler, ids: list[int], num_tokens: int = 5) -> Generation:
+    options = GenerationOptions(max_new_tokens=num_tokens)
+    return scheduler.submit(Prompt(ids), None, options=options, eos_ids=frozenset())
+
+
+def rest_of(scheduler: Scheduler, generation: Generation) -> list[int]:
+    return [token.id for _, token in scheduler.stream([generation]) if token.id is not None]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    prompts=st.lists(st.lists(st.integers(0, 95), min_size=1, max_size=13), min_size=1, max_size=9),
+    max_rows=st.integers(1, 4),
+    seed=st.integers(0, 2**16),
+)
+def test_rows_are_answered_as_each_alone_whatever_joins_and_stops(
+    prompts: list[list[int]], max_rows: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    scheduler, running, answers = Scheduler(CountingEngine(), max_rows=max_rows), {}, {}
+    left = list(enumerate(prompts))
+    cancelled = set()
+    while left or running:
+        if left and random.random() < 0.5:
+            index, prompt = left.pop(0)
+            running[index], answers[index] = submit(scheduler, prompt, 9), []
+        if running and random.random() < 0.1:
+            index = list(running)[int(random.integers(len(running)))]
+            running.pop(index).cancel()
+            cancelled.add(index)
+        names = list(running)
+        for place, token in scheduler.take([running[name] for name in names]):
+            assert not isinstance(token, BaseException)
+            answers[names[place]].append(token.id)
+            if token.finish_reason:
+                running.pop(names[place])
+    for index, prompt in enumerate(prompts):
+        expected = alone(prompt, 9)
+        assert answers[index] == (expected[: len(answers[index])] if index in cancelled else expected)
+
+
+def test_a_new_prompt_is_read_in_chunks_between_the_steps_of_others() -> None:
+    engine = CountingEngine()
+    scheduler = Scheduler(engine)
+    first = submit(scheduler, [1, 2, 3], num_tokens=20)
+    scheduler.take([first])
+    engine.log.clear()
+    second = submit(scheduler, list(range(20, 30)), num_tokens=3)
+    assert rest_of(scheduler, second) == alone(range(20, 30), 3)
+    assert engine.log[:5] == [("read", 4), ("step", 1), ("read", 4), ("step", 1), ("read", 2)]
+    assert ("step", 2) in engine.log
+    assert rest_of(scheduler, first)[-1] == alone([1, 2, 3], 20)[-1]
+
+
+def test_many_new_prompts_are_read_before_few_rows_are_stepped() -> None:
+    engine = CountingEngine()
+    assert generate(engine, [[20 + row] for row in range(8)], max_new_tokens=3) == [
+        alone([20 + row], 3) for row in range(8)
+    ]
+    assert engine.log[:4] == [("read", 1)] * 4
+    assert sum(kind == "step" for kind, _ in engine.log) <= 7
+
+
+def test_a_full_table_makes_rows_wait_and_a_cancelled_row_frees_its_place() -> None:
+    scheduler = Scheduler(CountingEngine(), max_rows=2)
+    rows = [submit(scheduler, [20 + row], num_tokens=50) for row in range(3)]
+    scheduler.take(rows[:1])
+    assert [row.row is not None for row in rows] == [True, True, False]
+    rows[0].cancel()
+    assert rest_of(scheduler, rows[2]) == alone([22], 50)
+    assert rest_of(scheduler, rows[1]) == alone([21], 50)
+    assert not scheduler.take(rows[:1])
+
+
+def test_numbers_that_overflow_end_their_row_alone() -> None:
+    scheduler = Scheduler(CountingEngine())
+    good, bad = submit(scheduler, [20]), submit(scheduler, [OVERFLOWS])
+    results = []
+    while ready := scheduler.take([good, bad]):
+        results += ready
+    assert [token.id for index, token in results if index == 0] == alone([20], 5)
+    [error] = [token for index, token in results if index == 1]
+    assert isinstance(error, EngineError)
+    with pytest.raises(EngineError, match="overflowed"):
+        rest_of(scheduler, submit(scheduler, [OVERFLOWS]))
+
+
+def test_a_failure_of_the_engine_ends_all_rows_and_the_next_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = CountingEngine()
+    scheduler = Scheduler(engine)
+    rows = [submit(scheduler, [20]), submit(scheduler, [21])]
+    with monkeypatch.context() as patch:
+        patch.setattr(CountingRows, "step", lambda *_: (_ for _ in ()).throw(MemoryError("no memory")))
+        for row in rows:
+            with pytest.raises(MemoryError):
+                rest_of(scheduler, row)
+    assert rest_of(scheduler, submit(scheduler, [22])) == alone([22], 5)
+
+
+def test_a_prompt_as_long_as_the_context_is_refused_with_both_numbers() -> None:
+    engine = CountingEngine()
+    with pytest.raises(QuestionError, match="200 tokens long, the model's context 200"):
+        generate(engine, [[1] * CONTEXT])
+    with pytest.raises(QuestionError, match="no tokens"):
+        generate(engine, [[]])
+    assert engine.log == []
+    assert len(generate(engine, [[1] * (CONTEXT - 3)], max_new_tokens=50)[0]) == 3
+
+
+def test_threads_share_the_steps() -> None:
+    engine = CountingEngine()
+    scheduler, answers = Scheduler(engine), {}
+    barrier = threading.Barrier(8)
+
+    def ask(row: int) -> None:
+        generation = submit(scheduler, [20 + row], num_tokens=60)
+        barrier.wait()
+        answers[row] = rest_of(scheduler, generation)
+
+    threads = [threading.Thread(target=ask, args=(row,)) for row in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {row: alone([20 + row], 60) for row in range(8)}
+    assert sum(kind == "step" for kind, _ in engine.log) < 2 * 60
