@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar, cast
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from mu_llama.engine.torch.cache import PrefixCache
@@ -97,7 +99,7 @@ class EncodedTrack:
     """The parts that were encoded, as (start, end) in seconds."""
     listen_s: float
     """How long reading and encoding took, in seconds."""
-    features: Tensor | None = None
+    features: npt.NDArray[np.float32] | None = None
     """The encoder's output, (L, D)."""
     prefix: PrefixCache = field(default_factory=PrefixCache)
     """Keys and values of the audio tokens and earlier turns, once the model has read them."""

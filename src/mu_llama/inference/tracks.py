@@ -16,7 +16,7 @@ from torch import Tensor
 from mu_llama.audio.source import repeatable
 from mu_llama.audio.waveform import Samples
 from mu_llama.audio.windows import ListenOptions, WindowChoice, plan_by_name
-from mu_llama.encoders.musicnn.front_end import RATE_HZ
+from mu_llama.encoders.musicnn.log_mel import RATE_HZ
 from mu_llama.encoders.pooling import TrackFeatures
 from mu_llama.engine.torch.cache import PrefixCache
 from mu_llama.inference.extractor import Audio, FeatureExtractor, log_mel, measure_in_words, source_name
@@ -120,12 +120,12 @@ class TrackEncoder:
         # A new prefix cache: the old one holds other audio tokens.
         return replace(track, conditioning=self._condition(track.features, changed), prefix=PrefixCache())
 
-    def _condition(self, features: Tensor, blend: NeighbourBlend | None) -> Tensor:
+    def _condition(self, features: npt.NDArray[np.float32], blend: NeighbourBlend | None) -> Tensor:
         """Turn features (L, D) into conditioning: (Q, A), or (N, H) with audio tokens."""
 
         @torch.inference_mode()
         def condition() -> Tensor:
-            return self.opened.model.condition(features[None], blend=blend)[0]
+            return self.opened.model.condition(torch.as_tensor(features)[None], blend=blend)[0]
 
         return self._compute(condition)
 
