@@ -1,8 +1,8 @@
-"""Times the MusiCNN encoder against plain float32 torch, from audio file to features.
+"""Times the MusiCNN encoder in onnxruntime against plain float32 torch, from audio file to features.
 
 Run from the root of the checkout: `python benchmarks/musicnn.py [--threads N...] [--audio PATH...]`. Prints and
-writes benchmarks/results/musicnn.json. Without audio, five minutes of synthesised music are used. The plain
-forward below is also the slow oracle of the fast one.
+writes benchmarks/results/musicnn.json. Without audio, five minutes of synthesised music are used. The plain network
+is the oracle of the tests.
 """
 
 from __future__ import annotations
@@ -14,29 +14,24 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import soundfile
 import soxr
 import torch
-import torch.nn.functional as F
 
 from mu_llama.audio.waveform import Waveform
-from mu_llama.encoders.musicnn.encoder import (
-    MusicnnEncoder,
-    MusicnnWeights,
-    normalised,
-    patch_plan,
-    read_musicnn_weights,
-)
-from mu_llama.encoders.musicnn.front_end import LogMel
-from mu_llama.encoders.musicnn.network import FRONT_END, MIDEND, PATCH_FRAMES
+from mu_llama.encoders.musicnn.encoder import MusicnnEncoder, normalised, patch_plan
+from mu_llama.encoders.musicnn.log_mel import Array, LogMel
+from mu_llama.encoders.musicnn.network import PATCH_FRAMES
+from mu_llama.encoders.musicnn.weights import MusicnnWeights, Variant, read_musicnn_weights
 
 ROOT = Path(__file__).parents[1]
 WINDOW_S = 60
-Tensors = Mapping[str, torch.Tensor]
+VARIANTS: tuple[Variant, ...] = ("msd", "mtt")
 
 
 def windows(path: Path) -> Iterator[Waveform]:
@@ -47,56 +42,30 @@ def windows(path: Path) -> Iterator[Waveform]:
         yield Waveform(np.ascontiguousarray(mono[start : start + WINDOW_S * 16000]), 16000)
 
 
-def plain_tags(tensors: Tensors, patches: torch.Tensor) -> torch.Tensor:
-    """Run one variant layer by layer, as the paper describes it, over patches (P, 187, 96)."""
-
-    def norm(layer: str, values: torch.Tensor) -> torch.Tensor:
-        statistics_of = (tensors[f"{layer}.{leaf}"] for leaf in ("mean", "variance", "gamma", "beta"))
-        return F.batch_norm(values, *statistics_of, eps=1e-3)
-
-    normed = norm("input", patches[:, None])
-    channels = []
-    for layer in FRONT_END:
-        kernel = tensors[f"{layer}.kernel"][:, None]
-        padded = F.pad(normed, (0, 0, (kernel.shape[2] - 1) // 2, kernel.shape[2] // 2))
-        convolved = F.relu(F.conv2d(padded, kernel, tensors[f"{layer}.bias"]))
-        channels.append(F.max_pool2d(norm(layer, convolved), (1, convolved.shape[3]))[..., 0])
-    stacked = [torch.cat(channels, 1)]
-    for layer in MIDEND:
-        kernel = tensors[f"{layer}.kernel"].transpose(1, 2)
-        convolved = norm(layer, F.relu(F.conv1d(stacked[-1], kernel, tensors[f"{layer}.bias"], padding=3)))
-        stacked.append(convolved if layer == MIDEND[0] else convolved + stacked[-1])
-    features = torch.cat(stacked, 1)
-    pooled = norm("pooled", torch.stack((features.amax(2), features.mean(2)), -1).flatten(1))
-    hidden = F.relu(F.linear(pooled, tensors["penultimate.kernel"], tensors["penultimate.bias"]))
-    return torch.sigmoid(F.linear(norm("penultimate", hidden), tensors["tags.kernel"], tensors["tags.bias"]))
-
-
-def plain(weights: MusicnnWeights) -> Callable[[Waveform], torch.Tensor]:
+def plain(weights: MusicnnWeights) -> Callable[[Waveform], Array]:
     """Return the straightforward port: each variant with its own spectrogram, patches in one batch."""
+    from tests.factories.musicnn import plain_network
+
     log_mel = LogMel(weights.tensors["mel_filters"])
-    variants = [
-        {name[4:]: tensor for name, tensor in weights.tensors.items() if name.startswith(f"{variant}.")}
-        for variant in ("msd", "mtt")
-    ]
 
     @torch.inference_mode()
-    def listen(window: Waveform) -> torch.Tensor:
+    def encode(window: Waveform) -> Array:
         tags = []
-        for tensors in variants:
-            spectrogram = log_mel(normalised(torch.from_numpy(window.samples)))
+        for variant in VARIANTS:
+            spectrogram = log_mel(normalised(window.samples))
             starts, _ = patch_plan(len(spectrogram))
-            patches = torch.stack([spectrogram[start : start + PATCH_FRAMES] for start in starts])
-            tags.append(plain_tags(tensors, patches))
-        return torch.cat(tags, 1)
+            patches = np.stack([spectrogram[start : start + PATCH_FRAMES] for start in starts])
+            output = plain_network(weights.of_variant(variant), torch.from_numpy(patches))
+            tags.append(output["tag_logits"].sigmoid().numpy())
+        return np.concatenate(tags, 1)
 
-    return listen
+    return encode
 
 
-def timed(listen: Callable[[Waveform], torch.Tensor], paths: list[Path]) -> tuple[float, torch.Tensor]:
+def timed(encode: Callable[[Waveform], Array], paths: list[Path]) -> tuple[float, Array]:
     """Return the seconds that decoding and encoding all files took, and the tags of all patches."""
     start_s = time.perf_counter()
-    tags = torch.cat([listen(window) for path in paths for window in windows(path)])
+    tags = np.concatenate([encode(window) for path in paths for window in windows(path)])
     return time.perf_counter() - start_s, tags
 
 
@@ -110,10 +79,10 @@ def extra_mib(weights: MusicnnWeights, window: Waveform) -> float:
 
 def float16_change(weights: MusicnnWeights, window: Waveform) -> float:
     """Return by how much tags would change were the weights stored in float16."""
-    halved = {name: tensor.half().float() for name, tensor in weights.tensors.items()}
+    halved = {name: tensor.astype(np.float16).astype(np.float32) for name, tensor in weights.tensors.items()}
     rounded = MusicnnEncoder(MusicnnWeights(halved, weights.tag_names, weights.sha256)).encode_patches(window)
     exact = MusicnnEncoder(weights).encode_patches(window)
-    return float((rounded.tag_probabilities - exact.tag_probabilities).abs().max())
+    return float(np.abs(rounded.tag_probabilities - exact.tag_probabilities).max())
 
 
 def synthesised_files(folder: Path) -> list[Path]:
@@ -126,26 +95,27 @@ def synthesised_files(folder: Path) -> list[Path]:
     return paths
 
 
-def measure(paths: list[Path], num_runs: int) -> dict[str, object]:
+def measure(paths: list[Path], num_runs: int, *, threads: int) -> dict[str, object]:
     """Time both alternately and compare their tags."""
+    torch.set_num_threads(threads)
     weights = read_musicnn_weights()
-    encoder, plain_listen = MusicnnEncoder(weights), plain(weights)
+    encoder, plain_encode = MusicnnEncoder(weights, variants=VARIANTS, threads=threads), plain(weights)
 
-    def fast_listen(window: Waveform) -> torch.Tensor:
+    def fast_encode(window: Waveform) -> Array:
         return encoder.encode_patches(window).tag_probabilities
 
-    fast_listen(next(windows(paths[0])))
+    fast_encode(next(windows(paths[0])))
     fast_s, plain_s, differences = [], [], []
     for _ in range(num_runs):
-        seconds, tags = timed(fast_listen, paths)
+        seconds, tags = timed(fast_encode, paths)
         fast_s.append(seconds)
-        seconds, plain_tags_ = timed(plain_listen, paths)
+        seconds, plain_tags = timed(plain_encode, paths)
         plain_s.append(seconds)
-        differences.append(float((tags - plain_tags_).abs().max()))
+        differences.append(float(np.abs(tags - plain_tags).max()))
     audio_s = sum(window.duration_s for path in paths for window in windows(path))
     ratios = [slow / fast for slow, fast in zip(plain_s, fast_s, strict=True)]
     return {
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "audio_s": round(audio_s, 1),
         "runs": num_runs,
         "times_real_time": round(audio_s / statistics.median(fast_s), 1),
@@ -169,6 +139,7 @@ def main() -> None:
         paths = options.audio or synthesised_files(Path(folder))
         weights, window = read_musicnn_weights(), next(windows(paths[0]))
         about = {
+            "onnxruntime": onnxruntime.__version__,
             "torch": torch.__version__,
             "machine": platform.machine(),
             "audio": "given" if options.audio else "synthesised",
@@ -177,8 +148,7 @@ def main() -> None:
         }
         print(json.dumps(about, indent=1))
         for threads in options.threads:
-            torch.set_num_threads(threads)
-            results.append(measure(paths, options.runs))
+            results.append(measure(paths, options.runs, threads=threads))
             print(json.dumps(results[-1], indent=1), flush=True)
     out = ROOT / "benchmarks/results/musicnn.json"
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -42,7 +42,7 @@ def compare(parts: ModelSpec, audio: Path) -> dict[str, dict[str, float]]:
     from mu_llama.audio.windows import PLANS
 
     extractor = FeatureExtractor(lambda: make_encoder(parts, device="cpu"), plan=PLANS[parts.window], cache=None)
-    features = extractor.extract(audio).values
+    features = torch.from_numpy(extractor.extract(audio).values)
     tokenizer = open_tokenizer(parts.llama, parts.template)
     questions = [case["question"] for case in json.loads((GOLDEN / "expected.json").read_text())["prompts"]]
     prompts = [tokenizer.encode_prompt(parts.template.render([Turn(question)])) for question in questions]

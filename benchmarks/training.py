@@ -129,7 +129,7 @@ def published_way(folder: Path) -> dict[str, float]:
         start_s = time.perf_counter()
         example = rows.examples[index]
         assert example.audio is not None
-        features = extractor.extract(example.audio).values
+        features = torch.from_numpy(extractor.extract(example.audio).values)
         batch = collate([rows.rows[index]], [features], num_tokens=MAX_TOKENS)
         with torch.autocast("cpu", torch.bfloat16):
             loss = answer_loss(model, batch)

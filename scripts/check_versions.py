@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OLDEST_PYTHON = (3, 11)
 EXTRAS = "dev,train,musicqa,ray,facts,demo"
 RESOLUTIONS = {"lowest": "lowest-direct", "newest": "highest"}
-SHOWN = ("av", "gradio", "librosa", "numpy", "ray", "torch", "transformers", "typer")
+SHOWN = ("av", "gradio", "librosa", "numpy", "onnxruntime", "ray", "torch", "transformers", "typer")
 
 
 def main() -> int:

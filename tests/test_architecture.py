@@ -33,6 +33,8 @@ DOORS = {
     "soundfile": {"audio/decoders/soundfile.py", "audio/read.py"},
     "soxr": {"audio/resample.py"},
     "sentencepiece": {"text/tokenizer.py"},
+    "onnx": {"encoders/musicnn/graph.py", "engine/onnx/"},
+    "onnxruntime": {"encoders/musicnn/network.py", "engine/onnx/"},
     "huggingface_hub": {"hub.py", "encoders/mert/config.py", "checkpoints/formats/"},
     "accelerate": {"engine/torch/device_map.py", "training/distributed.py"},
     "bitsandbytes": {"engine/torch/quantize.py"},
@@ -130,7 +132,7 @@ def test_the_demo_goes_through_the_listener(path: Path) -> None:
 
 @pytest.mark.parametrize("statement", ["import mu_llama", "import mu_llama.cli.main", "import mu_llama.encoders"])
 def test_importing_loads_neither_torch_nor_extras(statement: str) -> None:
-    heavy = {"torch", "transformers", "av", "numpy", "peft", "gradio"}
+    heavy = {"torch", "transformers", "onnx", "onnxruntime", "av", "numpy", "peft", "gradio"}
     code = f"{statement}; import sys; print(*sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

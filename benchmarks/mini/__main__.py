@@ -85,7 +85,7 @@ def run(
     features = read_features(data)[..., :width]  # earlier versions read the first parts alone
 
     def recalled(values: torch.Tensor, name: str) -> EncodedTrack:
-        return listener.recall(TrackFeatures(values, spans=((0.0, 12.0),), duration_s=12.0), name=name)
+        return listener.recall(TrackFeatures(values.numpy(), spans=((0.0, 12.0),), duration_s=12.0), name=name)
 
     tracks = [recalled(values, row["id"]) for row, values in zip(rows, features, strict=True)]
     blind = recalled(features.mean(0), "average")

@@ -17,7 +17,7 @@ FEATURES = {"MSD hidden": slice(0, 200), "MTT hidden": slice(200, 400), "MSD tag
 """Where the encoder's variants and parts stand in its features."""
 
 
-def open_encoder() -> tuple[MusicnnEncoder, FeatureExtractor]:
+def open_encoder(*, threads: int | None = None) -> tuple[MusicnnEncoder, FeatureExtractor]:
     """The encoder, and an extractor that runs it on clips through the feature cache."""
-    encoder = cast("MusicnnEncoder", build_encoder(ENCODER))
+    encoder = cast("MusicnnEncoder", build_encoder({**ENCODER, "threads": threads}))
     return encoder, FeatureExtractor(lambda: encoder, plan=FULL, cache=FeatureCache(home_folder() / "features"))

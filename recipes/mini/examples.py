@@ -55,7 +55,7 @@ def read_examples(work: Path, split: str, words: Sequence[str], *, with_changed:
         changed = changed_track(work, track) if with_changed else None
         for version in filter(None, (track, changed)):
             assert version.audio is not None
-            features.append(extractor.extract(version.audio).values)
+            features.append(torch.from_numpy(extractor.extract(version.audio).values))
             answers.append(row_answers)
             sources.append(track.source)
             ids.append(track.id)

@@ -15,7 +15,6 @@ from pathlib import Path
 import av
 import numpy as np
 import soundfile
-import torch
 
 from mu_llama.audio.augment import chain
 from mu_llama.audio.read import read_audio
@@ -80,7 +79,7 @@ def _write_changed(work: Path, clip: dict[str, object]) -> Path:
 
 def extract(work: Path, *, part: int, of: int) -> None:
     """Encode this process's share of the clips; tag probabilities go to `tags.<part>-of-<of>.jsonl`."""
-    encoder, extractor = open_encoder()
+    encoder, extractor = open_encoder(threads=1)
     out = work / f"tags.{part}-of-{of}.jsonl"
     drop_cut_line(out)
     done = {row["id"] for row in read_lines(out)}
@@ -105,5 +104,4 @@ if __name__ == "__main__":
     parser.add_argument("--part", type=int, default=0)
     parser.add_argument("--of", type=int, default=1)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     extract(arguments.work, part=arguments.part, of=arguments.of)

@@ -64,7 +64,7 @@ def write_test_set(work: Path, out: Path, *, split: str = "test") -> None:
         tags = encoder.tag_probabilities(values)
         facts = in_words(measure_facts(track.audio)) if number % _MEASURED_EVERY == 0 else {}
         measured = {name: (fact.text, fact.confidence) for name, fact in facts.items() if name in ("tempo", "key")}
-        features.append(values)
+        features.append(torch.from_numpy(values))
         rows.append({**_with_tops(track, tags).to_dict(), "measured": measured})
     out.mkdir(parents=True, exist_ok=True)
     save_file(in_bytes(torch.stack(features)), out / "mini_test.safetensors")

@@ -1,10 +1,12 @@
-"""What the machine offers: device, dtype, forked processes."""
+"""What the machine offers: device, dtype, threads, forked processes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -82,6 +84,78 @@ def is_cpu_slow_at_bf16() -> bool:
     return torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
 
 
+THREADS_VARIABLE = "MU_LLAMA_THREADS"
+
+
+def compute_threads(*, cores: Iterable[int] | None = None, root: Path = Path("/")) -> int:
+    """Choose how many threads compute on the CPU: `MU_LLAMA_THREADS`, else as many as there are cores to run them.
+
+    That is one for each physical core that this process may use, since two threads of one core wait for each other's
+    arithmetic; at most what a container's quota of CPU time lasts for; and one in a process forked from one that had
+    loaded a model.
+
+    Args:
+        cores: numbers of the logical cores that this process may use; None asks the system.
+        root: the folder that holds `proc` and `sys`.
+
+    Raises:
+        ConfigError: if `MU_LLAMA_THREADS` isn't a whole number from 1 up.
+    """
+    chosen = os.environ.get(THREADS_VARIABLE)
+    if chosen:
+        if not chosen.isdecimal() or int(chosen) < 1:
+            raise ConfigError(
+                f"{THREADS_VARIABLE} is {chosen!r}; expected a whole number from 1 up: change or unset it"
+            )
+        return int(chosen)
+    if _forked_after_loading:
+        return 1
+    if cores is None:
+        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    limits = [_num_physical_cores(cores, root), *map(int, _cpu_quotas(root))]
+    return max(1, min(limits))
+
+
+def _num_physical_cores(cores: Iterable[int], root: Path) -> int:
+    """Count cores, those that share their arithmetic once; where the system doesn't say which do, each counts."""
+    siblings = set()
+    for core in cores:
+        text = _read_text(root / f"sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+        siblings.add(text or str(core))
+    return len(siblings)
+
+
+def _cpu_quotas(root: Path) -> list[float]:
+    """Read how many cores' time each control group above this process may take, where one has a limit."""
+    quotas = []
+    for line in _read_text(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        # Version 2 has one tree and names no controllers.
+        if not controllers:
+            mount, names = root / "sys/fs/cgroup", ["cpu.max"]
+        elif "cpu" in controllers.split(","):
+            mount, names = root / "sys/fs/cgroup" / controllers, ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+            if not mount.is_dir():
+                mount = root / "sys/fs/cgroup/cpu"
+        else:
+            continue
+        # A container may see the host's path of its group, which isn't there, and its group's files at the top.
+        group = Path(path.lstrip("/"))
+        for folder in (group, *group.parents):
+            numbers = " ".join(_read_text(mount / folder / name) for name in names).split()
+            if len(numbers) == 2 and numbers[0].isdecimal() and numbers[1].isdecimal() and int(numbers[1]):
+                quotas.append(int(numbers[0]) / int(numbers[1]))
+    return quotas
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""
+
+
 class LoadedProcess:
     """The process in which a model was loaded. From now on, processes forked from it compute on one thread.
 
@@ -109,9 +183,19 @@ class LoadedProcess:
             )
 
 
+_forked_after_loading = False
+
+
 @cache
 def _use_one_thread_when_forked() -> None:
-    import torch
-
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+        os.register_at_fork(after_in_child=_use_one_thread)
+
+
+def _use_one_thread() -> None:
+    global _forked_after_loading
+    _forked_after_loading = True
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(1)

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -68,7 +69,7 @@ class Models:
     def _features(self, audio: str) -> torch.Tensor:
         num_windows = len(self.golden.json["audio"][audio]["window_lengths"])
         windows = [self.encoder.encode(self.golden.window(audio, index)) for index in range(num_windows)]
-        return torch.stack(windows).mean(dim=0)[None]  # (1, L, D)
+        return torch.from_numpy(np.stack(windows)).mean(dim=0)[None]  # (1, L, D)
 
     def blend(self, *, size: int, sharpness: float, weight: float) -> Blend:
         vectors = read_faiss_flat(self.golden.path / "knn" / "knn.index")

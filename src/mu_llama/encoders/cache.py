@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import torch
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.numpy import load, save
 
 from mu_llama.audio.source import AudioSource, open_bytes
 from mu_llama.audio.source_copy import SourceCopy
@@ -173,7 +174,7 @@ class FeatureCache:
 
 def encode_entry(features: TrackFeatures) -> bytes:
     """Write features as the bytes of a safetensors file, with a checksum in its metadata."""
-    values = features.values.detach().to("cpu", torch.float32).contiguous()
+    values = np.ascontiguousarray(features.values, np.float32)
     facts = json.dumps({"heard": features.spans, "duration_s": features.duration_s, "details": dict(features.details)})
     # compat: files in users' caches call the spans `heard`.
     # One metadata key, because safetensors writes several in any order.
@@ -188,7 +189,7 @@ def decode_entry(data: bytes) -> TrackFeatures:
     Raises:
         SafetensorError, ValueError, KeyError, TypeError: if the bytes are anything else.
     """
-    values = load(data)["values"].clone()
+    values = load(data)["values"].copy()  # what `load` gives can't be written to
     # The safetensors format: 8 bytes of little-endian length, then that much JSON.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     entry = json.loads(header["__metadata__"]["entry"])
@@ -200,9 +201,10 @@ def decode_entry(data: bytes) -> TrackFeatures:
     return TrackFeatures(values, spans, float(known["duration_s"]), known["details"])
 
 
-def _checksum(values: torch.Tensor, facts: str) -> str:
-    digest = hashlib.sha256(json.dumps([list(values.shape), str(values.dtype), facts]).encode())
-    digest.update(values.numpy().tobytes())
+def _checksum(values: npt.NDArray[np.float32], facts: str) -> str:
+    # compat: caches were written when values were torch tensors, whose dtype is called `torch.float32`.
+    digest = hashlib.sha256(json.dumps([list(values.shape), f"torch.{values.dtype}", facts]).encode())
+    digest.update(values.tobytes())
     return digest.hexdigest()
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from mu_llama.encoders.protocol import Encoder
 from mu_llama.errors import AudioError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class TrackFeatures:
     """The features of one track."""
 
-    values: torch.Tensor
+    values: npt.NDArray[np.float32]
     """Float32 of shape (L, D): the mean over the windows."""
     spans: tuple[tuple[float, float], ...]
     """The windows as (start_s, end_s), in the order in which they were encoded."""
@@ -50,12 +51,12 @@ def encode_track(
     Raises:
         AudioError: if there are no windows, or the encoder refuses one.
     """
-    total: torch.Tensor | None = None
+    total: npt.NDArray[np.float64] | None = None
     total_weight = 0.0
     spans: list[tuple[float, float]] = []
     for window in windows:
         weight = window.end_s - window.start_s if weighting == "duration" else 1.0
-        weighted = encoder.encode(window.waveform).double() * weight  # (L, D)
+        weighted = np.asarray(encoder.encode(window.waveform), np.float64) * weight  # (L, D)
         total = weighted if total is None else total + weighted
         total_weight += weight
         spans.append((window.start_s, window.end_s))
@@ -64,7 +65,7 @@ def encode_track(
     if total is None:
         raise AudioError("there are no windows to encode; expected at least one: check offset and duration")
     return TrackFeatures(
-        values=(total / total_weight).float(),
+        values=(total / total_weight).astype(np.float32),
         spans=tuple(spans),
         duration_s=max(end_s for _, end_s in spans) if duration_s is None else duration_s,
     )

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    import torch
+    import numpy as np
+    import numpy.typing as npt
 
     from mu_llama.audio.waveform import Waveform
+
+    Features = npt.NDArray[np.float32]
 
 
 class Encoder(Protocol):
@@ -30,14 +33,14 @@ class Encoder(Protocol):
     width: int
     """D: length of each vector."""
 
-    def encode(self, window: Waveform) -> torch.Tensor:
+    def encode(self, window: Waveform) -> Features:
         """Encode one window.
 
         Args:
             window: mono sound at `rate_hz`, of any length from a tenth of a second up.
 
         Returns:
-            Float32 tensor of shape (L, D), averaged over the window's time.
+            Float32 array of shape (L, D), averaged over the window's time.
 
         Raises:
             AudioError: if the window has another rate or is too short to give one frame.
@@ -49,7 +52,7 @@ class Encoder(Protocol):
 class Tagger(Protocol):
     """An encoder that can also say which tags fit a track."""
 
-    def tag_probabilities(self, values: torch.Tensor) -> dict[str, float]:
+    def tag_probabilities(self, values: Features) -> dict[str, float]:
         """Read each tag's probability out of a track's features (L, D), likeliest first."""
         ...
 

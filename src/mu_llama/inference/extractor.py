@@ -13,7 +13,6 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from mu_llama.audio.downmix import Downmix
 from mu_llama.audio.facts import Facts, measure_facts
@@ -22,8 +21,8 @@ from mu_llama.audio.source import AudioSource, display_name, repeatable, source_
 from mu_llama.audio.waveform import Samples, Waveform
 from mu_llama.audio.windows import WHOLE, ListenOptions, Window, WindowPlan, stream_windows
 from mu_llama.encoders.cache import FeatureCache, content_hash, feature_key
-from mu_llama.encoders.musicnn.encoder import read_musicnn_weights
-from mu_llama.encoders.musicnn.front_end import LogMel
+from mu_llama.encoders.musicnn.log_mel import LogMel
+from mu_llama.encoders.musicnn.weights import read_musicnn_weights
 from mu_llama.encoders.pooling import TrackFeatures, encode_track
 from mu_llama.encoders.protocol import Encoder, Tagger
 from mu_llama.errors import AudioError, MuLlamaError
@@ -114,7 +113,7 @@ class FeatureExtractor:
         finally:
             self._drop_encoder()
 
-    def tags(self, features: torch.Tensor) -> dict[str, float]:
+    def tags(self, features: npt.NDArray[np.float32]) -> dict[str, float]:
         """Probabilities of the encoder's own tags, the likeliest first; empty where it has no tagger.
 
         Args:
@@ -177,7 +176,7 @@ class _ComputedEncoder:
     encoder: Encoder
     compute: Compute
 
-    def encode(self, window: Waveform) -> torch.Tensor:
+    def encode(self, window: Waveform) -> npt.NDArray[np.float32]:
         return self.compute(lambda: self.encoder.encode(window))
 
 
@@ -191,14 +190,13 @@ def _refuse_silence(windows: Iterator[Window], name: str, mix: Downmix) -> Itera
         raise AudioError(f"{display_name(name)}: silent (peak below -80 dBFS); expected sound: check the recording")
 
 
-@torch.inference_mode()
 def log_mel(samples: Samples) -> npt.NDArray[np.float32]:
     """Compute the log mel spectrogram of mono samples (S,) at 16 kHz, (frames, bands), for display."""
-    return _log_mel_module()(torch.from_numpy(samples)).numpy()  # type: ignore[no-any-return]
+    return _log_mel()(samples)
 
 
 @cache
-def _log_mel_module() -> LogMel:
+def _log_mel() -> LogMel:
     return LogMel(read_musicnn_weights().tensors["mel_filters"])
 
 

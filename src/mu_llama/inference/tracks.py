@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mu_llama.audio.source import repeatable
 from mu_llama.audio.waveform import Samples
 from mu_llama.audio.windows import ListenOptions, WindowChoice, plan_by_name
-from mu_llama.encoders.musicnn.front_end import RATE_HZ
+from mu_llama.encoders.musicnn.log_mel import RATE_HZ
 from mu_llama.encoders.pooling import TrackFeatures
 from mu_llama.engine.prefix import PrefixCache
 from mu_llama.engine.protocol import Array
@@ -121,7 +121,7 @@ class TrackEncoder:
 
     def _condition(self, features: Array, blend: NeighbourBlend | None) -> Array:
         """Turn features (L, D) into conditioning: (Q, A), or (N, H) with audio tokens."""
-        return self._compute(lambda: self.opened.engine.condition(np.asarray(features), blend=blend))
+        return self._compute(lambda: self.opened.engine.condition(features, blend=blend))
 
     log_mel_rate_hz = RATE_HZ
     """Sample rate that `log_mel` expects."""

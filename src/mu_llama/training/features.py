@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from mu_llama.audio.augment import Augment
@@ -38,11 +39,10 @@ def encode_silence(encoder: Encoder, cache: FeatureCache | None = None) -> torch
     silence = Waveform(np.zeros(encoder.rate_hz, dtype=np.float32), encoder.rate_hz)
 
     def encode() -> TrackFeatures:
-        # A new tensor: one made in inference mode can't be trained on.
-        return TrackFeatures(encoder.encode(silence).float().clone(), spans=((0.0, 1.0),), duration_s=1.0)
+        return TrackFeatures(np.asarray(encoder.encode(silence), np.float32), spans=((0.0, 1.0),), duration_s=1.0)
 
     if cache is None:
-        return encode().values
+        return torch.from_numpy(encode().values)
     # A window plan of its own: a track of one second of silence is refused, so it must not match this entry.
     key = feature_key(
         encoder_name=encoder.name,
@@ -52,7 +52,7 @@ def encode_silence(encoder: Encoder, cache: FeatureCache | None = None) -> torch
         offset_s=0.0,
         duration_s=None,
     )
-    return cache.get_or_compute(key, encode).values
+    return torch.from_numpy(cache.get_or_compute(key, encode).values)
 
 
 class Features(Protocol):
@@ -150,7 +150,8 @@ class LiveFeatures:
         encoder = self._encoder
         if self._augment is not None and rng is not None:
             encoder = _Augmented(encoder, self._augment, rng)
-        return FeatureExtractor(lambda: encoder, plan=self._plan, cache=None).extract(example.audio).values
+        extractor = FeatureExtractor(lambda: encoder, plan=self._plan, cache=None)
+        return torch.from_numpy(extractor.extract(example.audio).values)
 
 
 class _Augmented:
@@ -161,7 +162,7 @@ class _Augmented:
         self.num_layers, self.width = encoder.num_layers, encoder.width
         self._encoder, self._augment, self._rng = encoder, augment, rng
 
-    def encode(self, window: Waveform) -> torch.Tensor:
+    def encode(self, window: Waveform) -> npt.NDArray[np.float32]:
         return self._encoder.encode(self._augment(window, self._rng))
 
 
@@ -281,6 +282,6 @@ def _encode_track(extractor: FeatureExtractor, path: Path) -> torch.Tensor | Tra
         values = extractor.extract(path).values
     except (MuLlamaError, OSError) as error:
         return TrackError(path, " ".join(str(error).split()))
-    if not torch.isfinite(values).all():
+    if not np.isfinite(values).all():
         return TrackError(path, "its features are not finite; build the encoder with dtype float32")
-    return values
+    return torch.from_numpy(values)

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from mu_llama.audio.waveform import Waveform
-from mu_llama.encoders.cache import FeatureCache, content_hash, feature_key
+from mu_llama.encoders.cache import FeatureCache, content_hash, decode_entry, encode_entry, feature_key
 from mu_llama.encoders.pooling import TrackFeatures
 from mu_llama.errors import AudioError, AudioNotFoundError
 
@@ -30,7 +29,7 @@ PARTS: dict[str, Any] = {
 }
 KEY = feature_key(**PARTS)
 FEATURES = TrackFeatures(
-    values=torch.arange(24, dtype=torch.float32).reshape(3, 8) / 7,
+    values=np.arange(24, dtype=np.float32).reshape(3, 8) / 7,
     spans=((0.1, 60.0), (60.0, 75.30000000000001)),
     duration_s=75.30000000000001,
     details={"tempo_bpm": 120.5, "key": "Am"},
@@ -39,8 +38,8 @@ FEATURES = TrackFeatures(
 
 def assert_same(actual: TrackFeatures | None, expected: TrackFeatures) -> None:
     assert actual is not None
-    assert torch.equal(actual.values, expected.values)
-    assert actual.values.dtype == torch.float32
+    assert np.array_equal(actual.values, expected.values)
+    assert actual.values.dtype == np.float32
     assert (actual.spans, actual.duration_s, actual.details) == (
         expected.spans,
         expected.duration_s,
@@ -56,6 +55,15 @@ def test_what_comes_back_is_what_was_stored(tmp_path: Path) -> None:
     assert_same(cache.load(KEY), FEATURES)
     assert_same(FeatureCache(tmp_path / "features").load(KEY), FEATURES)
     assert cache.load(feature_key(**PARTS | {"offset_s": 1.0})) is None
+
+
+def test_entries_of_earlier_versions_open() -> None:
+    """Those were written of torch tensors, whose dtype counts in the checksum; this is what one of them held."""
+    written = encode_entry(FEATURES)
+    assert b"3b053108de0e9e91f864dbc050752a1ce8faa91d89c9eca6f7f154e85c7adae8" in written
+    read = decode_entry(written)
+    assert_same(read, FEATURES)
+    assert read.values.flags.writeable
 
 
 def test_it_computes_only_once(tmp_path: Path) -> None:
@@ -177,19 +185,19 @@ def test_a_folder_that_cannot_be_written_warns_once(
 WRITER = """
 import sys
 from pathlib import Path
-import torch
+import numpy as np
 from mu_llama.encoders.cache import FeatureCache
 from mu_llama.encoders.pooling import TrackFeatures
 
 folder, key, number = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 cache = FeatureCache(folder)
-features = TrackFeatures(torch.full((13, 512), number), ((0.0, number),), number)
+features = TrackFeatures(np.full((13, 512), number, np.float32), ((0.0, number),), number)
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(300):
     cache.store(key, features)
     found = cache.load(key)
-    assert found is not None and found.values.unique().tolist() == [found.duration_s], found
+    assert found is not None and np.unique(found.values).tolist() == [found.duration_s], found
 """
 
 

@@ -42,7 +42,8 @@ def test_states_are_those_of_transformers(
     torch.testing.assert_close(torch.stack(encoder.hidden_states(sound)), expected, rtol=0, atol=1e-6)
     means = encoder.encode(sound)
     assert means.shape == (encoder.num_layers, encoder.width) == (4, 16)
-    torch.testing.assert_close(means, expected.mean(dim=1), rtol=0, atol=1e-6)
+    assert isinstance(means, np.ndarray)
+    np.testing.assert_allclose(means, expected.mean(dim=1).numpy(), rtol=0, atol=1e-6)
 
 
 def test_last_state_comes_after_the_final_norm(tiny_mert: Make, sound: Waveform) -> None:
@@ -50,8 +51,8 @@ def test_last_state_comes_after_the_final_norm(tiny_mert: Make, sound: Waveform)
     before = load_mert_from_tensors(tiny.tensors, tiny.config).encode(sound)
     tiny.tensors["encoder.layer_norm.weight"] *= 2
     after = load_mert_from_tensors(tiny.tensors, tiny.config).encode(sound)
-    assert torch.equal(before[:-1], after[:-1])
-    assert not torch.allclose(before[-1], after[-1], atol=1e-2)
+    assert np.array_equal(before[:-1], after[:-1])
+    assert not np.allclose(before[-1], after[-1], atol=1e-2)
 
 
 @pytest.mark.parametrize("prefix", ["", "mert_model.", "hubert."])
@@ -73,7 +74,7 @@ def test_every_file_and_spelling_gives_the_same(
         torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
     encoder = load_mert(folder)
     assert encoder.fingerprint == reference.fingerprint
-    assert torch.equal(encoder.encode(sound), reference.encode(sound))
+    assert np.array_equal(encoder.encode(sound), reference.encode(sound))
 
 
 def save_in_shards(tensors: dict[str, torch.Tensor], folder: Path) -> None:
@@ -133,14 +134,14 @@ def test_dropout_of_the_config_never_acts(tiny_mert: Make, sound: Waveform) -> N
     encoder = load_mert_from_tensors(tiny.tensors, tiny.config)
     first = encoder.encode(sound)
     encoder.model.train()
-    assert torch.equal(encoder.encode(sound), first)
+    assert np.array_equal(encoder.encode(sound), first)
 
 
 def test_an_adapter_can_be_trained_on_the_features(tiny_mert: Make, sound: Waveform) -> None:
     tiny = tiny_mert()
     features = load_mert_from_tensors(tiny.tensors, tiny.config).encode(sound)
     weight = torch.ones(16, requires_grad=True)
-    (features * weight).sum().backward()
+    (torch.from_numpy(features) * weight).sum().backward()
     assert weight.grad is not None
 
 
@@ -187,9 +188,9 @@ def test_do_normalize_is_honoured(tiny_mert: Make, sound: Waveform) -> None:
     tiny = tiny_mert(feat_extract_norm="layer", conv_bias=True)
     louder = Waveform(sound.samples * 4 + np.float32(0.1), 24000)
     plain = load_mert_from_tensors(tiny.tensors, tiny.config, preprocessor={"do_normalize": False})
-    assert not torch.allclose(plain.encode(sound), plain.encode(louder), atol=1e-3)
+    assert not np.allclose(plain.encode(sound), plain.encode(louder), atol=1e-3)
     normalising = load_mert_from_tensors(tiny.tensors, tiny.config)
-    torch.testing.assert_close(normalising.encode(sound), normalising.encode(louder), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(normalising.encode(sound), normalising.encode(louder), rtol=0, atol=1e-3)
 
 
 def test_silence_stays_silence() -> None:

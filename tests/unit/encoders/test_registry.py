@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-import torch
 
 from mu_llama.audio.waveform import Waveform
 from mu_llama.checkpoints.detect import detect
@@ -35,9 +35,9 @@ class MadeUpEncoder:
     def __init__(self, path: str, device: str) -> None:
         self.path, self.device = path, device
 
-    def encode(self, window: Waveform) -> torch.Tensor:
+    def encode(self, window: Waveform) -> npt.NDArray[np.float32]:
         assert window.rate_hz == self.rate_hz
-        return torch.full((self.num_layers, self.width), float(np.abs(window.samples).mean()))
+        return np.full((self.num_layers, self.width), np.abs(window.samples).mean(), np.float32)
 
 
 def builder() -> Callable[..., Encoder]:

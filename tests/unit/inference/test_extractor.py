@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-import torch
 
 from mu_llama.audio.waveform import Waveform
 from mu_llama.audio.windows import FULL, PUBLISHED, ListenOptions, plan_by_name
@@ -29,13 +29,13 @@ class LevelEncoder:
     def __init__(self) -> None:
         self.threads = set()
 
-    def encode(self, window: Waveform) -> torch.Tensor:
+    def encode(self, window: Waveform) -> npt.NDArray[np.float32]:
         self.threads.add(threading.get_ident())
-        return torch.tensor([[float(np.abs(window.samples).max())]])
+        return np.array([[np.abs(window.samples).max()]], np.float32)
 
 
 class Tagging(LevelEncoder):
-    def tag_probabilities(self, values: torch.Tensor) -> dict[str, float]:
+    def tag_probabilities(self, values: npt.NDArray[np.float32]) -> dict[str, float]:
         self.threads.add(threading.get_ident())
         return {"loud": float(values[0, 0])}
 

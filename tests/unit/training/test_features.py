@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import soundfile
 import torch
@@ -43,11 +44,10 @@ class LevelEncoder:
     def __init__(self) -> None:
         self.lengths: list[int] = []
 
-    @torch.inference_mode()
-    def encode(self, window: Waveform) -> torch.Tensor:
+    def encode(self, window: Waveform) -> npt.NDArray[np.float32]:
         self.lengths.append(window.samples.size)
         level = float(np.abs(window.samples).mean())
-        return torch.tensor([[level, 1.0, window.duration_s], [0.0, -level, 2.0]])
+        return np.array([[level, 1.0, window.duration_s], [0.0, -level, 2.0]], np.float32)
 
 
 def tone(path: Path, level: float, seconds: float = 1.0) -> Path:
@@ -83,7 +83,7 @@ def test_each_track_is_encoded_once_and_a_second_run_encodes_nothing(tmp_path: P
     assert table.of(examples[0]).tolist() == [[0.5, 1.0, 1.0], [0.0, -0.5, 2.0]]
     assert (table.of(examples[0]).dtype, tuple(table.values.shape)) == (torch.float32, (3, 2, 3))
     encoded = FeatureExtractor(LevelEncoder, plan=FULL, cache=None).extract(low).values
-    assert torch.equal(table.of(examples[2]), encoded)
+    assert np.array_equal(table.of(examples[2]).numpy(), encoded)
 
 
 def test_text_only_is_a_second_of_zeros_but_a_silent_track_is_still_refused(tmp_path: Path) -> None:
@@ -102,10 +102,10 @@ def test_musicnn_encodes_zeros_as_finite_features(tmp_path: Path) -> None:
     features = table.of(example(None))
     assert torch.isfinite(features).all()
     direct = encoder.encode(Waveform(np.zeros(16000, dtype=np.float32), 16000))
-    assert torch.equal(features, direct)
+    assert np.array_equal(features.numpy(), direct)
 
 
-def test_features_made_in_inference_mode_can_be_trained_on(tmp_path: Path) -> None:
+def test_features_can_be_trained_on(tmp_path: Path) -> None:
     examples = [example(tone(tmp_path / "a.wav", 0.3)), example(None)]
     table = prepare(examples, tmp_path / "cache", LevelEncoder())
     for source in (table, LiveFeatures(LevelEncoder(), plan=FULL)):
@@ -137,8 +137,8 @@ def test_tracks_that_cannot_be_encoded_are_listed_after_all_were_tried(tmp_path:
 
 def test_features_that_are_not_finite_count_as_unheard(tmp_path: Path) -> None:
     class Overflowing(LevelEncoder):
-        def encode(self, window: Waveform) -> torch.Tensor:
-            return super().encode(window) * float("inf")
+        def encode(self, window: Waveform) -> npt.NDArray[np.float32]:
+            return super().encode(window) + np.float32(np.inf)
 
     with pytest.raises(DataError, match="not finite"):
         prepare([example(tone(tmp_path / "a.wav", 0.3))], tmp_path / "cache", Overflowing())

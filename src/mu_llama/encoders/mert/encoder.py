@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import HubertModel
 
@@ -58,23 +59,22 @@ class MertEncoder:
     # A cached_property can be set, but mypy takes it for read-only, which the protocol doesn't allow.
     fingerprint: str = cast(str, cached_property(_hash))
 
-    def encode(self, window: Waveform) -> torch.Tensor:
+    def encode(self, window: Waveform) -> npt.NDArray[np.float32]:
         """Encode one window.
 
         Args:
             window: mono sound at `rate_hz`, at least `config.min_samples` long.
 
         Returns:
-            Float32 tensor of shape (L, D) on the CPU: every hidden state averaged over the window's frames.
+            Float32 array of shape (L, D): every hidden state averaged over the window's frames.
 
         Raises:
             AudioError: if the window has another rate or is too short to give one frame.
         """
         states = self.hidden_states(window)
         with torch.inference_mode():
-            means = torch.stack([state.float().mean(dim=0) for state in states])
-        # Copied outside of inference mode, so that an adapter can be trained on it.
-        return means.cpu().clone()
+            means: npt.NDArray[np.float32] = torch.stack([state.float().mean(dim=0) for state in states]).cpu().numpy()
+        return means
 
     def hidden_states(self, window: Waveform) -> tuple[torch.Tensor, ...]:
         """Give the L hidden states themselves, each of shape (frames, D), in the model's dtype.

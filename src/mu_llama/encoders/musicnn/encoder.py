@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import resources
-from typing import Literal, TypeVar
+from typing import Literal
 
-import safetensors.torch
-import torch
+import numpy as np
 
 from mu_llama.audio.waveform import Samples, Waveform
-from mu_llama.encoders.musicnn.front_end import HOP, RATE_HZ, LogMel
-from mu_llama.encoders.musicnn.network import PATCH_FRAMES, MusicnnNetwork, NetworkOutput
-from mu_llama.errors import AudioError, CheckpointError, ConfigError
+from mu_llama.devices import compute_threads
+from mu_llama.encoders.musicnn.log_mel import HOP, RATE_HZ, Array, LogMel
+from mu_llama.encoders.musicnn.network import PATCH_FRAMES, MusicnnNetwork, NetworkOutput, sigmoid
+from mu_llama.encoders.musicnn.weights import MusicnnWeights, Variant, read_musicnn_weights
+from mu_llama.errors import AudioError, ConfigError
 
-Variant = Literal["msd", "mtt"]
 Part = Literal["penultimate", "tag_logits", "tag_probabilities", "pooled"]
 
 SHORTEST_S = 0.1
 TARGET_RMS = 10 ** (-16 / 20)  # -16 dBFS
 LARGEST_GAIN = 10 ** (40 / 20)  # +40 dB
-BATCH_PATCHES = 3  # small enough that products stay in the cache
 _PART_WIDTHS: dict[Part, int] = {
     "penultimate": 200,
     "tag_logits": 50,
@@ -33,41 +30,31 @@ _PART_WIDTHS: dict[Part, int] = {
 }
 
 
-@dataclass(frozen=True)
-class MusicnnWeights:
-    """The contents of the weight file."""
-
-    tensors: Mapping[str, torch.Tensor]
-    """`mel_filters`, and each variant's tensors by `<variant>.<layer>.<leaf>`."""
-    tag_names: Mapping[Variant, tuple[str, ...]]
-    """Each variant's 50 tags in the order of its outputs."""
-    sha256: str
-    """Hex digest of the whole file."""
-
-
 @dataclass(frozen=True, eq=False)
 class MusicnnFeatures:
     """What MusiCNN gives for P patches of about three seconds; V variants stand side by side in every row."""
 
-    start_s: torch.Tensor
+    start_s: Array
     """Float32 (P,): where each patch starts, in seconds from the start of the window."""
-    weights: torch.Tensor
+    weights: Array
     """Float32 (P,), summing to 1: the share of the window that each patch is the first to cover."""
-    penultimate: torch.Tensor
+    penultimate: Array
     """Float32 (P, 200 V): the last hidden layer."""
-    pooled: torch.Tensor
+    pooled: Array
     """Float32 (P, 1506 V): mid-level features, maximum and mean over time interleaved."""
-    tag_logits: torch.Tensor
+    tag_logits: Array
     """Float32 (P, 50 V): log odds of each tag."""
-    tag_probabilities: torch.Tensor
+    tag_probabilities: Array
     """Float32 (P, 50 V) in [0, 1]; tags don't exclude each other."""
     tag_names: tuple[str, ...]
     """Variant and tag of each column, e.g. `msd:rock`."""
 
     def averaged(self) -> MusicnnFeatures:
         """Average everything over the window: the same with P = 1."""
-        means = {part: (self.weights @ getattr(self, part))[None] for part in _PART_WIDTHS}
-        return MusicnnFeatures(torch.zeros(1), torch.ones(1), tag_names=self.tag_names, **means)
+        # Not a product: the BLAS would start threads of its own.
+        means = {part: (self.weights[:, None] * getattr(self, part)).sum(0, keepdims=True) for part in _PART_WIDTHS}
+        start_s, weights = np.zeros(1, np.float32), np.ones(1, np.float32)
+        return MusicnnFeatures(start_s, weights, tag_names=self.tag_names, **means)
 
 
 class MusicnnEncoder:
@@ -78,9 +65,10 @@ class MusicnnEncoder:
         variants: which taggers, in the order of their columns.
         parts: which fields of `MusicnnFeatures` make up the encoding, in order.
         normalise_level: bring the window to -16 dBFS RMS and through tanh first.
+        threads: how many patches are computed at a time; None for `compute_threads()`.
 
     Raises:
-        ConfigError: if variants or parts are empty, repeated or unknown.
+        ConfigError: if variants or parts are empty, repeated or unknown, or there are no threads.
         CheckpointError: if the weights aren't whole.
     """
 
@@ -95,26 +83,30 @@ class MusicnnEncoder:
         variants: tuple[Variant, ...] = ("msd", "mtt"),
         parts: tuple[Part, ...] = ("penultimate", "tag_logits"),
         normalise_level: bool = True,
+        threads: int | None = None,
     ) -> None:
         _check_choice("variants", variants, tuple(weights.tag_names))
         _check_choice("parts", parts, tuple(_PART_WIDTHS))
+        if threads is not None and threads < 1:
+            raise ConfigError(f"MusiCNN threads are {threads}; expected at least 1, or None for what the machine has")
         self.parts = parts
         self.normalise_level = normalise_level
+        self.threads = threads
         self.width = len(variants) * sum(_PART_WIDTHS[part] for part in parts)
         settings = [weights.sha256, variants, parts, normalise_level]
         self.fingerprint = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
         self.tag_names = tuple(f"{variant}:{tag}" for variant in variants for tag in weights.tag_names[variant])
         self._log_mel = LogMel(weights.tensors["mel_filters"])
-        self._network = MusicnnNetwork([_variant_tensors(weights, variant) for variant in variants])
+        self._network = MusicnnNetwork([weights.graph(variant) for variant in variants])
 
-    def encode(self, window: Waveform) -> torch.Tensor:
+    def encode(self, window: Waveform) -> Array:
         """Encode one window.
 
         Args:
             window: mono sound at 16 kHz, at least a tenth of a second.
 
         Returns:
-            Float32 tensor of shape (1, D).
+            Float32 of shape (1, D).
 
         Raises:
             AudioError: if the window has another rate or is too short.
@@ -123,12 +115,12 @@ class MusicnnEncoder:
             >>> import numpy as np
             >>> hum = np.sin(np.arange(16000, dtype=np.float32))
             >>> build_musicnn().encode(Waveform(hum, 16000)).shape
-            torch.Size([1, 500])
+            (1, 500)
         """
         features = self.encode_patches(window).averaged()
-        return torch.cat([getattr(features, part) for part in self.parts], -1)
+        return np.concatenate([getattr(features, part) for part in self.parts], -1)
 
-    def tag_probabilities(self, values: torch.Tensor) -> dict[str, float]:
+    def tag_probabilities(self, values: Array) -> dict[str, float]:
         """Read each tag's probability out of a track's features (1, D): `msd:rock` and so on, likeliest first.
 
         Empty where the encoding holds no tag logits.
@@ -137,52 +129,41 @@ class MusicnnEncoder:
             return {}
         num_variants = len(self.tag_names) // _PART_WIDTHS["tag_logits"]
         start = sum(_PART_WIDTHS[part] for part in self.parts[: self.parts.index("tag_logits")]) * num_variants
-        probabilities = torch.sigmoid(values[0, start : start + len(self.tag_names)]).tolist()
+        probabilities = sigmoid(values[0, start : start + len(self.tag_names)]).tolist()
         named = zip(self.tag_names, probabilities, strict=True)
         return dict(sorted(named, key=lambda item: -item[1]))
 
-    @torch.inference_mode()
     def encode_patches(self, window: Waveform) -> MusicnnFeatures:
         """Encode one window patch by patch; arguments and errors as for `encode`."""
-        (spectrogram,) = map_on_own_threads(self._spectrogram, [_checked(window).samples])
+        spectrogram = self._spectrogram(_checked(window).samples)
         starts, weights = patch_plan(len(spectrogram))
-        patches = torch.stack([spectrogram[start : start + PATCH_FRAMES] for start in starts])
-        batches = torch.split(patches, BATCH_PATCHES)
-        outputs: list[NetworkOutput] = map_on_own_threads(self._network, batches)
+
+        def run(start: int) -> NetworkOutput:
+            return self._network(spectrogram[None, start : start + PATCH_FRAMES])
+
+        # Each thread has patches of its own: threads that share an operation wait for each other after every one, which
+        # takes longer than the operation where a core is busy elsewhere.
+        threads = min(self.threads or compute_threads(), len(starts))
+        if threads == 1:
+            outputs = [run(start) for start in starts]
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                outputs = list(pool.map(run, starts))
         return MusicnnFeatures(
-            start_s=torch.tensor(starts) * (HOP / RATE_HZ),
-            weights=torch.tensor(weights),
+            start_s=np.array(starts, np.float32) * np.float32(HOP / RATE_HZ),
+            weights=np.array(weights, np.float32),
             tag_names=self.tag_names,
-            **{part: torch.cat([getattr(output, part) for output in outputs]) for part in _PART_WIDTHS},
+            **{part: np.concatenate([getattr(output, part) for output in outputs]) for part in _PART_WIDTHS},
         )
 
-    def _spectrogram(self, window: Samples) -> torch.Tensor:
+    def _spectrogram(self, samples: Samples) -> Array:
         """Return the log mel spectrogram (frames, bands) of samples (S,), at least one patch long."""
-        samples = torch.from_numpy(window)
         if self.normalise_level:
             samples = normalised(samples)
         shortest = (PATCH_FRAMES - 1) * HOP
-        if samples.numel() < shortest:  # repeated, as the variants were trained
-            samples = samples.repeat(-(-shortest // samples.numel()))[:shortest]
-        spectrogram: torch.Tensor = self._log_mel(samples)
-        return spectrogram
-
-
-def read_musicnn_weights() -> MusicnnWeights:
-    """Read the weight file that is part of this package.
-
-    Raises:
-        CheckpointError: if it is damaged.
-    """
-    content = (resources.files("mu_llama.encoders") / "musicnn_weights" / "musicnn.safetensors").read_bytes()
-    try:
-        tensors = safetensors.torch.load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        names: dict[Variant, list[str]] = json.loads(header["__metadata__"]["about"])["tags"]
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"musicnn.safetensors is damaged ({error}): reinstall mu-llama") from error
-    tag_names = {variant: tuple(tags) for variant, tags in names.items()}
-    return MusicnnWeights(tensors, tag_names, hashlib.sha256(content).hexdigest())
+        if samples.size < shortest:  # repeated, as the variants were trained
+            samples = np.tile(samples, -(-shortest // samples.size))[:shortest]
+        return self._log_mel(samples)
 
 
 def build_musicnn(
@@ -190,6 +171,7 @@ def build_musicnn(
     variants: tuple[Variant, ...] = ("msd", "mtt"),
     parts: tuple[Part, ...] = ("penultimate", "tag_logits"),
     normalise_level: bool = True,
+    threads: int | None = None,
 ) -> MusicnnEncoder:
     """Build the encoder over the weights of this package; arguments as for `MusicnnEncoder`."""
     return MusicnnEncoder(
@@ -197,13 +179,15 @@ def build_musicnn(
         variants=variants,
         parts=parts,
         normalise_level=normalise_level,
+        threads=threads,
     )
 
 
-def normalised(samples: torch.Tensor) -> torch.Tensor:
+def normalised(samples: Samples) -> Array:
     """Bring samples (S,) to -16 dBFS RMS, by 40 dB at most, and bend peaks below full scale with tanh."""
-    rms = float(samples.double().square().mean().sqrt())
-    return torch.tanh(samples * min(LARGEST_GAIN, TARGET_RMS / max(rms, 1e-12)))
+    rms = float(np.sqrt(np.square(samples, dtype=np.float64).mean()))
+    bent: Array = np.tanh(samples * np.float32(min(LARGEST_GAIN, TARGET_RMS / max(rms, 1e-12))))
+    return bent
 
 
 def patch_plan(num_frames: int) -> tuple[list[int], list[float]]:
@@ -242,42 +226,3 @@ def _checked(window: Waveform) -> Waveform:
 def _check_choice(setting: str, chosen: tuple[str, ...], known: tuple[str, ...]) -> None:
     if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
         raise ConfigError(f"MusiCNN {setting} are {chosen}; expected some of {known}, each once: change {setting}")
-
-
-def _variant_tensors(weights: MusicnnWeights, variant: Variant) -> dict[str, torch.Tensor]:
-    prefix = f"{variant}."
-    return {name.removeprefix(prefix): tensor for name, tensor in weights.tensors.items() if name.startswith(prefix)}
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def map_on_own_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Apply a function to each item, on as many threads as torch may use, none of which waits for another.
-
-    By default torch splits every operation over its threads, which meet after each. With hundreds of short
-    operations and one core busy elsewhere, nearly all time goes in these meetings.
-
-    Args:
-        function: thread-safe; runs in inference mode.
-        items: what to apply it to.
-
-    Returns:
-        Results in the order of the items.
-    """
-    num_threads = torch.get_num_threads()
-
-    def infer(item: Item) -> Result:
-        with torch.inference_mode():
-            return function(item)
-
-    if num_threads == 1:
-        return [infer(item) for item in items]
-    try:
-        num_workers = min(num_threads, len(items))
-        with ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(infer, items))
-    finally:
-        # the setting is each thread's own, but threads begun later take over the last one made
-        torch.set_num_threads(num_threads)
