@@ -236,4 +236,5 @@ def test_a_full_disk_and_a_closed_pipe(tmp_path: Path) -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: No space left")
-    assert len(done.stderr.splitlines()) == 1
+    # Triton, in builds of torch for GPUs, may list what it leaked when Python 3.13 ends.
+    assert len([line for line in done.stderr.splitlines() if not line.startswith(("nanobind", " - ", "See "))]) == 1

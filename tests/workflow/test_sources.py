@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import pydoc
+import re
 import subprocess
 import sys
 import warnings
@@ -194,7 +195,7 @@ def test_the_root_holds_what_a_program_needs() -> None:
         assert getattr(mu_llama, name) is not None
     text = pydoc.plain(pydoc.render_doc(mu_llama))
     assert "class Listener(" in text
-    assert "load(model" in text
+    assert re.search(r"\bload\(\s*model", text)  # newer Pythons break a long line there
     assert isinstance(mu_llama.DataError("x"), mu_llama.MuLlamaError)
     with pytest.raises(AttributeError, match="no attribute 'listen'"):
         mu_llama.listen  # noqa: B018

@@ -156,8 +156,8 @@ def find_lost_end(stream: AudioStream) -> LostEnd | None:
     if head in (b"RIFF", b"FORM") and announced is not None:
         # Decoders state such a file's length by its bytes, and its samples all have the same size. What they decode
         # may be shorter: some leave out the last, incomplete packet.
-        held_s = end_s if stream.declared_s is None else max(end_s, stream.declared_s)
-        stated_s = held_s * announced / reader.size_bytes
+        known_s = end_s if stream.declared_s is None else max(end_s, stream.declared_s)
+        stated_s = known_s * announced / reader.size_bytes
         return LostEnd(end_s, stated_s) if stated_s - end_s > MISSING_S else None
     return LostEnd(end_s, None) if is_cut else None
 
