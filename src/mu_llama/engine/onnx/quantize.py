@@ -101,7 +101,7 @@ def dequantize(rows: QuantizedRows, block_format: BlockFormat, *, num_columns: i
     if rows.zero_points is not None:
         points = _unpack(rows.zero_points) if block_format.bits == 4 else rows.zero_points
         zero = points[:, : rows.scales.shape[1], None].astype(np.float32)
-    weight = (values.astype(np.float32) - zero) * rows.scales[..., None]
+    weight: NDArray[np.float32] = (values.astype(np.float32) - zero) * rows.scales[..., None]
     return weight.reshape(len(weight), -1)[:, :num_columns]  # (N, blocks, block) -> (N, K)
 
 

@@ -112,7 +112,8 @@ class OnnxRows:
         last = len(self._rows)
         if leaving.slot != last:
             moved = self._in_slot(last)
-            self._buffer[:, :, leaving.slot, :, : moved.length] = self._buffer[:, :, last, :, : moved.length]
+            if moved.length:
+                self._buffer[:, :, leaving.slot, :, : moved.length] = self._buffer[:, :, last, :, : moved.length]
             moved.slot = leaving.slot
         if not self._rows and self._buffer.shape[4] > _FIRST_POSITIONS:
             self._replace_buffer(self._new_buffer(0, 0))  # a long conversation's memory goes back
@@ -134,7 +135,8 @@ class OnnxRows:
         Raises:
             QuestionError: if there are none, or they reach beyond the model's context; nothing is read then.
         """
-        return self._read(row, ids, all_positions=False)[-1]
+        logits: NDArray[np.float32] = self._read(row, ids, all_positions=False)[-1]
+        return logits
 
     def read_all(self, row: int, ids: Sequence[int]) -> NDArray[np.float32]:
         """Read some tokens into a row as `read` does, and return the logits of each (T, V)."""
@@ -150,11 +152,14 @@ class OnnxRows:
             Logits (V,) of each of these rows.
 
         Raises:
+            ValueError: if a row has read nothing yet.
             QuestionError: if a row's context is full; nothing is read then.
         """
         if not tokens:
             return {}
         rows = [self._rows[row] for row in tokens]
+        if not all(row.length for row in rows):
+            raise ValueError("a row has read nothing; expected `read` of its prompt before `step`")
         needed = 1 + max(row.length for row in rows)
         self._check_length(needed)
         self._grow(needed)
@@ -211,9 +216,9 @@ class OnnxRows:
         self._check_length(target.length + num_new)
         self._grow(target.length + num_new)
         keep = np.arange(num_new - (len(ids) if all_positions else 1), num_new, dtype=np.int64)
-        logits = self._run(target.slot, [target], embeds[None], keep=keep)
+        logits: NDArray[np.float32] = self._run(target.slot, [target], embeds[None], keep=keep)[0]
         target.audio_tokens = None
-        return logits[0]
+        return logits
 
     def _check_conditioning(self, values: NDArray[np.float32]) -> None:
         sizes = self._sizes

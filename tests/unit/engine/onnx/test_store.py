@@ -122,7 +122,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, number: int) -> None:
     def fill(folder: Path) -> None:
         raise OSError(number, os.strerror(number))
 
-    with pytest.raises(MuLlamaError, match="the disk is full.*MU_LLAMA_HOME") as caught:
+    with pytest.raises(MuLlamaError, match=r"the disk is full.*MU_LLAMA_HOME") as caught:
         provide_graph(tmp_path, IDENTITY, OPTIONS, fill)
     assert "\n" not in str(caught.value)
 
