@@ -13,7 +13,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mu_llama.engine.onnx.description import LazyLike, widen
+from mu_llama.engine.onnx.description import LazyLike
+from mu_llama.engine.onnx.weights import widen
 from mu_llama.errors import CheckpointError
 
 Blend = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -27,7 +28,7 @@ _WEIGHT_EPSILON = 1e-6
 _NORM_EPSILON = 1e-12
 _MEAN, _STD = "adapter.feature_mean", "adapter.feature_deviation"
 # Smaller tensors stay in memory once they were read: reading them takes longer than using them.
-_KEPT_ELEMENTS = 1 << 22
+_MAX_CACHED_ELEMENTS = 1 << 22
 _PIECE_ELEMENTS = 1 << 20
 
 
@@ -173,7 +174,7 @@ class Conditioner:
         if name not in self._tensors:
             raise CheckpointError(f"weight {name!r} is missing; expected all weights of the adapter")
         values = self._tensors[name].read()
-        if values.size <= _KEPT_ELEMENTS:
+        if values.size <= _MAX_CACHED_ELEMENTS:
             self._cached[name] = values
         return values
 

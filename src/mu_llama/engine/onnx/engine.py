@@ -9,17 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mu_llama.engine.onnx.description import (
-    EMBEDDING,
-    MODEL_FILE,
-    WEIGHTS_FILE,
-    GraphDescription,
-    Weights,
-    stored_head_width,
-    widen,
-)
+from mu_llama.engine.onnx.description import EMBEDDING, MODEL_FILE, WEIGHTS_FILE, GraphDescription
 from mu_llama.engine.onnx.rows import OnnxRows
 from mu_llama.engine.onnx.session import open_session
+from mu_llama.engine.onnx.weights import Weights, stored_head_width, widen
 from mu_llama.errors import CheckpointError
 
 

@@ -9,7 +9,8 @@ Operators of the domain com.microsoft are described in onnxruntime's ContribOper
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,22 +27,17 @@ from mu_llama.engine.onnx.description import (
     GraphOptions,
     LazyLike,
     LlamaSizes,
-    Stored,
-    WeightsWriter,
-    stored_head_width,
-    widen,
-    widen_heads,
 )
-from mu_llama.engine.onnx.quantize import BlockFormat, quantize_pieces
+from mu_llama.engine.onnx.graph_writer import DOMAIN, GraphWriter, row_pieces
+from mu_llama.engine.onnx.rotary import USE_TORCH, rotary_tables
+from mu_llama.engine.onnx.weights import WeightsWriter, stored_head_width, widen, widen_heads
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.progress import ProgressCallback, no_progress
 
-_DOMAIN = "com.microsoft"
 # GroupQueryAttention exists in this domain's only version; 17 is the newest opset whose operators we use.
-_OPSETS = (("", 17), (_DOMAIN, 1))
+_OPSETS = (("", 17), (DOMAIN, 1))
 _IR_VERSION = 9
 _HALF = ("float16", "bfloat16")
-_USE_TORCH = "use --engine torch"
 
 
 def build_graph(
@@ -103,37 +99,6 @@ def build_graph(
     return description
 
 
-def rotary_frequencies(config: LlamaSizes) -> NDArray[np.float32]:
-    """Angles by which each pair of head columns is rotated per position: (head width / 2).
-
-    Computed in float32 step by step as transformers does, so that late positions agree. Source of `llama3`: Meta's
-    llama-models, `apply_scaling`.
-
-    Raises:
-        ConfigError: if the config scales them in a way that isn't one of default, linear and llama3.
-    """
-    one, base = np.float32(1), np.float32(config.rope_theta)
-    exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    frequencies: NDArray[np.float32] = one / base**exponents
-    scaling = config.rope_scaling or {}
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind == "default":
-        return frequencies
-    if kind == "linear":
-        return frequencies / np.float32(scaling["factor"])
-    if kind != "llama3":
-        raise ConfigError(
-            f"the LLaMA's rope type is {kind!r}; the onnx engine has default, linear and llama3: {_USE_TORCH}"
-        )
-    factor, low, high = (np.float32(scaling[name]) for name in ("factor", "low_freq_factor", "high_freq_factor"))
-    num_trained = np.float32(scaling["original_max_position_embeddings"])
-    wavelengths = np.float32(2 * math.pi) / frequencies
-    share = (num_trained / wavelengths - low) / (high - low)
-    between = (one - share) * frequencies / factor + share * frequencies
-    slowed = np.where(wavelengths > num_trained / low, frequencies / factor, between)
-    return np.where(wavelengths < num_trained / high, frequencies, slowed).astype(np.float32)
-
-
 def _check(config: LlamaSizes, options: GraphOptions) -> None:
     bad = []
     if config.head_dim % 2:
@@ -145,7 +110,7 @@ def _check(config: LlamaSizes, options: GraphOptions) -> None:
     if options.num_conditioned_layers > config.num_hidden_layers:
         bad.append(f"num_conditioned_layers={options.num_conditioned_layers} of {config.num_hidden_layers} layers")
     if bad:
-        raise ConfigError(f"the onnx engine can't run a LLaMA with {', '.join(bad)}: {_USE_TORCH}")
+        raise ConfigError(f"the onnx engine can't run a LLaMA with {', '.join(bad)}: {USE_TORCH}")
 
 
 class _Builder:
@@ -157,8 +122,7 @@ class _Builder:
         )
         self.head_width = stored_head_width(config.head_dim)
         self._config, self._options, self._writer, self._read = config, options, writer, read
-        self._nodes: list[onnx.NodeProto] = []
-        self._initializers: list[onnx.TensorProto] = []
+        self._graph = GraphWriter(writer, weights_file=WEIGHTS_FILE)
 
     def build(self) -> onnx.ModelProto:
         config, options = self._config, self._options
@@ -166,8 +130,8 @@ class _Builder:
         self._add_rotary_tables()
         terms = [f"term_{index}" for index in range(options.num_conditioned_layers)]
         if terms:
-            self._constant("term_sizes", np.ones(len(terms), np.int64))
-            self._node("Split", ["terms", "term_sizes"], terms, axis=1)  # (B, Q, A) -> Q of (B, 1, A)
+            self._graph.constant("term_sizes", np.ones(len(terms), np.int64))
+            self._graph.node("Split", ["terms", "term_sizes"], terms, axis=1)  # (B, Q, A) -> Q of (B, 1, A)
         state = "embeds"
         added: str | None = None
         for layer in range(config.num_hidden_layers):
@@ -175,9 +139,13 @@ class _Builder:
             state, added = self._layer(layer, state, added, terms[row] if row >= 0 else None)
         assert added is not None
         _, normalized = self._norm("model.norm", state, added)
-        self._node("Gather", [normalized, "keep"], ["kept"], axis=1)  # (B, S, H) -> (B, K, H)
+        self._graph.node("Gather", [normalized, "keep"], ["asked_for"], axis=1)  # (B, S, H) -> (B, K, H)
         head = "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
-        self._linear("head", "kept", [(head, config.vocab_size)], config.hidden_size, output="logits", is_head=True)
+        shape = (config.vocab_size, config.hidden_size)
+        self._graph.product(
+            "head", "asked_for", [partial(self._read, f"{head}.weight", shape)], shape, output="logits",
+            block_format=options.block_format(is_head=True), accuracy_level=options.accuracy_level,
+        )  # fmt: skip
         return self._model()
 
     def _layer(self, layer: int, state: str, added: str | None, term: str | None) -> tuple[str, str]:
@@ -193,13 +161,13 @@ class _Builder:
             (f"{attention}.v_proj", key_value_outputs),
         ]
         joined = self._linear(
-            f"qkv_{layer}", normalized, parts, config.hidden_size, has_bias=config.attention_bias, pads="rows"
+            f"qkv_{layer}", normalized, parts, config.hidden_size, has_bias=config.attention_bias, heads="rows"
         )
-        self._node(
+        self._graph.node(
             "GroupQueryAttention",
             [joined, "", "", f"past_key_{layer}", f"past_value_{layer}", "seqlens_k", "total", "cosines", "sines"],
             [f"attended_{layer}", f"present_key_{layer}", f"present_value_{layer}"],
-            domain=_DOMAIN,
+            domain=DOMAIN,
             num_heads=config.num_attention_heads,
             kv_num_heads=config.num_key_value_heads,
             do_rotary=1,
@@ -208,11 +176,11 @@ class _Builder:
         )
         attended = f"attended_{layer}"
         if term is not None:
-            self._node("Add", [attended, term], [f"conditioned_{layer}"])
+            self._graph.node("Add", [attended, term], [f"conditioned_{layer}"])
             attended = f"conditioned_{layer}"
         added = self._linear(
             f"output_{layer}", attended, [(f"{attention}.o_proj", config.hidden_size)], num_outputs,
-            has_bias=config.attention_bias, pads="columns",
+            has_bias=config.attention_bias, heads="columns",
         )  # fmt: skip
         state, normalized = self._norm(f"{prefix}.post_attention_layernorm", state, added)
         width = config.intermediate_size
@@ -226,22 +194,24 @@ class _Builder:
             )
             for name in ("gate", "up")
         )
-        self._node("QuickGelu", [gate], [f"activated_{layer}"], domain=_DOMAIN, alpha=1.0)  # x * sigmoid(x)
-        self._node("Mul", [f"activated_{layer}", up], [f"gated_{layer}"])
+        self._graph.node("QuickGelu", [gate], [f"activated_{layer}"], domain=DOMAIN, alpha=1.0)  # x * sigmoid(x)
+        self._graph.node("Mul", [f"activated_{layer}", up], [f"gated_{layer}"])
         down = [(f"{mlp}.down_proj", config.hidden_size)]
         return state, self._linear(f"down_{layer}", f"gated_{layer}", down, width, has_bias=config.mlp_bias)
 
     def _norm(self, name: str, state: str, added: str | None) -> tuple[str, str]:
         """Add to the residual stream, if there is anything, and normalize: new stream and normalized."""
         weight = self._read(f"{name}.weight", (self._config.hidden_size,))
-        self._constant(f"{name}.weight", widen(weight))
+        self._graph.constant(f"{name}.weight", widen(weight))
         epsilon = self._config.rms_norm_eps
         if added is None:
-            self._node("SimplifiedLayerNormalization", [state, f"{name}.weight"], [name], axis=-1, epsilon=epsilon)
+            self._graph.node(
+                "SimplifiedLayerNormalization", [state, f"{name}.weight"], [name], axis=-1, epsilon=epsilon
+            )
             return state, name
         outputs = [name, "", "", f"{name}.sum"]
-        self._node(
-            "SkipSimplifiedLayerNormalization", [state, added, f"{name}.weight"], outputs, domain=_DOMAIN,
+        self._graph.node(
+            "SkipSimplifiedLayerNormalization", [state, added, f"{name}.weight"], outputs, domain=DOMAIN,
             epsilon=epsilon,
         )  # fmt: skip
         return f"{name}.sum", name
@@ -253,59 +223,34 @@ class _Builder:
         parts: Sequence[tuple[str, int]],
         width: int,
         *,
-        output: str | None = None,
         has_bias: bool = False,
-        is_head: bool = False,
-        pads: Literal["rows", "columns"] | None = None,
+        heads: Literal["rows", "columns"] | None = None,
     ) -> str:
         """Multiply by linears of one input, as one product: (..., `width`) to (..., sum of their outputs).
 
-        `pads` says which side of the matrices is heads, to be widened to what the attention operator takes.
+        `heads` says which side of the matrices is heads, to be widened to what the attention operator takes.
         """
-        output = output or f"{name}.product"
-        block_format = self._options.block_format(is_head=is_head)
-        matrices = (self._widened(self._read(f"{part}.weight", (rows, width)), pads) for part, rows in parts)
-        num_outputs = sum(self._widened_size(rows, pads == "rows") for _, rows in parts)
-        inner = self._widened_size(width, pads == "columns")
-        product = f"{name}.unbiased" if has_bias else output
-        if block_format is None:
-            self._external(f"{name}.weight", (num_outputs, inner), np.float32, _float_pieces(matrices))
-            self._node("FusedMatMul", [source, f"{name}.weight"], [product], domain=_DOMAIN, transB=1)
-        else:
-            inputs = [source, *self._quantized(name, matrices, block_format, (num_outputs, inner))]
-            self._node(
-                "MatMulNBits", inputs, [product], domain=_DOMAIN, K=inner, N=num_outputs, bits=block_format.bits,
-                block_size=block_format.block_size, accuracy_level=self._options.accuracy_level,
-            )  # fmt: skip
+        config, output = self._config, f"{name}.product"
+        axis = {None: None, "rows": 0, "columns": 1}[heads]
+        matrices = [partial(self._read_widened, f"{part}.weight", (rows, width), axis) for part, rows in parts]
+        wider = self.head_width / config.head_dim
+        num_outputs = sum(rows for _, rows in parts)
+        shape = (round(num_outputs * (wider if axis == 0 else 1)), round(width * (wider if axis == 1 else 1)))
+        self._graph.product(
+            name, source, matrices, shape, output=f"{name}.unbiased" if has_bias else output,
+            block_format=self._options.block_format(), accuracy_level=self._options.accuracy_level,
+        )  # fmt: skip
         if has_bias:
-            biases = [widen(self._read(f"{part}.bias", (rows,))) for part, rows in parts]
-            bias = np.concatenate(biases)
-            self._constant(f"{name}.bias", self._widened(bias, pads if pads == "rows" else None))
-            self._node("Add", [product, f"{name}.bias"], [output])
+            bias_axis = 0 if axis == 0 else None
+            biases = [self._read_widened(f"{part}.bias", (rows,), bias_axis) for part, rows in parts]
+            self._graph.constant(f"{name}.bias", widen(np.concatenate(biases)))
+            self._graph.node("Add", [f"{name}.unbiased", f"{name}.bias"], [output])
         return output
 
-    def _quantized(
-        self, name: str, matrices: Iterator[NDArray[Any]], block_format: BlockFormat, shape: tuple[int, int]
-    ) -> list[str]:
-        """Quantize and write; gives the names of values, scales and, where there are any, zero points."""
-        blocks, num_scales, zero_bytes = block_format.row_shapes(shape[1])
-        scales: list[NDArray[np.float32]] = []
-        zero_points: list[NDArray[np.uint8]] = []
-
-        def values() -> Iterator[NDArray[np.uint8]]:
-            for matrix in matrices:
-                for piece in quantize_pieces(matrix, block_format):
-                    scales.append(piece.scales)
-                    if piece.zero_points is not None:
-                        zero_points.append(piece.zero_points)
-                    yield piece.values
-
-        self._external(f"{name}.weight", (shape[0], *blocks), np.uint8, values())
-        self._external(f"{name}.scales", (shape[0], num_scales), np.float32, scales)
-        if not zero_points:
-            return [f"{name}.weight", f"{name}.scales"]
-        self._external(f"{name}.zero_points", (shape[0], zero_bytes), np.uint8, zero_points)
-        return [f"{name}.weight", f"{name}.scales", f"{name}.zero_points"]
+    def _read_widened(self, name: str, shape: tuple[int, ...], axis: int | None) -> NDArray[Any]:
+        """Read a weight and widen the heads along an axis."""
+        values = self._read(name, shape)
+        return values if axis is None else widen_heads(values, self._config.head_dim, self.head_width, axis=axis)
 
     def _add_embedding(self) -> None:
         """Write the token embeddings, in the dtype they come in where that has 16 bits."""
@@ -315,36 +260,12 @@ class _Builder:
         dtype = embedding.dtype if narrow == "bfloat16" else np.dtype(narrow)
         if self._options.precision == "fp32" and embedding.dtype.name not in _HALF:
             dtype = np.dtype(np.float32)
-        self._writer.add(EMBEDDING, shape, dtype, [embedding])
+        self._writer.add(EMBEDDING, shape, dtype, row_pieces(embedding))
 
     def _add_rotary_tables(self) -> None:
-        positions = np.arange(self.max_positions, dtype=np.float32)
-        angles = positions[:, None] * rotary_frequencies(self._config)  # (positions, head width / 2)
-        angles = np.pad(angles, ((0, 0), (0, (self.head_width - self._config.head_dim) // 2)))
-        for name, values in (("cosines", np.cos(angles)), ("sines", np.sin(angles))):
-            self._external(name, values.shape, np.float32, [values])
-
-    def _widened_size(self, size: int, is_heads: bool) -> int:
-        return size // self._config.head_dim * self.head_width if is_heads else size
-
-    def _widened(self, matrix: NDArray[Any], side: Literal["rows", "columns"] | None) -> NDArray[Any]:
-        """Widen the heads that one side of a matrix consists of."""
-        if side is None:
-            return matrix
-        return widen_heads(matrix, self._config.head_dim, self.head_width, axis=0 if side == "rows" else 1)
-
-    def _node(self, kind: str, inputs: list[str], outputs: list[str], *, domain: str = "", **attributes: Any) -> None:
-        name = f"{outputs[0]}:{kind}"
-        self._nodes.append(helper.make_node(kind, inputs, outputs, name=name, domain=domain, **attributes))
-
-    def _constant(self, name: str, values: NDArray[Any]) -> None:
-        """A small tensor inside the graph's file."""
-        self._initializers.append(onnx.numpy_helper.from_array(values, name))
-
-    def _external(self, name: str, shape: tuple[int, ...], dtype: Any, pieces: Any) -> None:
-        """A big tensor in the file of weights."""
-        self._writer.add(name, shape, dtype, pieces)
-        self._initializers.append(_external_tensor(name, self._writer.table[name]))
+        tables = rotary_tables(self._config, num_positions=self.max_positions, width=self.head_width // 2)
+        for name, values in zip(("cosines", "sines"), tables, strict=True):
+            self._graph.external(name, values.shape, np.float32, [values])
 
     def _model(self) -> onnx.ModelProto:
         config, options = self._config, self._options
@@ -363,32 +284,11 @@ class _Builder:
             for part in ("key", "value"):
                 inputs.append(_value(f"past_{part}_{layer}", TensorProto.FLOAT, cache))
                 outputs.append(_value(f"present_{part}_{layer}", TensorProto.FLOAT, cache))
-        graph = helper.make_graph(self._nodes, "llama", inputs, outputs, self._initializers)
+        graph = helper.make_graph(self._graph.nodes, "llama", inputs, outputs, self._graph.initializers)
         opsets = [helper.make_opsetid(domain, version) for domain, version in _OPSETS]
         model: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
         return model
 
 
-def _float_pieces(matrices: Iterator[NDArray[Any]]) -> Iterator[NDArray[np.float32]]:
-    """Matrices in float32, some rows at a time."""
-    for matrix in matrices:
-        num_rows = max(1, (1 << 20) // matrix.shape[1])
-        for start in range(0, len(matrix), num_rows):
-            yield widen(matrix[start : start + num_rows])
-
-
 def _value(name: str, kind: int, shape: tuple[str | int, ...]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, shape)
-
-
-def _external_tensor(name: str, stored: Stored) -> onnx.TensorProto:
-    tensor = TensorProto(
-        name=name,
-        dims=stored.shape,
-        data_type=helper.np_dtype_to_tensor_dtype(np.dtype(stored.dtype)),
-        data_location=TensorProto.EXTERNAL,
-    )
-    place = {"location": WEIGHTS_FILE, "offset": stored.offset_bytes, "length": stored.size_bytes}
-    for key, value in place.items():
-        tensor.external_data.add(key=key, value=str(value))
-    return tensor

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mu_llama.engine.onnx.description import GraphDescription, stored_head_width, widen_heads
+from mu_llama.engine.onnx.description import GraphDescription
+from mu_llama.engine.onnx.key_values import KeyValueBuffer
+from mu_llama.engine.onnx.weights import stored_head_width, widen_heads
 from mu_llama.errors import QuestionError
-
-_FIRST_POSITIONS = 256
-"""Room of a row at first; it is doubled whenever a row needs more."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,7 @@ class OnnxRows:
         self._num_audio_tokens = num_audio_tokens
         self._rows: dict[int, _Row] = {}
         self._next_id = 0
-        self._buffer = self._new_buffer(0, 0)
-        self._bindings: dict[tuple[int, int], Any] = {}
+        self._buffer = KeyValueBuffer(session, description, max_slots=capacity)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -112,11 +110,10 @@ class OnnxRows:
         last = len(self._rows)
         if leaving.slot != last:
             moved = self._in_slot(last)
-            if moved.length:
-                self._buffer[:, :, leaving.slot, :, : moved.length] = self._buffer[:, :, last, :, : moved.length]
+            self._buffer.move(last, leaving.slot, length=moved.length)
             moved.slot = leaving.slot
-        if not self._rows and self._buffer.shape[4] > _FIRST_POSITIONS:
-            self._replace_buffer(self._new_buffer(0, 0))  # a long conversation's memory goes back
+        if not self._rows:
+            self._buffer.release()
 
     def length(self, row: int) -> int:
         """Positions that a row has read, audio tokens included."""
@@ -179,7 +176,7 @@ class OnnxRows:
         source = self._rows[row]
         if not 0 <= start <= stop <= source.length:
             raise ValueError(f"positions {start} to {stop} of a row of {source.length}; expected them inside")
-        return Segment(self._buffer[:, :, source.slot, :, start:stop].copy())
+        return Segment(self._buffer.read(source.slot, start, stop))
 
     def put(self, row: int, segments: Sequence[Segment]) -> None:
         """Begin an empty row with segments that were taken, one behind the other from position 0 on.
@@ -200,9 +197,8 @@ class OnnxRows:
         self._grow(length)
         start = 0
         for segment in segments:
-            stop = start + segment.num_positions
-            self._buffer[:, :, target.slot, :, start:stop] = segment.keys_values
-            start = stop
+            self._buffer.write(target.slot, start, segment.keys_values)
+            start += segment.num_positions
         target.length, target.audio_tokens = length, None
 
     def _read(self, row: int, ids: Sequence[int], *, all_positions: bool) -> NDArray[np.float32]:
@@ -240,30 +236,9 @@ class OnnxRows:
     def _in_slot(self, slot: int) -> _Row:
         return next(row for row in self._rows.values() if row.slot == slot)
 
-    def _new_buffer(self, num_slots: int, num_positions: int) -> NDArray[np.float32]:
-        """Keys and values: (layers, 2, slots, KV heads, positions, head width); memory is used as it is written."""
-        sizes = self._sizes
-        shape = (sizes.num_layers, 2, num_slots, sizes.num_key_value_heads, num_positions, self._stored_width)
-        return np.zeros(shape, np.float32)
-
-    def _replace_buffer(self, buffer: NDArray[np.float32]) -> None:
-        self._buffer = buffer
-        self._bindings.clear()
-
     def _grow(self, num_positions: int) -> None:
-        """Make room for all rows and so many positions."""
-        slots, room = self._buffer.shape[2], self._buffer.shape[4]
-        if slots >= len(self._rows) and room >= num_positions:
-            return
-        while slots < len(self._rows):
-            slots = min(max(1, 2 * slots), self.capacity)
-        while room < num_positions:
-            room = min(max(_FIRST_POSITIONS, 2 * room), self._sizes.max_positions)
-        old, buffer = self._buffer, self._new_buffer(slots, room)
-        for row in self._rows.values():
-            if row.length:
-                buffer[:, :, row.slot, :, : row.length] = old[:, :, row.slot, :, : row.length]
-        self._replace_buffer(buffer)
+        lengths = ((row.slot, row.length) for row in self._rows.values())
+        self._buffer.grow(num_positions, lengths=lengths, num_slots=len(self._rows))
 
     def _make_neighbours(self, rows: list[_Row]) -> int:
         """Exchange as few rows as possible so that some of them stand side by side; gives the first one's slot."""
@@ -278,10 +253,7 @@ class OnnxRows:
         return first
 
     def _exchange(self, one: _Row, other: _Row) -> None:
-        length = max(one.length, other.length)
-        kept = self._buffer[:, :, one.slot, :, :length].copy()
-        self._buffer[:, :, one.slot, :, :length] = self._buffer[:, :, other.slot, :, :length]
-        self._buffer[:, :, other.slot, :, :length] = kept
+        self._buffer.exchange(one.slot, other.slot, length=max(one.length, other.length))
         one.slot, other.slot = other.slot, one.slot
 
     def _run(
@@ -299,7 +271,7 @@ class OnnxRows:
         if self._sizes.options.num_conditioned_layers:
             inputs["terms"] = self._terms(batch)
         logits = np.empty((len(batch), len(keep), self._sizes.vocab_size), np.float32)
-        binding = self._binding(first, len(batch))
+        binding = self._buffer.binding(first, len(batch))
         for name, values in inputs.items():
             binding.bind_input(name, "cpu", 0, values.dtype.type, values.shape, values.ctypes.data)
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
@@ -317,18 +289,3 @@ class OnnxRows:
             if row.terms is not None:
                 terms[index] = row.terms
         return terms
-
-    def _binding(self, first: int, num_rows: int) -> Any:
-        """Bind keys and values of some slots, as input and output at once; made once for each place and number."""
-        binding = self._bindings.get((first, num_rows))
-        if binding is not None:
-            return binding
-        binding = self._session.io_binding()
-        for layer in range(self._sizes.num_layers):
-            for index, part in enumerate(("key", "value")):
-                values = self._buffer[layer, index, first : first + num_rows]
-                place = ("cpu", 0, np.float32, values.shape, values.ctypes.data)
-                binding.bind_input(f"past_{part}_{layer}", *place)
-                binding.bind_output(f"present_{part}_{layer}", *place)
-        self._bindings[first, num_rows] = binding
-        return binding

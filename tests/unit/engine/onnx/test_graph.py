@@ -10,17 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from mu_llama.engine.onnx.description import (
-    EMBEDDING,
-    GraphDescription,
-    GraphOptions,
-    stored_head_width,
-    widen,
-    widen_heads,
-)
+from mu_llama.engine.onnx.description import EMBEDDING, GraphDescription, GraphOptions
 from mu_llama.engine.onnx.engine import OnnxEngine
 from mu_llama.engine.onnx.graph import build_graph
 from mu_llama.engine.onnx.quantize import dequantize, quantize
+from mu_llama.engine.onnx.weights import stored_head_width, widen, widen_heads
 from mu_llama.errors import CheckpointError, ConfigError
 from tests.unit.engine.onnx.tiny import (
     VOCABULARY,

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mu_llama.engine.onnx import rows as rows_module
+from mu_llama.engine.onnx import key_values
 from mu_llama.engine.onnx.engine import OnnxEngine
 from mu_llama.engine.onnx.rows import OnnxRows
 from mu_llama.errors import QuestionError
@@ -45,12 +45,12 @@ def conditioning(kind: str, track: int | None) -> NDArray[np.float32] | None:
 @contextmanager
 def first_positions(num: int) -> Iterator[None]:
     """Let buffers begin small, so that short texts make them grow."""
-    before = rows_module._FIRST_POSITIONS
-    rows_module._FIRST_POSITIONS = num
+    before = key_values.FIRST_POSITIONS
+    key_values.FIRST_POSITIONS = num
     try:
         yield
     finally:
-        rows_module._FIRST_POSITIONS = before
+        key_values.FIRST_POSITIONS = before
 
 
 @given(data=st.data())
@@ -248,9 +248,9 @@ def test_rows_stepped_together_move_only_if_they_must(monkeypatch: pytest.Monkey
     exchanged = []
     exchange = OnnxRows._exchange
 
-    def count(rows: OnnxRows, *pair: rows_module._Row) -> None:
+    def count(rows: OnnxRows, *pair: object) -> None:
         exchanged.append(pair)
-        exchange(rows, *pair)
+        exchange(rows, *pair)  # type: ignore[arg-type]
 
     monkeypatch.setattr(OnnxRows, "_exchange", count)
     rows = engine().new_rows(5)
@@ -270,7 +270,7 @@ def test_memory_of_a_long_text_goes_back_when_all_have_left() -> None:
         rows = engine().new_rows(1)
         row = rows.join()
         rows.read(row, random_ids(100))
-        assert rows._buffer.nbytes > 0
+        assert rows._buffer.size_bytes > 0
         rows.leave(row)
-        assert rows._buffer.nbytes == 0
+        assert rows._buffer.size_bytes == 0
         rows.read(rows.join(), [1])
