@@ -1,0 +1,87 @@
+"""A LLaMA on onnxruntime: a graph folder opened, and the rows that it reads and steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mu_llama.engine.onnx.description import EMBEDDING, MODEL_FILE, WEIGHTS_FILE, GraphDescription
+from mu_llama.engine.onnx.rows import OnnxRows
+from mu_llama.engine.onnx.session import open_session
+from mu_llama.engine.onnx.weights import Weights, stored_head_width, widen
+from mu_llama.errors import CheckpointError
+
+
+class OnnxEngine:
+    """Runs the graph of a folder.
+
+    Args:
+        folder: as `build_graph` wrote it.
+        num_audio_tokens: N that stand before every prompt of a track; 0 where the audio conditions layers.
+        num_threads: that compute one operator together; 0 is one for each physical core.
+        provider: of onnxruntime, see `session.PROVIDERS`.
+
+    Raises:
+        CheckpointError: if the folder is damaged.
+        ConfigError: if onnxruntime lacks the provider.
+    """
+
+    def __init__(self, folder: Path, *, num_audio_tokens: int = 0, num_threads: int = 0, provider: str = "cpu") -> None:
+        self.description = GraphDescription.read(folder)
+        self.num_audio_tokens = num_audio_tokens
+        try:
+            self._weights = Weights(folder / WEIGHTS_FILE, self.description.table)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{folder / WEIGHTS_FILE}: can't be read ({error}); build the graph again") from error
+        self._embedding = self._weights[EMBEDDING]
+        self._session = open_session(folder / MODEL_FILE, num_threads=num_threads, provider=provider)
+
+    @property
+    def context_length(self) -> int:
+        """Maximum number of tokens of prompt and answer together; audio tokens aren't counted."""
+        return self.description.max_positions - self.num_audio_tokens
+
+    def embed(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Look up the embeddings of token ids: (T, H).
+
+        Raises:
+            CheckpointError: if an id is none of this model's, as those of another model's tokenizer may be.
+        """
+        index = np.asarray(ids, np.int64)
+        if index.size and not 0 <= index.min() <= index.max() < len(self._embedding):
+            raise CheckpointError(
+                f"token ids are {index.min()} to {index.max()}; expected 0 to {len(self._embedding) - 1}: "
+                "the tokenizer is another model's"
+            )
+        return widen(self._embedding[index])
+
+    def new_rows(self, capacity: int) -> OnnxRows:
+        """Make an empty batch for at most `capacity` rows."""
+        return OnnxRows(
+            self._session, self.description, self.embed, capacity=capacity, num_audio_tokens=self.num_audio_tokens
+        )
+
+    def value_projection(self, index: int) -> NDArray[np.float32]:
+        """The value projection (KV heads * head width, H) of the conditioned layer `index` of Q, as it is stored."""
+        sizes, options = self.description, self.description.options
+        layer = sizes.num_layers - options.num_conditioned_layers + index
+        stored = stored_head_width(sizes.head_width)
+        end = (sizes.num_heads + 2 * sizes.num_key_value_heads) * stored
+        rows = slice(end - sizes.num_key_value_heads * stored, end)
+        values = self._weights.linear_rows(
+            f"qkv_{layer}", rows, block_format=options.block_format(), width=sizes.hidden_size
+        )
+        halves = values.reshape(
+            -1, stored // 2, sizes.hidden_size
+        )  # (KV heads * width, H) -> (2 KV heads, width / 2, H)
+        return np.ascontiguousarray(halves[:, : sizes.head_width // 2]).reshape(-1, sizes.hidden_size)
+
+    def logits(self, ids: Iterable[int], *, conditioning: NDArray[Any] | None = None) -> NDArray[np.float32]:
+        """Logits (T, V) of every position of a text, for tests and scoring."""
+        tokens = list(ids)
+        rows = self.new_rows(1)
+        return rows.read_all(rows.join(conditioning), tokens)
