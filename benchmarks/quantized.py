@@ -17,7 +17,7 @@ from mu_llama.checkpoints.load import find_parts, open_tokenizer
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.engine.torch.load import Placement, assemble
-from mu_llama.engine.torch.quantize import Quantization
+from mu_llama.engine.protocol import Quantization
 from mu_llama.inference.extractor import FeatureExtractor
 from mu_llama.text.prompts import Turn
 

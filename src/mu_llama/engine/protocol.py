@@ -7,7 +7,7 @@ depend on the rows beside it. Which rows run, and when each is read, stepped and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,10 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float32]
 Blend = Callable[[Array], Array]
 """Mixes unit vectors (B, D) with others; see `model.retrieval`."""
+Quantization = Literal["int8", "int4"]
+"""Width of the LLaMA's linear layers where they are quantized."""
+DeviceMap = Literal["auto"] | Mapping[str, str | int]
+"""`auto`, or which module goes to which device."""
 Segment = Any
 """Keys and values of some positions of a row, in the form of the engine that made them."""
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from mu_llama.engine.protocol import DeviceMap
 from mu_llama.errors import ConfigError
 
-DeviceMap = Literal["auto"] | Mapping[str, str | int]
 _WHOLE_LAYER = ["LlamaDecoderLayer"]
 
 

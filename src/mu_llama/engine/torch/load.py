@@ -17,10 +17,11 @@ from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.lora import VALUE_LORA, adapter_dtype, merged_adapter, merged_llama
 from mu_llama.checkpoints.names import unknown_keys_message
 from mu_llama.checkpoints.spec import ModelSpec
-from mu_llama.engine.torch.device_map import DeviceMap, attach_hooks, device_of, plan_devices
+from mu_llama.engine.torch.device_map import attach_hooks, device_of, plan_devices
 from mu_llama.engine.torch.kernels import fast_linear
 from mu_llama.engine.torch.llama import MuLlama, build_mu_llama
-from mu_llama.engine.torch.quantize import Quantization, quantize_linear
+from mu_llama.engine.protocol import DeviceMap, Quantization
+from mu_llama.engine.torch.quantize import quantize_linear
 from mu_llama.errors import CheckpointError
 from mu_llama.progress import ProgressCallback, no_progress
 

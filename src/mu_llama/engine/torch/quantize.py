@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as multiply
 
+from mu_llama.engine.protocol import Quantization
 from mu_llama.errors import ConfigError
 
-Quantization = Literal["int8", "int4"]
 INT4_GROUP = 32
 """Input columns that share a scale and a zero; the smallest group PyTorch's kernel takes, so the most exact."""
 # PyTorch's int8 kernel reads whole vectors of a row and has no tail: other widths give wrong sums or a crash.

@@ -8,9 +8,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.cache_utils import DynamicCache
 
 from mu_llama import devices
+from mu_llama.engine.protocol import Quantization
 from mu_llama.engine.torch import kernels
 from mu_llama.engine.torch.kernels import DecodingLinear, fast_linear
-from mu_llama.engine.torch.quantize import Int4Linear, Int8Linear, Quantization, nf4_linear, quantize_linear
+from mu_llama.engine.torch.quantize import Int4Linear, Int8Linear, nf4_linear, quantize_linear
 from mu_llama.errors import ConfigError
 
 

@@ -1,0 +1,97 @@
+"""Build the graph of a ModelSpec where it isn't cached, and open it with what makes its conditioning."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from mu_llama.checkpoints.lora import merged_adapter, merged_llama
+from mu_llama.checkpoints.spec import ModelSpec
+from mu_llama.devices import compute_threads
+from mu_llama.engine.onnx.conditioning import Conditioner
+from mu_llama.engine.onnx.description import GraphOptions, Precision
+from mu_llama.engine.onnx.engine import OnnxEngine
+from mu_llama.engine.onnx.store import provide_graph
+from mu_llama.files import sha256_of, write_whole
+from mu_llama.progress import ProgressCallback, no_progress
+
+GRAPHS_FOLDER = "graphs"
+_HASHES_FILE = "hashes.json"
+
+
+def graph_options(parts: ModelSpec, precision: Precision) -> GraphOptions:
+    """How the graph of a model is built."""
+    return GraphOptions(precision, num_conditioned_layers=parts.adapter_config.num_conditioned_layers)
+
+
+def open_onnx_engine(
+    parts: ModelSpec,
+    *,
+    precision: Precision,
+    provider: str = "cpu",
+    home: Path,
+    report: Callable[[str], None] = lambda _: None,
+    progress: ProgressCallback = no_progress,
+) -> OnnxEngine:
+    """Open a model's graph, built first where the cache doesn't hold it.
+
+    Args:
+        parts: the model.
+        precision: of the LLaMA's linear layers.
+        provider: of onnxruntime, see `session.PROVIDERS`.
+        home: cache folder.
+        report: called with one line when a slow step starts.
+        progress: follows the building.
+
+    Raises:
+        CheckpointError: if the weights are damaged or don't fit together.
+        ConfigError: if onnxruntime can't run such a LLaMA, or lacks the provider.
+        MuLlamaError: if the disk is full.
+    """
+    options, cache = graph_options(parts, precision), home / GRAPHS_FOLDER
+
+    def build(folder: Path) -> None:
+        from mu_llama.engine.onnx.graph import build_graph  # brings onnx, which takes 0.3 s to import
+
+        report(f"building the {precision} graph of {parts.name} (once)")
+        config, tensors = merged_llama(parts.llama, parts.tuning, dtype=None, source=parts.source)
+        build_graph(folder, config, tensors, options=options, progress=progress)
+
+    identity = {"files": _contents({*parts.files, *parts.llama.files}, cache)}
+    folder = provide_graph(cache, identity, options, build, report=report)
+    return OnnxEngine(
+        folder,
+        num_audio_tokens=parts.adapter_config.num_audio_tokens,
+        num_threads=compute_threads(),
+        provider=provider,
+        make_conditioner=lambda engine: Conditioner(
+            parts.adapter_config,
+            merged_adapter(parts),
+            value_projection=engine.value_projection,
+            head_width=parts.llama.config.head_dim,
+        ),
+    )
+
+
+def _contents(paths: Iterable[Path], cache: Path) -> list[str]:
+    """SHA-256 of each file; remembered in the cache, for as long as its size and time stay the same."""
+    memory = cache / _HASHES_FILE
+    known: dict[str, list[object]] = {}
+    with suppress(OSError, ValueError):
+        known = dict(json.loads(memory.read_text(encoding="utf-8")))
+    hashes, is_new = [], False
+    for path in sorted(paths):
+        status = path.stat()
+        state = [status.st_size, status.st_mtime_ns]
+        name = os.fspath(path.resolve())
+        if known.get(name, [])[:2] != state:
+            known[name], is_new = [*state, sha256_of(path)], True
+        hashes.append(str(known[name][2]))
+    if is_new:
+        with suppress(OSError):  # computed again next time
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(memory, json.dumps(known).encode())
+    return hashes
