@@ -15,7 +15,7 @@ SRC = Path(__file__).parents[1] / "src" / "mu_llama"
 ROWS = (
     {"errors"},
     {"files"},
-    {"devices", "cache_folder", "hub", "progress"},
+    {"arrays", "devices", "cache_folder", "hub", "progress"},
     {"audio", "text"},
     {"encoders", "model", "labels"},
     {"checkpoints"},
@@ -33,7 +33,7 @@ DOORS = {
     "soundfile": {"audio/decoders/soundfile.py", "audio/read.py"},
     "soxr": {"audio/resample.py"},
     "sentencepiece": {"text/tokenizer.py"},
-    "huggingface_hub": {"hub.py", "encoders/mert/config.py", "checkpoints/formats/"},
+    "huggingface_hub": {"hub.py", "encoders/mert/config.py"},
     "accelerate": {"engine/torch/device_map.py", "training/distributed.py"},
     "bitsandbytes": {"engine/torch/quantize.py"},
     "typer": {"cli/"},

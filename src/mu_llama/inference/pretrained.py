@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import get_args
 
+from mu_llama.arrays import to_torch
 from mu_llama.audio.windows import WindowChoice, plan_by_name
 from mu_llama.cache_folder import home_folder
 from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder
@@ -90,7 +91,7 @@ def load(
     )
     neighbours = None
     if knn_index is not None and blend is not None:
-        neighbours = NeighbourBlend(read_faiss_flat(Path(knn_index)), blend)
+        neighbours = NeighbourBlend(to_torch(read_faiss_flat(Path(knn_index))), blend)
     return Listener(opened, extractor=extractor, blend=neighbours)
 
 

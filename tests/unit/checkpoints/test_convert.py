@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 import mu_llama
 from mu_llama import hub
+from mu_llama.arrays import FLOAT32
 from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder, convert_to_gguf
 from mu_llama.checkpoints.formats.gguf import read_gguf_llama
 from mu_llama.checkpoints.load import find_parts
@@ -65,7 +67,7 @@ def test_a_converted_model_is_the_same_bit_for_bit(name: str, original: Listener
 
 
 def test_merged_in_fp32_is_the_same_model(original: Listener, tmp_path: Path) -> None:
-    convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(merge=True, dtype=torch.float32))
+    convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(merge=True, dtype="fp32"))
     assert not (tmp_path / "model" / "lora.safetensors").exists()
     torch.testing.assert_close(logits_of(load(tmp_path / "model")), logits_of(original), atol=1e-5, rtol=1e-5)
 
@@ -73,7 +75,7 @@ def test_merged_in_fp32_is_the_same_model(original: Listener, tmp_path: Path) ->
 @torch.inference_mode()
 def test_transformers_opens_the_llama(original: Listener, tmp_path: Path) -> None:
     """Its own loader, on the merged LLaMA, gives the reference's logits without audio."""
-    convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(merge=True, dtype=torch.float32))
+    convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(merge=True, dtype="fp32"))
     llama = AutoModelForCausalLM.from_pretrained(tmp_path / "model", subfolder="llama", dtype=torch.float32)
     golden = json.loads((SET_A / "expected.json").read_text())
     expected = load_file(SET_A / "expected.safetensors")["infer/finetune/no_audio/p0/last8_logits"]
@@ -85,7 +87,7 @@ def test_transformers_opens_the_llama(original: Listener, tmp_path: Path) -> Non
 
 
 def test_dtype_is_that_of_the_llama_and_the_bridge(tmp_path: Path) -> None:
-    convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(dtype=torch.bfloat16))
+    convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(dtype="bf16"))
     assert {value.dtype for value in load_file(tmp_path / "model/llama/model.safetensors").values()} == {torch.bfloat16}
     adapter = load_file(tmp_path / "model" / "adapter.safetensors")
     assert adapter["adapter.blocks.0.up.weight"].dtype == torch.bfloat16
@@ -158,7 +160,7 @@ def test_a_stopped_conversion_goes_on(count: int, tmp_path: Path, monkeypatch: p
 def test_what_was_begun_otherwise_is_begun_anew(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(), progress=stopping_after(60, Stop()))
-    other = ConvertOptions(merge=True, dtype=torch.float32)
+    other = ConvertOptions(merge=True, dtype="fp32")
     convert_to_folder(parts_of(), tmp_path / "model", other)
     assert not (tmp_path / "model" / "lora.safetensors").exists()
 
@@ -190,10 +192,10 @@ def test_an_existing_target_is_left_alone(tmp_path: Path) -> None:
 
 def test_gguf_holds_the_merged_llama(tmp_path: Path) -> None:
     parts = parts_of()
-    convert_to_gguf(parts, tmp_path / "llama.gguf", ConvertOptions(dtype=torch.float32))
+    convert_to_gguf(parts, tmp_path / "llama.gguf", ConvertOptions(dtype="fp32"))
     llama = read_gguf_llama(tmp_path / "llama.gguf")
-    _, expected = merged_llama(parts.llama, parts.tuning, dtype=torch.float32, source="test")
-    assert all(torch.equal(llama.tensors[name].read(), stored.read()) for name, stored in expected.items())
+    _, expected = merged_llama(parts.llama, parts.tuning, dtype=FLOAT32, source="test")
+    assert all(np.array_equal(llama.tensors[name].read(), stored.read()) for name, stored in expected.items())
 
 
 def test_saved_and_opened_again(original: Listener, tmp_path: Path) -> None:
