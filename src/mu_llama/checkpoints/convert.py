@@ -103,8 +103,8 @@ def convert_to_folder(
             licences=dict(parts.licences),
             window=parts.window,
         )
-        kept = "as stored" if dtype is None else str(dtype)
-        provenance = Provenance(hashes.result(), merged=options.merge, dtype=kept)
+        stored_as = "as stored" if dtype is None else str(dtype)
+        provenance = Provenance(hashes.result(), merged=options.merge, dtype=stored_as)
         write_card(folder / CARD_FILE, parts, model_config, provenance)
         write_model_files(folder, model_config, adapter=adapter, tuning=tuning, advance=advance)
 

@@ -18,7 +18,7 @@ from mu_llama.arrays import FLOAT16, FLOAT32, Array, DType, empty, is_floating_p
 from mu_llama.errors import CheckpointError
 
 # Small enough for the processor's cache.
-_PIECE_ELEMENTS = 1 << 18
+_PIECE_ELEMENTS = 1 << 16
 
 
 @dataclass(frozen=True)

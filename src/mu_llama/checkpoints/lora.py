@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mu_llama.arrays import BFLOAT16, FLOAT16, FLOAT32, Array, DType, empty
+from mu_llama.arrays import BFLOAT16, FLOAT16, FLOAT32, Array, DType
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_pieces, zeros
 from mu_llama.checkpoints.names import unknown_keys_message
 from mu_llama.checkpoints.spec import LlamaSpec, ModelSpec
@@ -102,15 +102,7 @@ def _merge(value: LazyTensor, pair: tuple[LazyTensor, LazyTensor] | None, dtype:
 
     def load() -> Array:
         wide_up, wide_down = up.to(FLOAT32).read(), down.to(FLOAT32).read()
-        room = empty((0, wide_down.shape[1]), FLOAT32)
-
-        def add_product(rows: Array, which: slice) -> Array:
-            nonlocal room
-            room = room if len(room) >= len(rows) else empty(rows.shape, FLOAT32)
-            rows += np.matmul(wide_up[which], wide_down, out=room[: len(rows)])
-            return rows
-
-        return in_pieces(value.read(), dtype, add_product)
+        return in_pieces(value.read(), dtype, lambda rows, which: rows + wide_up[which] @ wide_down)
 
     return LazyTensor(value.shape, dtype, load)
 

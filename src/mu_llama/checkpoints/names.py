@@ -237,6 +237,6 @@ def llama3_factors(config: LlamaConfig) -> Array:
     )
     pairs = np.arange(0, config.head_dim, 2, dtype=np.float64)
     turns = context * config.rope_theta ** (-pairs / config.head_dim) / (2 * math.pi)  # in the original context
-    kept = np.clip((turns - low) / (high - low), 0.0, 1.0)  # share of the unscaled frequency
-    factors: Array = (1 / (kept + (1 - kept) / factor)).astype(FLOAT32)
+    unscaled = np.clip((turns - low) / (high - low), 0.0, 1.0)  # share of the unscaled frequency
+    factors: Array = (1 / (unscaled + (1 - unscaled) / factor)).astype(FLOAT32)
     return factors

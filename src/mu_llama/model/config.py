@@ -163,8 +163,8 @@ class LlamaConfig:
                 misfits.append(f"rope_type={scaling.get('rope_type')!r} (expected {', '.join(_SCALING_NUMBERS)})")
             bad = [name for name in needed or () if not _is_positive(scaling.get(name))]
             misfits += [f"{name}={scaling.get(name)!r}" for name in bad]
-            low, high = scaling.get("low_freq_factor"), scaling.get("high_freq_factor")
-            if needed == _SCALING_NUMBERS["llama3"] and not bad and not low < high:
+            low, high = scaling.get("low_freq_factor", 0), scaling.get("high_freq_factor", 1)
+            if not bad and not low < high:
                 misfits.append(f"high_freq_factor={high} (expected one above low_freq_factor={low})")
         return misfits
 

@@ -132,19 +132,14 @@ def _fresh(
             return _constant(shape, 1.0 if name.endswith("weight") else 0.0)
         if name == "adapter.projection.weight":
             return _normal(name, shape, _STANDARDISED_PROJECTION, seed)
+    if name.endswith((".members", ".sharpness")):  # choices are among all names
+        return _constant(shape, 1.0)
     if name.startswith("adapter.tokens.") and "reading" not in name:
-        return _fresh_tokens(name, shape, seed)
+        return _normal(name, shape, _EMBEDDING, seed)
     module, _, kind = name.rpartition(".")
     if module.endswith(".norm"):
         return _constant(shape, 1.0 if kind == "weight" else 0.0)
     return _uniform(name, shape, math.prod(shapes[f"{module}.weight"][1:]), seed)
-
-
-def _fresh_tokens(name: str, shape: tuple[int, ...], seed: int) -> LazyTensor:
-    """Embeddings are drawn; choices are among all names."""
-    if name.endswith((".members", ".sharpness")):
-        return _constant(shape, 1.0)
-    return _normal(name, shape, _EMBEDDING, seed)
 
 
 def _generator(name: str, seed: int) -> torch.Generator:

@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 
 import mu_llama
 from mu_llama import hub
-from mu_llama.arrays import FLOAT32
+from mu_llama.arrays import BFLOAT16, FLOAT32
 from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder, convert_to_gguf
 from mu_llama.checkpoints.formats.gguf import read_gguf_llama
 from mu_llama.checkpoints.load import find_parts
@@ -92,6 +93,18 @@ def test_dtype_is_that_of_the_llama_and_the_bridge(tmp_path: Path) -> None:
     adapter = load_file(tmp_path / "model" / "adapter.safetensors")
     assert adapter["adapter.blocks.0.up.weight"].dtype == torch.bfloat16
     assert adapter["conditioner.gate"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "bfloat16", BFLOAT16, BFLOAT16.type, torch.bfloat16])
+def test_a_dtype_may_be_given_in_any_spelling(dtype: Any) -> None:
+    assert ConvertOptions(dtype=dtype).stored_dtype == BFLOAT16
+
+
+@pytest.mark.parametrize("dtype", ["int8", "fp8", torch.int64])
+def test_an_unknown_dtype_is_refused(dtype: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is unknown; expected bf16, fp16, fp32"):
+        convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(dtype=dtype))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_card_names_every_source_with_its_hash(tmp_path: Path) -> None:
