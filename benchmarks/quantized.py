@@ -15,9 +15,9 @@ from mu_llama.cache_folder import home_folder
 from mu_llama.checkpoints.formats.encoder import make_encoder
 from mu_llama.checkpoints.load import find_parts, open_tokenizer
 from mu_llama.checkpoints.spec import ModelSpec
+from mu_llama.engine.protocol import Quantization
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.engine.torch.load import Placement, assemble
-from mu_llama.engine.protocol import Quantization
 from mu_llama.inference.extractor import FeatureExtractor
 from mu_llama.text.prompts import Turn
 

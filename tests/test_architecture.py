@@ -15,7 +15,7 @@ SRC = Path(__file__).parents[1] / "src" / "mu_llama"
 ROWS = (
     {"errors"},
     {"files"},
-    {"devices", "cache_folder", "hub", "progress"},
+    {"arrays", "devices", "cache_folder", "hub", "progress"},
     {"audio", "text"},
     {"encoders", "model", "labels"},
     {"checkpoints"},
@@ -35,7 +35,7 @@ DOORS = {
     "sentencepiece": {"text/tokenizer.py"},
     "onnx": {"encoders/musicnn/graph.py", "engine/onnx/"},
     "onnxruntime": {"encoders/musicnn/network.py", "engine/onnx/"},
-    "huggingface_hub": {"hub.py", "encoders/mert/config.py", "checkpoints/formats/"},
+    "huggingface_hub": {"hub.py", "encoders/mert/config.py"},
     "accelerate": {"engine/torch/device_map.py", "training/distributed.py"},
     "bitsandbytes": {"engine/torch/quantize.py"},
     "typer": {"cli/"},

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mu_llama.arrays import FLOAT32, to_numpy, to_torch
 from mu_llama.cache_folder import home_folder
 from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
 from mu_llama.checkpoints.formats.native import ADAPTER_FILE, TUNING_FILE, ModelConfig, write_model_files
@@ -81,7 +82,7 @@ FROM_SCRATCH, CONTINUED = Schedule(12, 1e-3), Schedule(12, 5e-4)
 def named(llama: LlamaSpec, words: Sequence[str]) -> Tensor:
     """The language model's embeddings of words, the mean over each one's tokens: (words, H)."""
     tokenizer = open_tokenizer(llama, template_by_name(TEMPLATE))
-    table = llama.tensors["model.embed_tokens.weight"].read().float()
+    table = to_torch(llama.tensors["model.embed_tokens.weight"].to(FLOAT32).read())
     return torch.stack([table[tokenizer.encode_prompt(f" {word}")].mean(0) for word in words])
 
 
@@ -147,7 +148,7 @@ def build_adapter(llama: LlamaSpec, train: Examples, *, seed: int = 0) -> AudioA
     sizes = _sizes(llama, train.features, len(train.words))
     drawn = fresh_adapter(sizes, seed=seed, statistics=feature_statistics(train.features))
     adapter = AudioAdapter(sizes)
-    state = {name.removeprefix("adapter."): stored.read() for name, stored in drawn.items()}
+    state = {name.removeprefix("adapter."): to_torch(stored.read()) for name, stored in drawn.items()}
     adapter.load_state_dict({name: value for name, value in state.items() if not name.startswith("conditioner.")})
     assert adapter.tokens is not None, "asked for"
     adapter.tokens.names.copy_(named(llama, train.words))
@@ -170,7 +171,7 @@ def carry_over(adapter: AudioAdapter, words: Sequence[str], folder: Path) -> dic
     to deny, for want of examples, stays denied (docs/experiments/mini.md).
     """
     earlier = {
-        name.removeprefix("adapter."): stored.read().float()
+        name.removeprefix("adapter."): to_torch(stored.to(FLOAT32).read())
         for name, stored in read_safetensors(folder / ADAPTER_FILE).items()
     }
     assert adapter.tokens is not None, "asked for"
@@ -203,7 +204,7 @@ def write(folder: Path, adapter: AudioAdapter, tuning: Mapping[str, LazyTensor])
     tensors["conditioner.prefix"] = torch.zeros(0, sizes.hidden_size)
     tensors["conditioner.gate"] = torch.zeros(0, sizes.num_heads)
     config = ModelConfig("mini-warm", TEMPLATE, sizes, ENCODER, {"packaged": LLAMA}, {"adapter": "Apache-2.0"})
-    write_model_files(folder, config, adapter={n: in_memory(t) for n, t in tensors.items()}, tuning=tuning)
+    write_model_files(folder, config, adapter={n: in_memory(to_numpy(t)) for n, t in tensors.items()}, tuning=tuning)
 
 
 def pretrain(work: Path, out: Path, *, after: Path | None = None) -> None:

@@ -12,8 +12,9 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+import numpy as np
 
+from mu_llama.arrays import FLOAT16, FLOAT32, to_numpy, to_torch
 from mu_llama.checkpoints.formats.native import ADAPTER_FILE, TUNING_FILE, read_model_config, write_model_files
 from mu_llama.checkpoints.formats.tensor_files import read_safetensors
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
@@ -24,7 +25,7 @@ MAX_BYTES = 40_000_000
 
 def halved(path: Path) -> dict[str, LazyTensor]:
     """Read a file's tensors as fp16."""
-    return {name: in_memory(stored.read().half()) for name, stored in read_safetensors(path).items()}
+    return {name: in_memory(stored.to(FLOAT16).read()) for name, stored in read_safetensors(path).items()}
 
 
 def averaged(one: Path, other: Path, share: float = 0.5) -> dict[str, LazyTensor]:
@@ -41,8 +42,11 @@ def averaged(one: Path, other: Path, share: float = 0.5) -> dict[str, LazyTensor
     tensors, others = read_safetensors(one), read_safetensors(other)
     if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in others.items()}:
         raise ValueError(f"{one} and {other} hold other names or shapes; only models of the same LoRA have a mean")
-    means = {n: others[n].read().float().lerp(tensors[n].read().float(), share) for n in tensors}
-    return {name: in_memory(mean.half()) for name, mean in means.items()}
+    means = {}
+    for name in tensors:
+        start, end = (to_torch(half[name].to(FLOAT32).read()) for half in (others, tensors))
+        means[name] = in_memory(to_numpy(start.lerp(end, share).half()))
+    return means
 
 
 def ship(model: Path, out: Path, *, mean_with: Path | None = None, share: float = 0.5) -> None:
@@ -72,7 +76,7 @@ def ship(model: Path, out: Path, *, mean_with: Path | None = None, share: float 
 
 
 def _are_equal(one: dict[str, LazyTensor], other: dict[str, LazyTensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name].read(), other[name].read()) for name in one)
+    return one.keys() == other.keys() and all(np.array_equal(one[name].read(), other[name].read()) for name in one)
 
 
 if __name__ == "__main__":

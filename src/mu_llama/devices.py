@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -25,6 +27,20 @@ def available_devices() -> list[str]:
 
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     return [kind for kind, is_present in present.items() if is_present]
+
+
+def has_gpu() -> bool:
+    """Whether there is a GPU that torch may know, found out without importing torch."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    for library in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            cuda = ctypes.CDLL(library)
+        except OSError:
+            continue
+        count = ctypes.c_int()
+        return bool(cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value)
+    return Path("/dev/kfd").exists()  # AMD's
 
 
 def choose_device(name: str = "auto") -> torch.device:

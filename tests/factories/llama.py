@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
-from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
 from mu_llama.checkpoints.spec import EncoderSpec, LlamaSpec, ModelSpec, TokenizerFile
-from mu_llama.model.config import AdapterConfig
+from mu_llama.engine.torch.llama import to_transformers
+from mu_llama.model.config import AdapterConfig, LlamaConfig
 from mu_llama.text.prompts import ALPACA
 from mu_llama.training.collate import IGNORED, Batch
 from mu_llama.training.initialization import fresh_adapter
+from tests.factories.tensors import stored
 
 VOCABULARY, LAYERS = 60, 3
 SIZES = AdapterConfig(
@@ -19,18 +20,14 @@ SIZES = AdapterConfig(
 )  # fmt: skip
 
 
-def stored(tensors: dict[str, torch.Tensor]) -> dict[str, LazyTensor]:
-    return {name: in_memory(value) for name, value in tensors.items()}
-
-
 def tiny_parts(*, tied: bool = False, gate: float | None = 0.3) -> ModelSpec:
     """A model before any tuning; its gates are 0.3, so that the audio has an effect."""
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=24, intermediate_size=40, num_hidden_layers=LAYERS, num_attention_heads=6,
-        num_key_value_heads=2, head_dim=8, max_position_embeddings=64, pad_token_id=None, tie_word_embeddings=tied,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=64, tie_word_embeddings=tied,
     )  # fmt: skip
     torch.manual_seed(0)
-    llama = LlamaForCausalLM(config)
+    llama = LlamaForCausalLM(to_transformers(config))
     for parameter in llama.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     weights = {
@@ -38,7 +35,7 @@ def tiny_parts(*, tied: bool = False, gate: float | None = 0.3) -> ModelSpec:
     }
     adapter = fresh_adapter(SIZES, seed=1)
     if gate is not None:
-        adapter["conditioner.gate"] = in_memory(torch.full(adapter["conditioner.gate"].shape, gate))
+        adapter |= stored({"conditioner.gate": torch.full(adapter["conditioner.gate"].shape, gate)})
     return ModelSpec(
         name="tiny",
         llama=LlamaSpec(config, stored(weights), TokenizerFile("tokenizer.json", "nowhere", bytes), source="a LLaMA"),

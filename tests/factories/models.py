@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from transformers import LlamaConfig
 
 from mu_llama.engine.torch.llama import MuLlama, build_mu_llama
-from mu_llama.model.config import AdapterConfig
+from mu_llama.model.config import AdapterConfig, LlamaConfig
 
 HEADS, KEY_VALUE_HEADS, HEAD_WIDTH, HIDDEN, LAYERS, CONDITIONED = 6, 2, 8, 42, 5, 3
 
@@ -14,7 +13,7 @@ HEADS, KEY_VALUE_HEADS, HEAD_WIDTH, HIDDEN, LAYERS, CONDITIONED = 6, 2, 8, 42, 5
 def make_model(seed: int = 0) -> MuLlama:
     config = LlamaConfig(
         vocab_size=50, hidden_size=HIDDEN, intermediate_size=64, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
-        num_key_value_heads=KEY_VALUE_HEADS, head_dim=HEAD_WIDTH, max_position_embeddings=64, pad_token_id=None,
+        num_key_value_heads=KEY_VALUE_HEADS, head_dim=HEAD_WIDTH, max_position_embeddings=64,
     )  # fmt: skip
     sizes = AdapterConfig(
         num_encoder_layers=2, encoder_width=7, hidden_size=HIDDEN, num_conditioned_layers=CONDITIONED, num_heads=HEADS,

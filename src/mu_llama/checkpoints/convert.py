@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
+import numpy as np
 from filelock import FileLock, Timeout
 
+from mu_llama.arrays import DType
 from mu_llama.checkpoints.formats.encoder import encoder_bytes, encoder_sources, encoder_spec, write_encoder
 from mu_llama.checkpoints.formats.gguf_writing import write_gguf
 from mu_llama.checkpoints.formats.hugging_face import write_llama_folder
@@ -20,6 +21,7 @@ from mu_llama.checkpoints.formats.native import ModelConfig, write_model_files
 from mu_llama.checkpoints.lora import adapter_dtype, merged_adapter, merged_llama
 from mu_llama.checkpoints.model_card import CARD_FILE, Provenance, hash_files, write_card
 from mu_llama.checkpoints.spec import ModelSpec
+from mu_llama.devices import DTYPES
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.progress import ProgressCallback, no_progress
 
@@ -38,12 +40,28 @@ class ConvertOptions:
 
     merge: bool = False
     """Merge LoRA, biases and norms into the LLaMA, instead of keeping them beside it."""
-    dtype: torch.dtype | None = None
-    """Of the LLaMA and the adapter's big matrices; None keeps what each is stored in."""
+    dtype: str | None = None
+    """Of the LLaMA and the adapter's big matrices: bf16, fp16 or fp32; None keeps what each is stored in. A dtype of
+    numpy's or torch's does too."""
     encoder: Literal["auto", "copy", "reference"] = "auto"
     """Copy the audio encoder into the folder or name where it is; auto copies unless it is a hub id."""
     overwrite: bool = False
     """Replace what is at the target."""
+
+    @property
+    def stored_dtype(self) -> DType | None:
+        """The dtype that is meant.
+
+        Raises:
+            ConfigError: if there is none of that name.
+        """
+        if self.dtype is None:
+            return None
+        name = str(getattr(self.dtype, "__name__", self.dtype)).removeprefix("torch.")
+        name = DTYPES.get(name, name)
+        if name not in DTYPES.values():
+            raise ConfigError(f"dtype {self.dtype!r} is unknown; expected {', '.join(DTYPES)}")
+        return np.dtype(name)
 
 
 def convert_to_folder(
@@ -61,11 +79,12 @@ def convert_to_folder(
         ConfigError: if the target exists.
         CheckpointError: if something doesn't fit together or the disk is too small.
     """
+    dtype = options.stored_dtype
     merged_in, tuning = (parts.tuning, {}) if options.merge else ({}, parts.tuning)
     adapter = merged_adapter(parts) if options.merge else dict(parts.adapter)
-    config, llama = merged_llama(parts.llama, merged_in, dtype=options.dtype, source=parts.source)
-    if options.dtype is not None:
-        adapter = {name: adapter_dtype(name, value, options.dtype) for name, value in adapter.items()}
+    config, llama = merged_llama(parts.llama, merged_in, dtype=dtype, source=parts.source)
+    if dtype is not None:
+        adapter = {name: adapter_dtype(name, value, dtype) for name, value in adapter.items()}
     spec = encoder_spec(parts.encoder, options.encoder, folder=ENCODER_FOLDER)
     tensors = [*llama.values(), *adapter.values(), *tuning.values()]
     total = sum(stored.size_bytes for stored in tensors) + encoder_bytes(parts.encoder, spec)
@@ -84,7 +103,8 @@ def convert_to_folder(
             licences=dict(parts.licences),
             window=parts.window,
         )
-        provenance = Provenance(hashes.result(), merged=options.merge, dtype=_dtype_name(options.dtype))
+        stored_as = "as stored" if dtype is None else str(dtype)
+        provenance = Provenance(hashes.result(), merged=options.merge, dtype=stored_as)
         write_card(folder / CARD_FILE, parts, model_config, provenance)
         write_model_files(folder, model_config, adapter=adapter, tuning=tuning, advance=advance)
 
@@ -99,7 +119,7 @@ def convert_to_gguf(
         CheckpointError: if something doesn't fit together or the disk is too small.
     """
     _check_target(target, options)
-    config, merged = merged_llama(parts.llama, parts.tuning, dtype=options.dtype, source=parts.source)
+    config, merged = merged_llama(parts.llama, parts.tuning, dtype=options.stored_dtype, source=parts.source)
     total = sum(stored.size_bytes for stored in merged.values())
     _check_space(target.parent, total)
     with _disk_errors_named(target):
@@ -120,7 +140,8 @@ def _staging(target: Path, parts: ModelSpec, options: ConvertOptions, *, needed_
     """Give a folder to write into, which takes the target's place at the end; a kill leaves it to be gone on with."""
     _check_target(target, options)
     folder = target.with_name(f".{target.name}.partial")
-    plan = json.dumps([str(asdict(options)), [_stamp(path) for path in (*parts.files, *parts.llama.files)]])
+    chosen = str({**asdict(options), "dtype": str(options.stored_dtype)})
+    plan = json.dumps([chosen, [_stamp(path) for path in (*parts.files, *parts.llama.files)]])
     lock = FileLock(target.with_name(f".{target.name}.lock"))
     with _disk_errors_named(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +204,3 @@ def _check_space(folder: Path, needed_bytes: int) -> None:
 def _stamp(path: Path) -> list[object]:
     stat = path.stat()
     return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
-
-
-def _dtype_name(dtype: torch.dtype | None) -> str:
-    return "as stored" if dtype is None else str(dtype).removeprefix("torch.")

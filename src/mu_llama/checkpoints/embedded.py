@@ -177,13 +177,12 @@ def _verify(path: Path, packaged: PackagedLlama) -> None:
 
 
 def _convert(gguf_path: Path, folder: Path) -> None:
-    import torch
-
+    from mu_llama.arrays import BFLOAT16
     from mu_llama.checkpoints.formats.gguf import read_gguf_llama
     from mu_llama.checkpoints.formats.hugging_face import write_llama_folder
 
     llama = read_gguf_llama(gguf_path)
-    tensors = {name: stored.to(torch.bfloat16) for name, stored in llama.tensors.items()}
+    tensors = {name: stored.to(BFLOAT16) for name, stored in llama.tensors.items()}
     scratch = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
     try:
         write_llama_folder(scratch, llama.config, tensors, llama.tokenizer)

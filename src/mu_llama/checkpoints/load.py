@@ -151,8 +151,7 @@ def open_tokenizer(llama: LlamaSpec, template: PromptTemplate) -> Tokenizer:
         CheckpointError: if it is damaged or belongs to another LLaMA.
     """
     file, config = llama.tokenizer, llama.config
-    own_ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    own_ends = [token for token in own_ends if token is not None]
+    own_ends = config.eos_token_ids
     tokenizer: Tokenizer
     if file.name == SENTENCEPIECE_FILE:
         tokenizer = parse_sentencepiece(file.read(), eos_ids=own_ends, source=file.source)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-from transformers import LlamaConfig
+import numpy as np
 
-from mu_llama import devices
+from mu_llama.arrays import BFLOAT16, FLOAT16, FLOAT32, Array, DType
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_pieces, zeros
 from mu_llama.checkpoints.names import unknown_keys_message
 from mu_llama.checkpoints.spec import LlamaSpec, ModelSpec
 from mu_llama.errors import CheckpointError
+from mu_llama.model.config import LlamaConfig
 
 LORA_DOWN, LORA_UP = ".lora_A.weight", ".lora_B.weight"
 _ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
@@ -22,7 +21,7 @@ LINEARS = (*_ATTENTION, *_FEED_FORWARD)
 """The linears of a layer, under transformers' names."""
 VALUE_LORA = ("conditioner.value_lora_A", "conditioner.value_lora_B")
 """The adapter's tensors that hold a LoRA merged into the value projections."""
-_HALF = (torch.bfloat16, torch.float16)
+_HALF = (BFLOAT16, FLOAT16)
 
 
 def low_rank_pairs(tuning: Mapping[str, LazyTensor], *, source: object) -> dict[str, tuple[LazyTensor, LazyTensor]]:
@@ -43,11 +42,11 @@ def low_rank_pairs(tuning: Mapping[str, LazyTensor], *, source: object) -> dict[
 
 
 def merged_llama(
-    llama: LlamaSpec, tuning: Mapping[str, LazyTensor], *, dtype: torch.dtype | None, source: object
+    llama: LlamaSpec, tuning: Mapping[str, LazyTensor], *, dtype: DType | None, source: object
 ) -> tuple[LlamaConfig, dict[str, LazyTensor]]:
     """Describe the tuned LLaMA as plain weights; the sums are made when a tensor is read.
 
-    A LoRA is merged in float32, or in bf16 (with float32 sums, as in training) where weight and result are bf16.
+    A LoRA is merged in float32; where weight and result are bf16 its factors are rounded to bf16 first, as in training.
 
     Args:
         llama: the LLaMA before tuning.
@@ -66,9 +65,11 @@ def merged_llama(
     for name, value in tuning.items():
         if not name.endswith((LORA_DOWN, LORA_UP)):
             tensors[name] = value
-    config = copy.deepcopy(llama.config)
-    config.attention_bias |= any(name.endswith(f"{module}.bias") for name in tensors for module in _ATTENTION)
-    config.mlp_bias |= any(name.endswith(f"{module}.bias") for name in tensors for module in _FEED_FORWARD)
+    config = dataclasses.replace(
+        llama.config,
+        attention_bias=llama.config.attention_bias or _has_bias(tensors, _ATTENTION),
+        mlp_bias=llama.config.mlp_bias or _has_bias(tensors, _FEED_FORWARD),
+    )
     for module, (down, up) in pairs.items():
         name = f"{module}.weight"
         if name not in tensors:
@@ -79,8 +80,12 @@ def merged_llama(
         for name, value in tensors.items()
     }
     for name, rows in _expected_biases(config, tensors).items():
-        merged.setdefault(name, zeros((rows,), dtype or torch.float32))
+        merged.setdefault(name, zeros((rows,), dtype or FLOAT32))
     return config, merged
+
+
+def _has_bias(names: Mapping[str, LazyTensor], modules: tuple[str, ...]) -> bool:
+    return any(name.endswith(f"{module}.bias") for name in names for module in modules)
 
 
 def _check_pair(module: str, weight: LazyTensor, down: LazyTensor, up: LazyTensor, *, source: object) -> None:
@@ -90,19 +95,14 @@ def _check_pair(module: str, weight: LazyTensor, down: LazyTensor, up: LazyTenso
         )
 
 
-def _merge(value: LazyTensor, pair: tuple[LazyTensor, LazyTensor] | None, dtype: torch.dtype) -> LazyTensor:
+def _merge(value: LazyTensor, pair: tuple[LazyTensor, LazyTensor] | None, dtype: DType) -> LazyTensor:
     if pair is None:
-        return value if value.dtype == dtype else value.to(dtype)
-    down, up = pair
+        return value.to(dtype)
+    down, up = (half.to(BFLOAT16) for half in pair) if value.dtype == dtype == BFLOAT16 else pair
 
-    def load() -> Tensor:
-        factors = up.read(), down.read()
-        if value.dtype == dtype == torch.bfloat16:
-            factors = factors[0].to(dtype), factors[1].to(dtype)
-            if not devices.is_cpu_slow_at_bf16():
-                return torch.addmm(value.read(), *factors)
-        wide_up, wide_down = factors[0].float(), factors[1].float()  # sums in float32 either way
-        return in_pieces(value.read(), dtype, lambda rows, which: rows.addmm_(wide_up[which], wide_down))
+    def load() -> Array:
+        wide_up, wide_down = up.to(FLOAT32).read(), down.to(FLOAT32).read()
+        return in_pieces(value.read(), dtype, lambda rows, which: rows + wide_up[which] @ wide_down)
 
     return LazyTensor(value.shape, dtype, load)
 
@@ -143,23 +143,23 @@ def _value_lora(parts: ModelSpec) -> list[LazyTensor]:
     rank = max(down.shape[0] for down, _ in present)
     hidden, rows = present[0][0].shape[1], present[0][1].shape[0]
 
-    def load(half: int) -> Tensor:
-        stacked = torch.zeros(len(pairs), *((rank, hidden) if half == 0 else (rows, rank)))
+    def load(half: int) -> Array:
+        stacked = np.zeros((len(pairs), *((rank, hidden) if half == 0 else (rows, rank))), FLOAT32)
         for index, pair in enumerate(pairs):
             stored = pair[half]
             if stored is not None:
-                value = stored.read().float()
-                stacked[index, : value.shape[0], : value.shape[1]] = value
+                num_rows, num_columns = stored.shape
+                stacked[index, :num_rows, :num_columns] = stored.read()
         return stacked
 
     return [
-        LazyTensor((len(pairs), rank, hidden), torch.float32, lambda: load(0)),
-        LazyTensor((len(pairs), rows, rank), torch.float32, lambda: load(1)),
+        LazyTensor((len(pairs), rank, hidden), FLOAT32, lambda: load(0)),
+        LazyTensor((len(pairs), rows, rank), FLOAT32, lambda: load(1)),
     ]
 
 
-def adapter_dtype(name: str, value: LazyTensor, dtype: torch.dtype) -> LazyTensor:
+def adapter_dtype(name: str, value: LazyTensor, dtype: DType) -> LazyTensor:
     """Keep the bridge's matrices narrow beside a narrow LLaMA; everything else is float32."""
     if name.startswith(("adapter.blocks.", "adapter.projection.")) and len(value.shape) == 2 and dtype in _HALF:
         return value if value.dtype in _HALF else value.to(dtype)
-    return value.to(torch.float32)
+    return value.to(FLOAT32)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
-from transformers import LlamaConfig
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+import numpy as np
 
+from mu_llama.arrays import FLOAT32, Array
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.errors import CheckpointError
+from mu_llama.model.config import LlamaConfig
 
 _META_TOP = {
     "tok_embeddings": "model.embed_tokens",
@@ -72,26 +72,24 @@ def meta_name(module: str, layer: int, kind: str = "weight") -> str:
     return f"layers.{layer}.{module}.{kind}"
 
 
-def interleaved_to_halves(tensor: Tensor, num_heads: int) -> Tensor:
+def interleaved_to_halves(rows: Array, num_heads: int) -> Array:
     """Reorder the rows of each head from rotary pairs (0,1),(2,3).. to halves, as transformers rotates.
 
     Args:
-        tensor: (num_heads * head width, ...): a weight, the outer half of a LoRA, or a bias.
+        rows: (num_heads * head width, ...): a weight, the outer half of a LoRA, or a bias.
         num_heads: query heads for wq, key-value heads for wk.
 
     Returns:
-        A tensor of the same shape.
+        An array of the same shape.
     """
-    rows = tensor.shape[0]
-    pairs = tensor.reshape(num_heads, rows // num_heads // 2, 2, *tensor.shape[1:])
-    return pairs.transpose(1, 2).reshape(tensor.shape)
+    pairs = rows.reshape(num_heads, len(rows) // num_heads // 2, 2, *rows.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(rows.shape)
 
 
-def halves_to_interleaved(tensor: Tensor, num_heads: int) -> Tensor:
+def halves_to_interleaved(rows: Array, num_heads: int) -> Array:
     """Undo `interleaved_to_halves`, as files of llama.cpp want it."""
-    rows = tensor.shape[0]
-    halves = tensor.reshape(num_heads, 2, rows // num_heads // 2, *tensor.shape[1:])
-    return halves.transpose(1, 2).reshape(tensor.shape)
+    halves = rows.reshape(num_heads, 2, len(rows) // num_heads // 2, *rows.shape[1:])
+    return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
 def rotary_rows_reordered(value: LazyTensor, module: str, config: LlamaConfig, *, name: str) -> LazyTensor:
@@ -139,7 +137,7 @@ def rows_in_halves(value: LazyTensor, heads: int, config: LlamaConfig, *, name: 
             f"{name} has shape {value.shape}; expected {heads * config.head_dim} rows ({heads} heads of "
             f"{config.head_dim})"
         )
-    return value.map(lambda tensor: interleaved_to_halves(tensor, heads))
+    return value.map(lambda rows: interleaved_to_halves(rows, heads))
 
 
 def count_layers(names: Iterable[str]) -> int:
@@ -211,8 +209,8 @@ def rotary_heads(name: str, config: LlamaConfig) -> int | None:
     return next((count for gguf_name, count in heads.items() if f".{gguf_name}." in name), None)
 
 
-def llama3_parameters(factor: float) -> dict[str, object]:
-    """Give the `rope_parameters` that every LLaMA-3.1 to 3.3 has, but for the base."""
+def llama3_scaling(factor: float) -> dict[str, Any]:
+    """Give the `rope_scaling` that every LLaMA-3.1 to 3.3 has."""
     return {
         "rope_type": "llama3",
         "factor": factor,
@@ -222,14 +220,23 @@ def llama3_parameters(factor: float) -> dict[str, object]:
     }
 
 
-def llama3_factors(config: LlamaConfig) -> Tensor:
+def llama3_factors(config: LlamaConfig) -> Array:
     """Compute what `rope_freqs.weight` is for a config of rope type llama3.
+
+    A rotary pair that turns once in `w` tokens turns `factor` times slower where `w` is above the original context over
+    `low_freq_factor`, as before where it is below the context over `high_freq_factor`, and by a linear mix of the two
+    frequencies between. Source: Meta's llama-models, `apply_scaling`.
 
     Returns:
         (head width / 2,) in float32: unscaled over scaled angle.
     """
-    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](copy.deepcopy(config), torch.device("cpu"))
-    pairs = torch.arange(0, config.head_dim, 2, dtype=torch.float32)
-    unscaled = config.rope_parameters["rope_theta"] ** (-pairs / config.head_dim)
-    factors: Tensor = unscaled / scaled
+    assert config.rope_scaling is not None, "asked for one of type llama3"
+    factor, context, low, high = (
+        float(config.rope_scaling[name])
+        for name in ("factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor")
+    )
+    pairs = np.arange(0, config.head_dim, 2, dtype=np.float64)
+    turns = context * config.rope_theta ** (-pairs / config.head_dim) / (2 * math.pi)  # in the original context
+    unscaled = np.clip((turns - low) / (high - low), 0.0, 1.0)  # share of the unscaled frequency
+    factors: Array = (1 / (unscaled + (1 - unscaled) / factor)).astype(FLOAT32)
     return factors

@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import LlamaConfig
-
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
-from mu_llama.model.config import AdapterConfig
+from mu_llama.model.config import AdapterConfig, LlamaConfig
 from mu_llama.text.prompts import PromptTemplate
 
 SENTENCEPIECE_FILE = "tokenizer.model"

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from mu_llama.cli import options as opt
 from mu_llama.cli.progress import ProgressBars
+from mu_llama.devices import DTYPES
 from mu_llama.errors import MuLlamaError
-
-if TYPE_CHECKING:
-    import torch
 
 
 def convert(
@@ -55,7 +53,8 @@ def convert(
         how: Literal["auto", "copy", "reference"] = _one_of(  # type: ignore[assignment]
             encoder_files, "--encoder-files", ("auto", "copy", "reference")
         )
-        chosen = ConvertOptions(merge=merge, dtype=_dtype(dtype), encoder=how, overwrite=overwrite)
+        width = None if dtype == "auto" else _one_of(dtype, "--dtype", ("auto", *DTYPES))
+        chosen = ConvertOptions(merge=merge, dtype=width, encoder=how, overwrite=overwrite)
         parts = find_parts(source, llama=llama, encoder=encoder, home=home_folder(), report=opt.report_progress)
         write = convert_to_folder if kind == "folder" else convert_to_gguf
         write(parts, target, chosen, progress=bars)
@@ -83,11 +82,3 @@ def _one_of(value: str, option: str, known: tuple[str, ...]) -> str:
     if value not in known:
         raise ConfigError(f"{option} is {value!r}; expected {', '.join(known)}")
     return value
-
-
-def _dtype(name: str) -> torch.dtype | None:
-    import torch
-
-    from mu_llama.devices import choose_dtype
-
-    return None if name == "auto" else choose_dtype(name, torch.device("cpu"))

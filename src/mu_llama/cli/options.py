@@ -6,6 +6,7 @@ import gc
 import inspect
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from mu_llama.cli.progress import ProgressBars
+from mu_llama.devices import THREADS_VARIABLE
 from mu_llama.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,6 +67,10 @@ class ModelOptions:
             help="Seconds used: full (all), published (the first minute of up to an hour), auto (the model's own)."
         ),
     ] = "auto"
+    engine: Annotated[
+        str,
+        typer.Option(help="What runs the LLaMA: onnx, torch, or auto (onnx for small and quantized models on a CPU)."),
+    ] = "auto"
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
     dtype: Annotated[str, typer.Option(help="Of the LLaMA: auto, bf16, fp16 or fp32.")] = "auto"
     quantize: Annotated[
@@ -75,6 +81,16 @@ class ModelOptions:
         str | None,
         typer.Option(
             help="Spread the LLaMA over several GPUs: auto, or a JSON file of modules and devices.", show_default=False
+        ),
+    ] = None
+    provider: Annotated[
+        str | None,
+        typer.Option(help="Execution provider of onnxruntime: cpu, cuda, coreml or directml.", show_default="cpu"),
+    ] = None
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Threads that compute on the CPU; also MU_LLAMA_THREADS.", show_default="one a physical core"
         ),
     ] = None
     cache: Annotated[bool, typer.Option(help="Keep features on disk, so that a track is encoded once.")] = True
@@ -185,6 +201,8 @@ def load_listener(chosen: ModelOptions) -> Listener:
     # Imported modules and weights stay alive: garbage collection over them costs half a second.
     gc.disable()
     quieten_libraries()
+    if chosen.threads is not None:
+        os.environ[THREADS_VARIABLE] = str(chosen.threads)
     from mu_llama.inference.pretrained import load
 
     listener = load(
@@ -194,10 +212,12 @@ def load_listener(chosen: ModelOptions) -> Listener:
         knn_index=chosen.knn_index,
         blend=_blend(chosen),
         window=chosen.window,  # type: ignore[arg-type]  # load() checks it
+        engine=chosen.engine,  # type: ignore[arg-type]  # load() checks it
         device=chosen.device,
         dtype=chosen.dtype,
         quantize=chosen.quantize,  # type: ignore[arg-type]  # load() checks it
         device_map=_device_map(chosen.device_map),
+        provider=chosen.provider,
         use_cache=chosen.cache,
         report=report_progress,
         progress=ProgressBars(),
@@ -228,9 +248,8 @@ def _device_map(text: str | None) -> Any:
 
 
 def quieten_libraries() -> None:
-    """Turn off libraries' progress bars and notes, which would mix with the answers."""
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    """Turn off libraries' notes, which would mix with the answers; those that aren't imported yet read it later."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if "transformers" in sys.modules:
+        sys.modules["transformers"].utils.logging.set_verbosity_error()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -17,9 +17,8 @@ from mu_llama.devices import LoadedProcess
 from mu_llama.encoders.protocol import Encoder
 from mu_llama.engine.protocol import Engine
 from mu_llama.engine.scheduler import Scheduler
-from mu_llama.engine.torch.engine import TorchEngine
-from mu_llama.engine.torch.load import Placement, fill, prepare
 from mu_llama.hub import name_or_path
+from mu_llama.inference.engines import EngineOptions, open_engine
 from mu_llama.progress import ProgressCallback, no_progress
 from mu_llama.text.tokenizer import Tokenizer
 
@@ -81,7 +80,7 @@ def open_model(
     *,
     llama: str | PathLike[str] | None = None,
     encoder: str | PathLike[str] | None = None,
-    placement: Placement,
+    options: EngineOptions,
     home: Path,
     report: Callable[[str], None] = lambda _: None,
     progress: ProgressCallback = no_progress,
@@ -92,8 +91,8 @@ def open_model(
         model: see `find_parts`.
         llama: see `find_parts`.
         encoder: see `find_parts`.
-        placement: where it runs.
-        home: cache folder, for the embedded model's LLaMA.
+        options: what runs it, and how.
+        home: cache folder, for the embedded model's LLaMA and graphs.
         report: called with one line when a slow step starts.
         progress: follows the loading.
 
@@ -109,11 +108,11 @@ def open_model(
         home=home,
         report=report,
     )
-    assembly = prepare(parts, placement)
+    make_engine, device = open_engine(parts, options, home=home, report=report, progress=progress)
     return OpenedModel(
         parts=parts,
         tokenizer=open_tokenizer(parts.llama, parts.template),
-        make_engine=lambda: TorchEngine(fill(assembly, progress=progress)),
-        make_encoder=lambda: make_encoder(parts, device=str(placement.device)),
-        process=LoadedProcess(str(placement.device)),
+        make_engine=make_engine,
+        make_encoder=lambda: make_encoder(parts, device=device),
+        process=LoadedProcess(device),
     )

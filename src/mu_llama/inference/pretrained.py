@@ -6,20 +6,17 @@ import tempfile
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import get_args
 
 from mu_llama.audio.windows import WindowChoice, plan_by_name
 from mu_llama.cache_folder import home_folder
 from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder
 from mu_llama.checkpoints.formats.faiss import read_faiss_flat
 from mu_llama.checkpoints.spec import ModelSpec
-from mu_llama.devices import choose_device, choose_dtype
 from mu_llama.encoders.cache import FeatureCache
-from mu_llama.engine.torch.device_map import DeviceMap
-from mu_llama.engine.torch.load import Placement
-from mu_llama.engine.torch.quantize import Quantization
+from mu_llama.engine.protocol import DeviceMap, Quantization
 from mu_llama.errors import ConfigError, renamed_keywords
 from mu_llama.hub import is_hub_id, push
+from mu_llama.inference.engines import EngineName, EngineOptions
 from mu_llama.inference.extractor import FeatureExtractor
 from mu_llama.inference.listener import Listener
 from mu_llama.inference.open_model import open_model
@@ -36,10 +33,12 @@ def load(
     knn_index: str | PathLike[str] | None = None,
     blend: BlendOptions | None = None,
     window: WindowChoice = "auto",
+    engine: EngineName = "auto",
     device: str = "auto",
     dtype: str = "auto",
     quantize: Quantization | None = None,
     device_map: DeviceMap | None = None,
+    provider: str | None = None,
     use_cache: bool = True,
     report: Callable[[str], None] = lambda _: None,
     progress: ProgressCallback = no_progress,
@@ -55,12 +54,15 @@ def load(
         knn_index: faiss file of vectors to blend into each track's own.
         blend: how far; needs `knn_index`.
         window: which seconds are encoded: `full` (all), `published` (the first minute), `auto` (the model's own).
+        engine: what runs the LLaMA: `onnx` (onnxruntime, on the CPU), `torch`, or `auto`, onnx for small and
+            quantized models on a CPU and where torch isn't installed, else torch.
         device: auto, cpu, cuda, cuda:N, mps.
         dtype: of the LLaMA: auto, bf16, fp16, fp32.
         quantize: `int8` or `int4` to store the LLaMA's linear layers in so many bits, the adapter's in 8, and the
             encoder in memory only while it runs. int4 on a GPU needs the extra `quantize`.
         device_map: `auto` to spread the LLaMA over all GPUs, or a table of modules and devices; needs the extra
             `multi-gpu`.
+        provider: execution provider of onnxruntime: cpu, cuda, coreml or directml; None for cpu.
         use_cache: store features on disk, so that a track is encoded once.
         report: called with one line when a slow step starts (fetching, converting).
         progress: called with the number of bytes of weights loaded.
@@ -75,14 +77,11 @@ def load(
         listener.ask("song.ogg", "Is there singing?").text
     """
     plan = plan_by_name(window)
-    if quantize not in (None, *get_args(Quantization)):
-        raise ConfigError(f"quantize is {quantize!r}; expected {' or '.join(get_args(Quantization))}")
     if (knn_index is None) != (blend is None):
         raise ConfigError("knn_index and blend belong together; give both or neither")
-    chosen = choose_device(device)
-    placement = Placement(chosen, choose_dtype(dtype, chosen), quantize=quantize, device_map=device_map)
+    options = EngineOptions(engine, device, dtype, quantize, device_map, provider)
     opened = open_model(
-        model, llama=llama, encoder=encoder, placement=placement, home=home_folder(), report=report, progress=progress
+        model, llama=llama, encoder=encoder, options=options, home=home_folder(), report=report, progress=progress
     )
     cache = FeatureCache(home_folder() / "features") if use_cache else None
     extractor = FeatureExtractor(

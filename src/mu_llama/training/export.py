@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mu_llama.arrays import to_numpy
 from mu_llama.cache_folder import choose_library_folder, has_writable_user_home
 from mu_llama.checkpoints.embedded import PACKAGED, converted_folder
 from mu_llama.checkpoints.formats.encoder import encoder_sources, encoder_spec, write_encoder
@@ -49,8 +50,8 @@ def export_model(
     scratch = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    stored = {name: in_memory(value) for name, value in adapter.items()}
-    tuned = {name: in_memory(value) for name, value in tuning.items()}
+    stored = {name: in_memory(to_numpy(value)) for name, value in adapter.items()}
+    tuned = {name: in_memory(to_numpy(value)) for name, value in tuning.items()}
     spec = encoder_spec(parts.encoder, "reference", folder=_ENCODER_FOLDER)
     model_config = ModelConfig(
         name=parts.name,

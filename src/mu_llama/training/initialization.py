@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from mu_llama.arrays import FLOAT32, to_numpy
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory, zeros
 from mu_llama.errors import ConfigError
 from mu_llama.model.adapter import AudioAdapter
@@ -112,7 +113,7 @@ def fresh_lora(module: str, weight: tuple[int, ...], *, rank: int, seed: int) ->
         seed: of `lora_A`.
     """
     num_out, num_in = weight
-    return _uniform(f"{module}.lora_A", (rank, num_in), num_in, seed), zeros((num_out, rank), torch.float32)
+    return _uniform(f"{module}.lora_A", (rank, num_in), num_in, seed), zeros((num_out, rank), FLOAT32)
 
 
 def _fresh(
@@ -122,28 +123,23 @@ def _fresh(
     if name == "conditioner.gate":
         return _constant(shape, 0.0 if statistics is None else _STANDARDISED_GATE)
     if name == "conditioner.prefix":
-        return zeros(shape, torch.float32) if statistics is not None else _normal(name, shape, 1.0, seed)
+        return zeros(shape, FLOAT32) if statistics is not None else _normal(name, shape, 1.0, seed)
     if statistics is not None:
         given = {"adapter.feature_mean": statistics.mean, "adapter.feature_deviation": statistics.std}
         if name in given:
-            return in_memory(given[name])
+            return in_memory(to_numpy(given[name]))
         if name.startswith("adapter.layer_mix."):
             return _constant(shape, 1.0 if name.endswith("weight") else 0.0)
         if name == "adapter.projection.weight":
             return _normal(name, shape, _STANDARDISED_PROJECTION, seed)
+    if name.endswith((".members", ".sharpness")):  # choices are among all names
+        return _constant(shape, 1.0)
     if name.startswith("adapter.tokens.") and "reading" not in name:
-        return _fresh_tokens(name, shape, seed)
+        return _normal(name, shape, _EMBEDDING, seed)
     module, _, kind = name.rpartition(".")
     if module.endswith(".norm"):
         return _constant(shape, 1.0 if kind == "weight" else 0.0)
     return _uniform(name, shape, math.prod(shapes[f"{module}.weight"][1:]), seed)
-
-
-def _fresh_tokens(name: str, shape: tuple[int, ...], seed: int) -> LazyTensor:
-    """Embeddings are drawn; choices are among all names."""
-    if name.endswith((".members", ".sharpness")):
-        return _constant(shape, 1.0)
-    return _normal(name, shape, _EMBEDDING, seed)
 
 
 def _generator(name: str, seed: int) -> torch.Generator:
@@ -152,16 +148,16 @@ def _generator(name: str, seed: int) -> torch.Generator:
 
 def _uniform(name: str, shape: tuple[int, ...], num_in: int, seed: int) -> LazyTensor:
     bound = num_in**-0.5
-    return LazyTensor(
-        shape, torch.float32, lambda: torch.empty(shape).uniform_(-bound, bound, generator=_generator(name, seed))
-    )
+    return _drawn(shape, lambda: torch.empty(shape).uniform_(-bound, bound, generator=_generator(name, seed)))
 
 
 def _normal(name: str, shape: tuple[int, ...], std: float, seed: int) -> LazyTensor:
-    return LazyTensor(
-        shape, torch.float32, lambda: torch.empty(shape).normal_(std=std, generator=_generator(name, seed))
-    )
+    return _drawn(shape, lambda: torch.empty(shape).normal_(std=std, generator=_generator(name, seed)))
 
 
 def _constant(shape: tuple[int, ...], value: float) -> LazyTensor:
-    return LazyTensor(shape, torch.float32, lambda: torch.full(shape, value))
+    return _drawn(shape, lambda: torch.full(shape, value))
+
+
+def _drawn(shape: tuple[int, ...], draw: Callable[[], Tensor]) -> LazyTensor:
+    return LazyTensor(shape, FLOAT32, lambda: to_numpy(draw()))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from mu_llama.arrays import FLOAT32, to_torch
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, zeros
 from mu_llama.checkpoints.lora import LINEARS, LORA_DOWN, LORA_UP, low_rank_pairs, merged_llama
 from mu_llama.checkpoints.spec import ModelSpec
@@ -109,7 +110,7 @@ def _added_tuning(parts: ModelSpec, phase: Phase, *, lora_rank: int, seed: int) 
         if phase.adds_lora and module + LORA_UP not in parts.tuning:
             added[module + LORA_DOWN], added[module + LORA_UP] = fresh_lora(module, shape, rank=lora_rank, seed=seed)
         if phase.adds_biases and module.endswith(BIASED_LINEARS) and f"{module}.bias" not in weights:
-            added[f"{module}.bias"] = zeros(shape[:1], torch.float32)
+            added[f"{module}.bias"] = zeros(shape[:1], FLOAT32)
     return added
 
 
@@ -150,7 +151,7 @@ def _fill(
             width = lora_dtype
         else:
             width = torch.float32 if name in trained or not name.startswith("llama.") else dtype
-        put(model, name, stored.read().to(width))
+        put(model, name, to_torch(stored.read()).to(width))
         advance(stored.size_bytes)
     finish(model)
     for name in trained:

@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 
 import mu_llama
 from mu_llama import hub
+from mu_llama.arrays import BFLOAT16, FLOAT32
 from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder, convert_to_gguf
 from mu_llama.checkpoints.formats.gguf import read_gguf_llama
 from mu_llama.checkpoints.load import find_parts
@@ -66,7 +68,7 @@ def test_a_converted_model_is_the_same_bit_for_bit(name: str, original: Listener
 
 
 def test_merged_in_fp32_is_the_same_model(original: Listener, tmp_path: Path) -> None:
-    convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(merge=True, dtype=torch.float32))
+    convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(merge=True, dtype="fp32"))
     assert not (tmp_path / "model" / "lora.safetensors").exists()
     torch.testing.assert_close(logits_of(load(tmp_path / "model")), logits_of(original), atol=1e-5, rtol=1e-5)
 
@@ -74,7 +76,7 @@ def test_merged_in_fp32_is_the_same_model(original: Listener, tmp_path: Path) ->
 @torch.inference_mode()
 def test_transformers_opens_the_llama(original: Listener, tmp_path: Path) -> None:
     """Its own loader, on the merged LLaMA, gives the reference's logits without audio."""
-    convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(merge=True, dtype=torch.float32))
+    convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(merge=True, dtype="fp32"))
     llama = AutoModelForCausalLM.from_pretrained(tmp_path / "model", subfolder="llama", dtype=torch.float32)
     golden = json.loads((SET_A / "expected.json").read_text())
     expected = load_file(SET_A / "expected.safetensors")["infer/finetune/no_audio/p0/last8_logits"]
@@ -86,11 +88,23 @@ def test_transformers_opens_the_llama(original: Listener, tmp_path: Path) -> Non
 
 
 def test_dtype_is_that_of_the_llama_and_the_bridge(tmp_path: Path) -> None:
-    convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(dtype=torch.bfloat16))
+    convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(dtype="bf16"))
     assert {value.dtype for value in load_file(tmp_path / "model/llama/model.safetensors").values()} == {torch.bfloat16}
     adapter = load_file(tmp_path / "model" / "adapter.safetensors")
     assert adapter["adapter.blocks.0.up.weight"].dtype == torch.bfloat16
     assert adapter["conditioner.gate"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "bfloat16", BFLOAT16, BFLOAT16.type, torch.bfloat16])
+def test_a_dtype_may_be_given_in_any_spelling(dtype: Any) -> None:
+    assert ConvertOptions(dtype=dtype).stored_dtype == BFLOAT16
+
+
+@pytest.mark.parametrize("dtype", ["int8", "fp8", torch.int64])
+def test_an_unknown_dtype_is_refused(dtype: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is unknown; expected bf16, fp16, fp32"):
+        convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(dtype=dtype))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_card_names_every_source_with_its_hash(tmp_path: Path) -> None:
@@ -159,7 +173,7 @@ def test_a_stopped_conversion_goes_on(count: int, tmp_path: Path, monkeypatch: p
 def test_what_was_begun_otherwise_is_begun_anew(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         convert_to_folder(parts_of(), tmp_path / "model", ConvertOptions(), progress=stopping_after(60, Stop()))
-    other = ConvertOptions(merge=True, dtype=torch.float32)
+    other = ConvertOptions(merge=True, dtype="fp32")
     convert_to_folder(parts_of(), tmp_path / "model", other)
     assert not (tmp_path / "model" / "lora.safetensors").exists()
 
@@ -191,10 +205,10 @@ def test_an_existing_target_is_left_alone(tmp_path: Path) -> None:
 
 def test_gguf_holds_the_merged_llama(tmp_path: Path) -> None:
     parts = parts_of()
-    convert_to_gguf(parts, tmp_path / "llama.gguf", ConvertOptions(dtype=torch.float32))
+    convert_to_gguf(parts, tmp_path / "llama.gguf", ConvertOptions(dtype="fp32"))
     llama = read_gguf_llama(tmp_path / "llama.gguf")
-    _, expected = merged_llama(parts.llama, parts.tuning, dtype=torch.float32, source="test")
-    assert all(torch.equal(llama.tensors[name].read(), stored.read()) for name, stored in expected.items())
+    _, expected = merged_llama(parts.llama, parts.tuning, dtype=FLOAT32, source="test")
+    assert all(np.array_equal(llama.tensors[name].read(), stored.read()) for name, stored in expected.items())
 
 
 def test_saved_and_opened_again(original: Listener, tmp_path: Path) -> None:

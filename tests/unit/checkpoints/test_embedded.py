@@ -21,6 +21,7 @@ from mu_llama.checkpoints.embedded import PackagedLlama, converted_folder, provi
 from mu_llama.checkpoints.formats.gguf import read_gguf_llama
 from mu_llama.checkpoints.formats.hugging_face import read_llama_folder
 from mu_llama.errors import CheckpointError, ModelNotFoundError
+from tests.factories.tensors import read
 
 HEADS, KEY_VALUE_HEADS, HIDDEN = 4, 2, 32
 
@@ -92,8 +93,8 @@ def test_converted_weights_are_the_models_own(packaged: PackagedLlama, tmp_path:
     llama = read_llama_folder(folder)
     config, expected = llama.config, tiny_llama()
     for name, stored in llama.tensors.items():
-        assert torch.equal(stored.read(), expected.state_dict()[name].to(torch.bfloat16)), name
-    assert config.rope_parameters["rope_theta"] == 50000.0
+        assert torch.equal(read(stored), expected.state_dict()[name].to(torch.bfloat16)), name
+    assert config.rope_theta == 50000.0
     assert config.rms_norm_eps == 1e-5
     opened = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)  # transformers' own loader agrees
     assert set(opened.state_dict()) == set(expected.state_dict())

@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from mu_llama.checkpoints.formats.native import ModelConfig, native_parts, read_model_config, write_model_files
-from mu_llama.checkpoints.lazy_tensor import in_memory
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.engine.torch.engine import TorchEngine
 from mu_llama.engine.torch.llama import MuLlama
@@ -24,6 +23,7 @@ from mu_llama.training.phases import JOINT
 from mu_llama.training.trainable import build_trainable, export_tensors
 from tests.factories.generation import generate
 from tests.factories.llama import SIZES, tiny_batch, tiny_parts
+from tests.factories.tensors import stored
 
 TOKENS = 5
 WITH_TOKENS = replace(SIZES, num_conditioned_layers=0, num_audio_tokens=TOKENS)
@@ -112,7 +112,7 @@ def test_a_model_folder_keeps_them(tmp_path: Path, choices: int) -> None:
     model = build_trainable(parts, phase=JOINT, lora_rank=2).eval()
     adapter, _ = export_tensors(model.state_dict(), parts=parts, phase=JOINT)
     config = ModelConfig("tiny", "alpaca", sizes, {"kind": "musicnn"}, {"folder": "llama"})
-    write_model_files(tmp_path, config, adapter={n: in_memory(v) for n, v in adapter.items()}, tuning={})
+    write_model_files(tmp_path, config, adapter=stored(adapter), tuning={})
     opened = native_parts(tmp_path, read_model_config(tmp_path), parts.llama)
     again = build_trainable(opened, phase=JOINT, lora_rank=2).eval()
     features, ids = torch.randn(1, 2, 7), torch.tensor([[4, 5, 6]])

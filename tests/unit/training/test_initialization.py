@@ -10,22 +10,23 @@ import torch
 from mu_llama.errors import ConfigError
 from mu_llama.training.initialization import FeatureStatistics, feature_statistics, fresh_adapter, fresh_lora
 from tests.factories.llama import SIZES
+from tests.factories.tensors import read
 
 
 def test_it_is_drawn_from_the_seed_alone() -> None:
     one, other = fresh_adapter(SIZES, seed=3), fresh_adapter(SIZES, seed=4)
     name = "adapter.blocks.1.up.weight"
-    assert torch.equal(one[name].read(), one[name].read())
-    assert torch.equal(one[name].read(), fresh_adapter(SIZES, seed=3)[name].read())
-    assert not torch.equal(one[name].read(), other[name].read())
-    assert not torch.equal(one[name].read(), one["adapter.blocks.0.up.weight"].read())
-    assert one[name].read().abs().max() <= SIZES.hidden_size**-0.5
+    assert torch.equal(read(one[name]), read(one[name]))
+    assert torch.equal(read(one[name]), read(fresh_adapter(SIZES, seed=3)[name]))
+    assert not torch.equal(read(one[name]), read(other[name]))
+    assert not torch.equal(read(one[name]), read(one["adapter.blocks.0.up.weight"]))
+    assert read(one[name]).abs().max() <= SIZES.hidden_size**-0.5
 
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_the_published_start(legacy: bool) -> None:
     sizes = dataclasses.replace(SIZES, legacy_bridge=legacy, hidden_size=600, num_conditioned_layers=20)
-    tensors = {name: stored.read() for name, stored in fresh_adapter(sizes, seed=0).items()}
+    tensors = {name: read(stored) for name, stored in fresh_adapter(sizes, seed=0).items()}
     assert not tensors["conditioner.gate"].any()
     assert tensors["conditioner.prefix"].std().item() == pytest.approx(1.0, abs=0.05)
     assert (tensors["adapter.blocks.0.norm.weight"] == 1).all()
@@ -40,7 +41,7 @@ def test_the_start_with_statistics() -> None:
     statistics = feature_statistics(features)
     torch.testing.assert_close(statistics.mean, features.mean(0), atol=1e-5, rtol=0)
     torch.testing.assert_close(statistics.std, features.std(0).clamp_min(1e-3), atol=1e-5, rtol=0)
-    tensors = {name: stored.read() for name, stored in fresh_adapter(sizes, seed=0, statistics=statistics).items()}
+    tensors = {name: read(stored) for name, stored in fresh_adapter(sizes, seed=0, statistics=statistics).items()}
     assert torch.equal(tensors["adapter.feature_mean"], statistics.mean)
     assert torch.equal(tensors["adapter.feature_deviation"], statistics.std)
     assert (tensors["conditioner.gate"] == 0.1).all()
@@ -63,7 +64,7 @@ def test_statistics_and_sizes_must_agree() -> None:
 
 
 def test_a_fresh_lora_adds_nothing() -> None:
-    down, up = (stored.read() for stored in fresh_lora("a.module", (6, 10), rank=3, seed=0))
+    down, up = (read(stored) for stored in fresh_lora("a.module", (6, 10), rank=3, seed=0))
     assert down.shape == (3, 10)
     assert down.any()
     assert not (up @ down).any()

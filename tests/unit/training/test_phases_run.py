@@ -14,6 +14,7 @@ from mu_llama.training import phases
 from mu_llama.training.config_file import load_config, parse_config
 from mu_llama.training.export import plot_losses
 from mu_llama.training.run_folder import RunFolder
+from tests.factories.tensors import read
 from tests.unit.training.runs import SET_A, as_yaml, losses, run, settings, start, trained
 
 
@@ -68,7 +69,7 @@ def test_a_phase_is_one_row_and_one_yaml(
     base = find_parts(SET_A / "checkpoint_finetune.pth", llama=SET_A / "llama", encoder=SET_A / "mert", home=home)
     before = {**base.llama.tensors, **base.adapter, **base.tuning}
     after = trained(tmp_path / "run")
-    changed = {name for name, value in after.items() if not torch.equal(value, before[name].read().float())}
+    changed = {name for name, value in after.items() if not torch.equal(value, read(before[name]).float())}
     assert changed == {"conditioner.gate", *(name for name in base.llama.tensors if name.endswith("norm.weight"))}
     assert after.keys() == changed | base.adapter.keys() | base.tuning.keys()
     assert mu_llama.load(result.model, use_cache=False).ask(data.parent / "1.wav", "What is it?").model == "tiny"

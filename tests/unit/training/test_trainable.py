@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from mu_llama.checkpoints.formats.native import ModelConfig, native_parts, write_model_files
-from mu_llama.checkpoints.lazy_tensor import in_memory
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.engine.torch.load import Placement, assemble
@@ -19,7 +18,8 @@ from mu_llama.training.collate import answer_loss
 from mu_llama.training.optimizer import build_optimizer
 from mu_llama.training.phases import FINETUNE, JOINT, PHASES, PRETRAIN, Phase, plain_name
 from mu_llama.training.trainable import build_trainable, checkpoint_activations, export_tensors
-from tests.factories.llama import LAYERS, stored, tiny_batch, tiny_parts
+from tests.factories.llama import LAYERS, tiny_batch, tiny_parts
+from tests.factories.tensors import read, stored
 
 CPU = Placement(torch.device("cpu"), torch.float32)
 MODULE = "model.layers.1.self_attn.q_proj"
@@ -70,7 +70,7 @@ def test_two_phases_keep_what_the_first_one_tuned() -> None:
     assert not any(value.requires_grad for value in model.llama.parameters())
     both = exported(model, tuned, PRETRAIN)
     assert both.tuning.keys() == tuned.tuning.keys()
-    assert all(torch.equal(both.tuning[name].read(), tuned.tuning[name].read()) for name in tuned.tuning)
+    assert all(torch.equal(read(both.tuning[name]), read(tuned.tuning[name])) for name in tuned.tuning)
     torch.testing.assert_close(logits_of(assemble(both, CPU)), logits_of(model), atol=1e-4, rtol=0)
 
 
@@ -83,13 +83,13 @@ def test_a_phase_starts_from_the_very_model() -> None:
 
 def test_training_changes_neither_the_parts_nor_what_is_frozen() -> None:
     parts = tiny_parts()
-    tuned = dataclasses.replace(parts, tuning={"model.norm.weight": in_memory(torch.full((24,), 1.5))})
+    tuned = dataclasses.replace(parts, tuning=stored({"model.norm.weight": torch.full((24,), 1.5)}))
     model = build_trainable(tuned, phase=FINETUNE)
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     train(model)
     changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
     assert changed == {name for name, value in model.named_parameters() if value.requires_grad}
-    assert torch.equal(tuned.tuning["model.norm.weight"].read(), torch.full((24,), 1.5))
+    assert torch.equal(read(tuned.tuning["model.norm.weight"]), torch.full((24,), 1.5))
     for name in ("k_proj.base_layer.bias", "v_proj.base_layer.bias"):
         assert not model.get_parameter(f"llama.model.layers.0.self_attn.{name}").any()
     _, tuning = export_tensors(model.state_dict(), parts=tuned, phase=FINETUNE)

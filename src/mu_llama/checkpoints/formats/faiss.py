@@ -7,9 +7,8 @@ import struct
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from mu_llama.arrays import FLOAT32, Array
 from mu_llama.checkpoints.formats.format import Detection, FileHead, Format
 from mu_llama.errors import CheckpointError
 from mu_llama.hub import refuse_lfs_pointer
@@ -38,11 +37,11 @@ KIND = "faiss index"
 FORMAT = Format(KIND, "a faiss index", role="knn_index", recognise_file=_recognise, suffix=".index")
 
 
-def read_faiss_flat(path: Path) -> Tensor:
+def read_faiss_flat(path: Path) -> Array:
     """Read all vectors.
 
     Returns:
-        Float32 tensor (N, D).
+        Float32 array (N, D).
 
     Raises:
         CheckpointError: if the file is missing, cut short, or another kind of index.
@@ -63,4 +62,4 @@ def read_faiss_flat(path: Path) -> Tensor:
     if width < 1 or count < 1 or num_floats != width * count or len(data) - start != 4 * num_floats:
         raise CheckpointError(f"{path}: cut short or empty ({count} vectors of {width} announced); get it again")
     vectors = np.frombuffer(data, dtype="<f4", count=num_floats, offset=start).reshape(count, width)
-    return torch.from_numpy(vectors.astype(np.float32))
+    return vectors.astype(FLOAT32)

@@ -10,11 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-from huggingface_hub.errors import StrictDataclassError
-from torch import Tensor
-from transformers import LlamaConfig
+import numpy as np
 
+from mu_llama.arrays import BFLOAT16, FLOAT16, FLOAT32, Array
 from mu_llama.checkpoints.formats.format import Detection, FileHead, Format, present_parts
 from mu_llama.checkpoints.formats.gguf_tokenizer import read_tokenizer
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, file_tensor, zeros
@@ -24,18 +22,19 @@ from mu_llama.checkpoints.names import (
     bias_names,
     from_meta_names,
     llama3_factors,
-    llama3_parameters,
+    llama3_scaling,
     rotary_heads,
     rows_in_halves,
     unknown_keys_message,
     weight_names,
 )
 from mu_llama.checkpoints.spec import LlamaSpec
-from mu_llama.errors import CheckpointError
+from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.hub import refuse_lfs_pointer
+from mu_llama.model.config import LlamaConfig
 
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf")
-_PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_PLAIN = {"F32": FLOAT32, "F16": FLOAT16, "BF16": BFLOAT16}
 _AGAIN = "download it again"
 _MAGIC = b"GGUF"
 KIND = "GGUF"
@@ -86,7 +85,7 @@ def read_gguf_llama(path: Path) -> LlamaSpec:
     biases = bias_names(config.num_hidden_layers, attention=config.attention_bias, feed_forward=config.mlp_bias)
     for name in biases.values():
         if name not in tensors:
-            tensors[name] = zeros(tensors[name.replace(".bias", ".weight")].shape[:1], torch.float32)
+            tensors[name] = zeros(tensors[name.replace(".bias", ".weight")].shape[:1], FLOAT32)
     return LlamaSpec(config, tensors, read_tokenizer(gguf.fields, source=str(gguf.path)), source=str(path))
 
 
@@ -152,16 +151,17 @@ def _describe(path: Path, record: Any) -> LazyTensor:
     shape = tuple(int(size) for size in reversed(record.shape))
     if kind.name in _PLAIN:
         return file_tensor(path, offset_bytes=offset_bytes, shape=shape, dtype=_PLAIN[kind.name])
-    packed = file_tensor(path, offset_bytes=offset_bytes, shape=tuple(record.data.shape), dtype=torch.uint8)
+    packed = file_tensor(path, offset_bytes=offset_bytes, shape=tuple(record.data.shape), dtype=np.dtype(np.uint8))
     if not _can_dequantize(kind):
         raise CheckpointError(
             f"{path}: {record.name!r} is stored as {kind.name}, which can't be read; take the Q8_0, F16 or BF16 file"
         )
 
-    def load() -> Tensor:
-        return torch.from_numpy(gguf.dequantize(packed.read().numpy(), kind)).reshape(shape)
+    def load() -> Array:
+        values: Array = gguf.dequantize(packed.read(), kind)
+        return values.reshape(shape)
 
-    return LazyTensor(shape, torch.float32, load)
+    return LazyTensor(shape, FLOAT32, load)
 
 
 @cache
@@ -171,7 +171,7 @@ def _can_dequantize(kind: Any) -> bool:
 
     block = gguf.quants.quant_shape_to_byte_shape((gguf.GGML_QUANT_SIZES[kind][0],), kind)
     try:
-        gguf.dequantize(torch.zeros(block, dtype=torch.uint8).numpy(), kind)
+        gguf.dequantize(np.zeros(block, np.uint8), kind)
     except NotImplementedError:
         return False
     return True
@@ -213,24 +213,19 @@ def _config(gguf: _Gguf) -> LlamaConfig:
             max_position_embeddings=gguf.count("llama.context_length"),
             # Stored as float32: 9.9999997e-06 is 1e-05.
             rms_norm_eps=float(f"{gguf.field('llama.attention.layer_norm_rms_epsilon'):.6g}"),
-            rope_parameters={
-                "rope_type": "default",
-                "rope_theta": float(gguf.fields.get("llama.rope.freq_base", 10000.0)),
-            },
+            rope_theta=float(gguf.fields.get("llama.rope.freq_base", 10000.0)),
             tie_word_embeddings=OUTPUT not in gguf.tensors,
             attention_bias=any(".attn_" in name and name.endswith(".bias") for name in gguf.tensors),
             mlp_bias=any(".ffn_" in name and name.endswith(".bias") for name in gguf.tensors),
             bos_token_id=gguf.fields.get("tokenizer.ggml.bos_token_id"),
             eos_token_id=gguf.fields.get("tokenizer.ggml.eos_token_id"),
-            pad_token_id=None,
         )
-    except (TypeError, ValueError, StrictDataclassError) as error:
-        raise CheckpointError(f"{gguf.path}: {' '.join(str(error).split())}; {_AGAIN}") from error
-    _put_scaled_angles(gguf, config)
-    return config
+    except (TypeError, ValueError, ConfigError) as error:
+        raise CheckpointError(f"{gguf.path}: {error}; {_AGAIN}") from error
+    return _with_scaled_angles(gguf, config)
 
 
-def _put_scaled_angles(gguf: _Gguf, config: LlamaConfig) -> None:
+def _with_scaled_angles(gguf: _Gguf, config: LlamaConfig) -> LlamaConfig:
     """Recognise LLaMA-3.1's rotary factors and refuse all other scaling."""
     kind = gguf.fields.get("llama.rope.scaling.type", "linear")
     factor = gguf.fields.get("llama.rope.scaling.factor", gguf.fields.get("llama.rope.scale_linear", 0.0))
@@ -240,13 +235,18 @@ def _put_scaled_angles(gguf: _Gguf, config: LlamaConfig) -> None:
             f"{gguf.path}: scales rotary angles ({kind}, factor {factor}); expected none or LLaMA-3.1's kind"
         )
     if ROPE_FACTORS not in gguf.tensors:
-        return
-    stored = gguf.tensors[ROPE_FACTORS].read().float()
+        return config
+    stored = gguf.tensors[ROPE_FACTORS].to(FLOAT32).read()
     if bool((stored == 1).all()):
-        return
-    config.rope_parameters |= llama3_parameters(float(f"{float(stored.max()):.6g}"))
-    if stored.shape != (config.head_dim // 2,) or not torch.allclose(llama3_factors(config), stored, rtol=1e-3):
-        raise CheckpointError(f"{gguf.path}: {ROPE_FACTORS!r} scales rotary angles; expected none or LLaMA-3.1's kind")
+        return config
+    refused = CheckpointError(f"{gguf.path}: {ROPE_FACTORS!r} scales rotary angles; expected none or LLaMA-3.1's kind")
+    factor = float(f"{float(stored.max()):.6g}") if stored.shape == (config.head_dim // 2,) else 0.0
+    if not factor > 0:
+        raise refused
+    scaled = dataclasses.replace(config, rope_scaling=llama3_scaling(factor))
+    if not np.allclose(llama3_factors(scaled), stored, rtol=1e-3):
+        raise refused
+    return scaled
 
 
 def _recognise(file: FileHead) -> Detection | None:

@@ -10,8 +10,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import LlamaConfig
-
 from mu_llama.checkpoints.formats.sentencepiece import (
     BYTE,
     CONTROL,
@@ -27,6 +25,7 @@ from mu_llama.checkpoints.formats.sentencepiece import (
 )
 from mu_llama.checkpoints.spec import FAST_TOKENIZER_FILE, SENTENCEPIECE_FILE, TokenizerFile
 from mu_llama.errors import CheckpointError
+from mu_llama.model.config import LlamaConfig
 
 _KEY = "tokenizer.ggml."
 _PAD_SCORE = -1000.0
@@ -131,7 +130,7 @@ def _from_sentencepiece(tokenizer: TokenizerFile, config: LlamaConfig) -> dict[s
         "scores": [piece.score for piece in model.pieces],
         "token_type": [piece.kind for piece in model.pieces],
         "bos_token_id": bos,
-        "eos_token_id": eos,
+        "eos_token_id": config.eos_token_ids[0],
         "unknown_token_id": unknown,
         "add_bos_token": True,
         "add_eos_token": False,
@@ -174,8 +173,7 @@ def _from_json(tokenizer: TokenizerFile, config: LlamaConfig) -> dict[str, Any]:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{tokenizer.source}: not a whole tokenizer.json ({error!r}); get it again") from error
-    eos = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
-    if eos is None:
+    if not config.eos_token_ids:
         raise CheckpointError(f"{tokenizer.source}: config.json names no eos_token_id; expected the LLaMA's: add it")
     listed = [words.get(index, (f"[PAD{index}]", UNUSED)) for index in range(max(words) + 1)]
     fields = {
@@ -184,7 +182,7 @@ def _from_json(tokenizer: TokenizerFile, config: LlamaConfig) -> dict[str, Any]:
         "tokens": [word for word, _ in listed],
         "token_type": [kind for _, kind in listed],
         "merges": merges,
-        "eos_token_id": eos,
+        "eos_token_id": config.eos_token_ids[0],
         # SmolLM's prompts begin without a token of their own.
         "add_bos_token": splitting in _WHOLE_WORDS,
         "add_eos_token": False,

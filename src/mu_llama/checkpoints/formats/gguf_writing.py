@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import LlamaConfig
+import numpy as np
 
+from mu_llama.arrays import BFLOAT16, FLOAT16, FLOAT32
 from mu_llama.checkpoints.formats.gguf_tokenizer import tokenizer_fields
-from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
+from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory, stored_bytes
 from mu_llama.checkpoints.names import (
     OUTPUT,
     ROPE_FACTORS,
@@ -26,13 +26,14 @@ from mu_llama.checkpoints.names import (
 )
 from mu_llama.checkpoints.spec import TokenizerFile
 from mu_llama.errors import CheckpointError
+from mu_llama.model.config import LlamaConfig
 
 WITHOUT_AUDIO = (
     "Language model only: the audio adapter isn't part of a GGUF, so this file reads and writes text but hears nothing."
 )
 """Ends the description in every file."""
-_KINDS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-_FILE_KINDS = {torch.float32: "ALL_F32", torch.float16: "MOSTLY_F16", torch.bfloat16: "MOSTLY_BF16"}
+_KINDS = {FLOAT32: "F32", FLOAT16: "F16", BFLOAT16: "BF16"}
+_FILE_KINDS = {FLOAT32: "ALL_F32", FLOAT16: "MOSTLY_F16", BFLOAT16: "MOSTLY_BF16"}
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,12 @@ def _as_llama_cpp(stored: LazyTensor, heads: int | None, *, name: str, source: P
     if stored.dtype not in _KINDS:
         raise CheckpointError(f"{source}: {name!r} is {stored.dtype}; expected float16, bfloat16 or float32 for GGUF")
     if len(stored.shape) == 1:
-        stored = stored.to(torch.float32)
-    return stored if heads is None else stored.map(lambda tensor: halves_to_interleaved(tensor, heads))
+        stored = stored.to(FLOAT32)
+    return stored if heads is None else stored.map(lambda rows: halves_to_interleaved(rows, heads))
 
 
 def _scaled_angles(config: LlamaConfig, *, source: Path) -> list[_Entry]:
-    kind = config.rope_parameters.get("rope_type", "default")
+    kind = "default" if config.rope_scaling is None else config.rope_scaling["rope_type"]
     if kind not in ("default", "llama3"):
         raise CheckpointError(f"{source}: rope type {kind!r}; expected 'default' or 'llama3' for GGUF")
     return [_Entry(ROPE_FACTORS, in_memory(llama3_factors(config)), 0)] if kind == "llama3" else []
@@ -156,7 +157,7 @@ def _sizes(config: LlamaConfig) -> dict[str, Any]:
         "llama.attention.value_length": config.head_dim,
         "llama.attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
         "llama.rope.dimension_count": config.head_dim,
-        "llama.rope.freq_base": float(config.rope_parameters["rope_theta"]),
+        "llama.rope.freq_base": float(config.rope_theta),
         "llama.vocab_size": config.vocab_size,
     }
 
@@ -170,15 +171,11 @@ def _add_field(writer: Any, key: str, value: Any) -> None:
 
 def _add_tensor(writer: Any, entry: _Entry) -> None:
     import gguf
-    import numpy as np
 
     kind = gguf.GGMLQuantizationType[_KINDS[entry.stored.dtype]]
-    # NumPy has no bfloat16; with `raw_dtype` given, its dtype says no more than that the shape counts numbers.
+    # The library doesn't know numpy's bfloat16; beside `raw_dtype` a dtype only says that the shape counts numbers.
     writer.add_tensor_info(entry.name, entry.stored.shape, np.dtype(np.uint16), entry.stored.size_bytes, raw_dtype=kind)
 
 
 def _write_tensor(writer: Any, entry: _Entry) -> None:
-    value = entry.stored.read().contiguous()
-    stored = entry.stored
-    assert (tuple(value.shape), value.dtype) == (stored.shape, stored.dtype), "a stored tensor isn't what it said"
-    writer.write_tensor_data(value.reshape(-1).view(torch.uint8).numpy())
+    writer.write_tensor_data(stored_bytes(entry.stored))

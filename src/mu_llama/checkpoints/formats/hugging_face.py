@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
-from transformers import LlamaConfig
-
 from mu_llama.checkpoints.formats.format import UNKNOWN, Detection, Format, counted, present_parts, read_json
 from mu_llama.checkpoints.formats.hugging_face_tokenizer import find_tokenizer, write_transformers_tokenizer
 from mu_llama.checkpoints.formats.tensor_files import read_safetensors, read_torch_file, write_safetensors
@@ -18,6 +15,7 @@ from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.names import from_meta_names
 from mu_llama.checkpoints.spec import FAST_TOKENIZER_FILE, SENTENCEPIECE_FILE, LlamaSpec, TokenizerFile
 from mu_llama.errors import CheckpointError
+from mu_llama.model.config import LlamaConfig
 
 CONFIG_FILE = "config.json"
 PEFT_FILE = "adapter_config.json"
@@ -43,14 +41,9 @@ def read_llama_folder(folder: Path, *, with_weights: bool = True) -> LlamaSpec:
         CheckpointError: if a file is missing or damaged, or the model isn't a LLaMA.
     """
     raw = read_json(folder / CONFIG_FILE)
-    if raw.get("model_type") != "llama":
-        raise CheckpointError(f"{folder}: model_type is {raw.get('model_type')!r}; expected 'llama'")
+    config = LlamaConfig.from_json(raw, source=str(folder / CONFIG_FILE))
     if raw.get("quantization_config"):
         raise CheckpointError(f"{folder}: its weights are quantized; expected plain ones: take the unquantized model")
-    try:
-        config = LlamaConfig.from_dict(raw)
-    except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
-        raise CheckpointError(f"{folder / CONFIG_FILE}: {' '.join(str(error).split())}; get it again") from error
     stored = _read_weights(folder) if with_weights else {}
     tensors = {name: value for name, value in stored.items() if not name.endswith(_ROTARY_TABLE)}
     if config.tie_word_embeddings:
@@ -107,7 +100,7 @@ def write_llama_folder(
 
     Args:
         folder: made if it isn't there.
-        config: sizes; its dtype is set to the weights'.
+        config: sizes.
         tensors: under transformers' names.
         tokenizer: its file is copied.
         advance: called with the number of bytes of each tensor as it is written.
@@ -116,8 +109,7 @@ def write_llama_folder(
         OSError: if the disk is full or the folder can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config.architectures = ["LlamaForCausalLM"]
-    config.dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    dtype = str(next(iter(tensors.values())).dtype)
     shards = list(_shards(tensors, SHARD_BYTES))
     weight_map: dict[str, str] = {}
     for index, shard in enumerate(shards):
@@ -131,12 +123,13 @@ def write_llama_folder(
         total = sum(stored.size_bytes for stored in tensors.values())
         index_text = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2)
         (folder / _INDEX_FILES[0]).write_text(index_text + "\n", encoding="utf-8")
-    content = tokenizer.read()
-    (folder / tokenizer.name).write_bytes(content)
+    tokenizer_bytes = tokenizer.read()
+    (folder / tokenizer.name).write_bytes(tokenizer_bytes)
     if tokenizer.name == SENTENCEPIECE_FILE:
-        write_transformers_tokenizer(folder, content, source=tokenizer.source)
+        write_transformers_tokenizer(folder, tokenizer_bytes, source=tokenizer.source)
     # The config last: a folder without it is not a model.
-    (folder / CONFIG_FILE).write_text(config.to_json_string(use_diff=False), encoding="utf-8")
+    content = {"architectures": ["LlamaForCausalLM"], "dtype": dtype, **config.to_json()}
+    (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _shards(tensors: Mapping[str, LazyTensor], shard_bytes: int) -> Iterator[dict[str, LazyTensor]]:

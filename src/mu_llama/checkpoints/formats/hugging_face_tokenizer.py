@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AddedToken, LlamaTokenizer
-
 from mu_llama.checkpoints.formats.format import Detection, FileHead, Format, present_parts, read_json
 from mu_llama.checkpoints.formats.sentencepiece import (
     CONTROL,
@@ -162,11 +160,21 @@ def write_transformers_tokenizer(folder: Path, content: bytes, *, source: str) -
         folder: where.
         content: of a `tokenizer.model`; one that isn't of LLaMA's kind is left as it is.
         source: for error messages.
+
+    Raises:
+        CheckpointError: if transformers, which writes them, isn't installed.
     """
     try:
         model = parse_bpe_model(content, source=source)
     except CheckpointError:
         return
+    try:
+        from transformers import AddedToken, LlamaTokenizer
+    except ImportError as error:
+        raise CheckpointError(
+            f"{folder}: a tokenizer for transformers is written with transformers, which isn't installed; run: "
+            "pip install 'mu-llama[torch]'"
+        ) from error
     vocabulary = {piece.text: index for index, piece in enumerate(model.pieces)}
     tokenizer = LlamaTokenizer(vocab=vocabulary, merges=_merges(model, vocabulary), add_bos_token=True)
     ends = {tokenizer.unk_token, tokenizer.bos_token, tokenizer.eos_token}

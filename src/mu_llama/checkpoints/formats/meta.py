@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import LlamaConfig
-
+from mu_llama.arrays import BFLOAT16, FLOAT16
 from mu_llama.checkpoints.formats.format import Detection, Format, counted, present_parts
 from mu_llama.checkpoints.formats.hugging_face import CONFIG_FILE
 from mu_llama.checkpoints.formats.tensor_files import read_torch_file
@@ -20,6 +18,7 @@ from mu_llama.checkpoints.names import count_layers, from_meta_names, parse_meta
 from mu_llama.checkpoints.spec import SENTENCEPIECE_FILE, LlamaSpec, TokenizerFile
 from mu_llama.errors import CheckpointError
 from mu_llama.hub import refuse_lfs_pointer
+from mu_llama.model.config import LlamaConfig
 
 PARAMS_FILE = "params.json"
 KIND = "Meta LLaMA"
@@ -141,7 +140,7 @@ def read_meta_llama(folder: MetaFolder, *, weights: Mapping[str, LazyTensor] | N
 
 def _warn_of_other_params(weights: Mapping[str, LazyTensor], params: MetaParams) -> None:
     """Meta published LLaMA-1 in fp16 with epsilon 1e-6 and LLaMA-2 in bf16 with 1e-5."""
-    kind = {torch.float16: _LLAMA_1_EPS, torch.bfloat16: _LLAMA_2_EPS}.get(weights["norm.weight"].dtype)
+    kind = {FLOAT16: _LLAMA_1_EPS, BFLOAT16: _LLAMA_2_EPS}.get(weights["norm.weight"].dtype)
     if kind is not None and {kind, params.norm_eps} == {_LLAMA_1_EPS, _LLAMA_2_EPS}:
         warnings.warn(
             f"{params.source}: norm_eps is {params.norm_eps:g}, but the weights look like those of the LLaMA with "
@@ -230,9 +229,7 @@ def llama_config_from_meta(tensors: Mapping[str, LazyTensor], params: MetaParams
         head_dim=head_dim,
         max_position_embeddings=MAX_POSITIONS,
         rms_norm_eps=params.norm_eps,
-        rope_parameters={"rope_type": "default", "rope_theta": params.rope_theta},
-        tie_word_embeddings=False,
-        pad_token_id=None,
+        rope_theta=params.rope_theta,
     )
 
 

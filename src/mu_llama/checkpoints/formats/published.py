@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import LlamaConfig
+import numpy as np
 
+from mu_llama.arrays import FLOAT32
 from mu_llama.checkpoints.formats.format import UNKNOWN, Companions, Detection, Format, Part, present_parts, read_json
 from mu_llama.checkpoints.formats.hugging_face import CONFIG_FILE
 from mu_llama.checkpoints.formats.meta import PARAMS_FILE
@@ -20,7 +20,7 @@ from mu_llama.checkpoints.lora import LORA_DOWN, LORA_UP
 from mu_llama.checkpoints.names import meta_name, parse_meta_name, rotary_rows_reordered, unknown_keys_message
 from mu_llama.checkpoints.spec import EncoderSpec, ModelSpec
 from mu_llama.errors import CheckpointError, ConfigError
-from mu_llama.model.config import AdapterConfig
+from mu_llama.model.config import AdapterConfig, LlamaConfig
 from mu_llama.text.prompts import ALPACA_PUBLISHED
 
 KIND = "published checkpoint"
@@ -186,8 +186,8 @@ def _joined_gates(parts: PublishedTensors, config: AdapterConfig, *, num_layers:
     gates = [parts.gates[layer] for layer in conditioned]
     return LazyTensor(
         (len(gates), config.num_heads),
-        torch.float32,
-        lambda: torch.stack([gate.read().float().reshape(-1) for gate in gates]),
+        FLOAT32,
+        lambda: np.stack([gate.to(FLOAT32).read().reshape(-1) for gate in gates]),
     )
 
 

@@ -15,16 +15,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from mu_llama.checkpoints.lazy_tensor import LazyTensor, file_tensor
+from mu_llama.arrays import BFLOAT16, FLOAT16, FLOAT32, DType, numpy_dtype
+from mu_llama.checkpoints.lazy_tensor import LazyTensor, file_tensor, stored_bytes
 from mu_llama.errors import CheckpointError
 from mu_llama.hub import refuse_lfs_pointer
 
-_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+_DTYPES: dict[str, DType] = {
+    "F64": np.dtype(np.float64), "F32": FLOAT32, "F16": FLOAT16, "BF16": BFLOAT16, "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32), "I16": np.dtype(np.int16), "I8": np.dtype(np.int8), "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 # The header is padded so that the numbers behind it are aligned.
@@ -45,7 +47,7 @@ def read_safetensors(path: Path) -> dict[str, LazyTensor]:
     refuse_lfs_pointer(path)
     try:
         # The library checks that header and length fit together; it doesn't give offsets.
-        with safe_open(path, framework="pt"):
+        with safe_open(path, framework="np"):
             pass
         with path.open("rb") as file:
             header_bytes = struct.unpack("<Q", file.read(8))[0]
@@ -93,10 +95,8 @@ def write_safetensors(
 
 
 def _write_tensor(file: BinaryIO, stored: LazyTensor) -> None:
-    value = stored.read().contiguous()
-    assert (tuple(value.shape), value.dtype) == (stored.shape, stored.dtype), "a stored tensor isn't what it said"
-    if value.numel():
-        file.write(value.reshape(-1).view(torch.uint8).numpy().data)
+    if stored.num_elements:
+        file.write(stored_bytes(stored).data)
 
 
 def _header(tensors: Mapping[str, LazyTensor]) -> bytes:
@@ -132,7 +132,8 @@ def read_torch_file(path: Path) -> dict[str, Any]:
         The saved dictionary, each tensor in it replaced by a `LazyTensor`.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, not a dictionary, or holds anything but tensors.
+        CheckpointError: if the file is missing, damaged, not a dictionary, or holds anything but tensors, or torch
+            isn't installed.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected PyTorch weights: check the path")
@@ -144,9 +145,14 @@ def read_torch_file(path: Path) -> dict[str, Any]:
 @lru_cache(maxsize=8)
 def _read(path: Path, size_bytes: int, time_ns: int) -> dict[str, Any]:
     """Read a file once, though it is opened to recognise it and again to load it."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     _check_archive(path)
+    try:
+        import torch
+        from torch._subclasses.fake_tensor import FakeTensorMode
+    except ImportError as error:
+        raise CheckpointError(
+            f"{path}: PyTorch's weights are read with torch, which isn't installed; run: pip install 'mu-llama[torch]'"
+        ) from error
     try:
         # Fake tensors have no numbers, but know where theirs are in the file.
         with FakeTensorMode(), torch.serialization.safe_globals(ALLOWED_CLASSES):
@@ -181,6 +187,8 @@ def _check_archive(path: Path) -> None:
 
 def _stored(value: Any, path: Path) -> Any:
     """Replace fake tensors by where they are in the file."""
+    import torch
+
     if isinstance(value, torch.Tensor):
         start = value.untyped_storage()._checkpoint_offset  # as torch's notes on serialization document
         assert start is not None, "torch.load gives every fake storage its offset"
@@ -188,7 +196,7 @@ def _stored(value: Any, path: Path) -> Any:
             path,
             offset_bytes=start + int(value.storage_offset()) * value.element_size(),
             shape=tuple(value.shape),
-            dtype=value.dtype,
+            dtype=_dtype_of(value, path),
             stride=None if value.is_contiguous() else value.stride(),
         )
     if isinstance(value, dict):
@@ -196,3 +204,10 @@ def _stored(value: Any, path: Path) -> Any:
     if isinstance(value, list | tuple):
         return [_stored(item, path) for item in value]
     return value
+
+
+def _dtype_of(value: Any, path: Path) -> DType:
+    try:
+        return numpy_dtype(value.dtype)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error

@@ -43,10 +43,12 @@ def _find_folder(path_or_id: str | Path) -> Path:
 
 
 def _from_tensors(tensors: Mapping[str, Any], config: Mapping[str, Any] | None, *, device: str, source: str) -> Encoder:
+    from mu_llama.arrays import to_torch
     from mu_llama.encoders.mert.encoder import load_mert_from_tensors, published_config
 
+    weights = {name: to_torch(array) for name, array in tensors.items()}
     return load_mert_from_tensors(
-        tensors, config or published_config(tensors, source=source), device=device, source=source
+        weights, config or published_config(tensors, source=source), device=device, source=source
     )
 
 

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from mu_llama.engine.onnx.description import LazyLike
 from mu_llama.engine.onnx.weights import widen
+from mu_llama.engine.protocol import Blend
 from mu_llama.errors import CheckpointError
 
-Blend = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Maps a unit vector (D,) to a unit vector (D,)."""
 ValueProjection = Callable[[int], NDArray[np.float32]]
 """Gives the value projection (KV heads * head width, H) of a conditioned layer, counted from the first of them."""
 
@@ -106,7 +105,7 @@ class Conditioner:
         mixed = weight @ values + self._read("adapter.layer_mix.bias")
         pooled = mixed / max(float(np.linalg.norm(mixed)), _NORM_EPSILON) / np.float32(1 + _WEIGHT_EPSILON)
         if blend is not None:
-            pooled = blend(pooled)
+            pooled = blend(pooled[None])[0]
         vector = self._linear("adapter.projection", pooled)
         for block in range(self._sizes.num_blocks):
             vector = self._bridge_block(f"adapter.blocks.{block}", vector)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mu_llama.engine.onnx.conditioning import Conditioner
 from mu_llama.engine.onnx.description import EMBEDDING, MODEL_FILE, WEIGHTS_FILE, GraphDescription
 from mu_llama.engine.onnx.rows import OnnxRows
 from mu_llama.engine.onnx.session import open_session
 from mu_llama.engine.onnx.weights import Weights, stored_head_width, widen
+from mu_llama.engine.protocol import Blend
 from mu_llama.errors import CheckpointError
 
 
@@ -24,21 +28,36 @@ class OnnxEngine:
         num_audio_tokens: N that stand before every prompt of a track; 0 where the audio conditions layers.
         num_threads: that compute one operator together; 0 is one for each physical core.
         provider: of onnxruntime, see `session.PROVIDERS`.
+        make_conditioner: makes what turns features into conditioning, when it is first needed.
 
     Raises:
         CheckpointError: if the folder is damaged.
         ConfigError: if onnxruntime lacks the provider.
     """
 
-    def __init__(self, folder: Path, *, num_audio_tokens: int = 0, num_threads: int = 0, provider: str = "cpu") -> None:
+    chunk_tokens = 64
+    """Tokens of a prompt that are read between two steps of other rows."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        num_audio_tokens: int = 0,
+        num_threads: int = 0,
+        provider: str = "cpu",
+        make_conditioner: Callable[[OnnxEngine], Conditioner] | None = None,
+    ) -> None:
         self.description = GraphDescription.read(folder)
+        self._make_conditioner = make_conditioner
         self.num_audio_tokens = num_audio_tokens
         try:
             self._weights = Weights(folder / WEIGHTS_FILE, self.description.table)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{folder / WEIGHTS_FILE}: can't be read ({error}); build the graph again") from error
         self._embedding = self._weights[EMBEDDING]
-        self._session = open_session(folder / MODEL_FILE, num_threads=num_threads, provider=provider)
+        self._open_session = partial(open_session, folder / MODEL_FILE, provider=provider)
+        self._session = self._open_session(num_threads=num_threads)
+        self._process_id = os.getpid()
 
     @property
     def context_length(self) -> int:
@@ -59,8 +78,19 @@ class OnnxEngine:
             )
         return widen(self._embedding[index])
 
+    @cached_property
+    def _conditioner(self) -> Conditioner:
+        assert self._make_conditioner is not None, "an engine that was opened for a model has one"
+        return self._make_conditioner(self)
+
+    def condition(self, features: NDArray[np.float32], *, blend: Blend | None = None) -> NDArray[np.float32]:
+        """Make a track's conditioning; see `Engine.condition`."""
+        return self._conditioner.condition(features, blend=blend)
+
     def new_rows(self, capacity: int) -> OnnxRows:
         """Make an empty batch for at most `capacity` rows."""
+        if self._process_id != os.getpid():  # the session's threads aren't there in a forked process
+            self._session, self._process_id = self._open_session(num_threads=1), os.getpid()
         return OnnxRows(
             self._session, self.description, self.embed, capacity=capacity, num_audio_tokens=self.num_audio_tokens
         )

@@ -93,5 +93,5 @@ def _contents(paths: Iterable[Path], cache: Path) -> list[str]:
     if is_new:
         with suppress(OSError):  # computed again next time
             memory.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(memory, json.dumps(known).encode())
+            write_whole(memory, [json.dumps(known)])
     return hashes

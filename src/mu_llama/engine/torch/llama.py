@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig as TransformersConfig
+from transformers import LlamaForCausalLM
 from transformers.cache_utils import Cache, DynamicCache
 
 from mu_llama.errors import CheckpointError
 from mu_llama.model.adapter import AudioAdapter, Blend
 from mu_llama.model.conditioning import ATTENTION_NAME, LayerConditioner
-from mu_llama.model.config import AdapterConfig
+from mu_llama.model.config import AdapterConfig, LlamaConfig
 
 
 class MuLlama(nn.Module):
@@ -170,21 +171,22 @@ def build_mu_llama(
         value_lora_rank: rank of a LoRA that is merged into the value projections, or None.
         meta: on the meta device, to be filled with weights, instead of the CPU.
     """
-    rows = llama_config.num_key_value_heads * head_width(llama_config)
+    rows = llama_config.num_key_value_heads * llama_config.head_dim
     with torch.device("meta" if meta else "cpu"):
-        llama = LlamaForCausalLM(llama_config).to(dtype)
+        llama = LlamaForCausalLM(to_transformers(llama_config)).to(dtype)
         adapter = AudioAdapter(adapter_config)
         conditioner = LayerConditioner(
             adapter_config.num_conditioned_layers,
             adapter_config.hidden_size,
             num_heads=adapter_config.num_heads,
-            head_width=head_width(llama_config),
+            head_width=llama_config.head_dim,
             value_lora=None if value_lora_rank is None else (value_lora_rank, rows),
         )
     return MuLlama(llama, adapter=adapter, conditioner=conditioner)
 
 
-def head_width(config: LlamaConfig) -> int:
-    """Width of one attention head."""
-    explicit = getattr(config, "head_dim", None)
-    return int(explicit or config.hidden_size // config.num_attention_heads)
+def to_transformers(config: LlamaConfig) -> TransformersConfig:
+    """Give the same settings to transformers."""
+    # A token for padding would only choose a row of the embeddings not to be trained.
+    translated: TransformersConfig = TransformersConfig.from_dict({**config.to_json(), "pad_token_id": None})
+    return translated

@@ -13,14 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mu_llama.arrays import numpy_dtype, to_torch
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.lora import VALUE_LORA, adapter_dtype, merged_adapter, merged_llama
 from mu_llama.checkpoints.names import unknown_keys_message
 from mu_llama.checkpoints.spec import ModelSpec
+from mu_llama.engine.protocol import DeviceMap, Quantization
 from mu_llama.engine.torch.device_map import attach_hooks, device_of, plan_devices
 from mu_llama.engine.torch.kernels import fast_linear
 from mu_llama.engine.torch.llama import MuLlama, build_mu_llama
-from mu_llama.engine.protocol import DeviceMap, Quantization
 from mu_llama.engine.torch.quantize import quantize_linear
 from mu_llama.errors import CheckpointError
 from mu_llama.progress import ProgressCallback, no_progress
@@ -63,11 +64,11 @@ def prepare(parts: ModelSpec, placement: Placement) -> Assembly:
     Raises:
         CheckpointError: if names or shapes don't fit.
     """
-    dtype = placement.dtype
+    dtype = numpy_dtype(placement.dtype)
     config, llama = merged_llama(parts.llama, parts.tuning, dtype=dtype, source=parts.source)
     adapter = {name: adapter_dtype(name, value, dtype) for name, value in merged_adapter(parts).items()}
     rank = adapter[VALUE_LORA[0]].shape[1] if VALUE_LORA[0] in adapter else None
-    model = build_mu_llama(config, parts.adapter_config, dtype=dtype, value_lora_rank=rank)
+    model = build_mu_llama(config, parts.adapter_config, dtype=placement.dtype, value_lora_rank=rank)
     check_fit(model.llama, llama, source=parts.source if parts.tuning else parts.llama.source)
     check_fit(model, {**{f"llama.{name}": value for name, value in llama.items()}, **adapter}, source=parts.source)
     if placement.quantize == "int4" and config.hidden_size < _MIN_INT4_WIDTH:
@@ -96,7 +97,7 @@ def fill(assembly: Assembly, *, progress: ProgressCallback = no_progress) -> MuL
             inner = module.removeprefix("llama.")
             device = placement.device if inner == module else device_of(devices, inner)
             for name in names:
-                put(model, name, tensors[name].read().to(device))
+                put(model, name, to_torch(tensors[name].read()).to(device))
                 advance(tensors[name].size_bytes)
             _replace_linear(model, module, placement)
     finish(model)

@@ -16,6 +16,7 @@ from transformers import (
     StoppingCriteria,
     StoppingCriteriaList,
 )
+from transformers.utils import logging as transformers_logging
 
 from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
 from mu_llama.devices import choose_device, choose_dtype
@@ -74,6 +75,7 @@ class LocalWriter:
         self._prompts, self._reply_spec, self._seed = prompts, reply_spec, seed
         self._temperature, self._max_tokens = temperature, max_tokens
         place = choose_device(device)
+        transformers_logging.disable_progress_bar()  # it would mix with the build's
         folder = str(provide_llama(PACKAGED[model], home)) if model in PACKAGED else model
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -22,14 +22,19 @@ import sentencepiece
 import torch
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 import mu_llama.checkpoints
+from mu_llama.arrays import FLOAT32, numpy_dtype
 from mu_llama.checkpoints.formats.gguf import read_gguf_llama
 from mu_llama.checkpoints.formats.gguf_writing import WITHOUT_AUDIO, write_gguf
 from mu_llama.checkpoints.formats.sentencepiece import BpeModel, Piece, parse_bpe_model, serialise_bpe_model
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
+from mu_llama.checkpoints.names import llama3_factors
 from mu_llama.checkpoints.spec import LlamaSpec, TokenizerFile
+from mu_llama.engine.torch.llama import to_transformers
 from mu_llama.errors import CheckpointError
+from tests.factories.tensors import own_config, read, stored
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "set_a"
 SENTENCEPIECE = GOLDEN / "llama" / "tokenizer.model"
@@ -56,7 +61,7 @@ def tiny_llama(dtype: torch.dtype = torch.float32, **settings: Any) -> LlamaForC
 
 def stored_tensors(model: LlamaForCausalLM) -> dict[str, LazyTensor]:
     tied = model.config.tie_word_embeddings
-    return {name: in_memory(x) for name, x in model.state_dict().items() if not (tied and name == "lm_head.weight")}
+    return stored({name: x for name, x in model.state_dict().items() if not (tied and name == "lm_head.weight")})
 
 
 def sentencepiece_file() -> TokenizerFile:
@@ -68,15 +73,15 @@ def write(
 ) -> Path:
     tensors = stored_tensors(model) | {name.replace("__", "."): value for name, value in changes.items()}
     write_gguf(
-        path, model.config, tensors, tokenizer or sentencepiece_file(), name="Tiny", description="For a test.",
-        licence="MIT",
+        path, own_config(model.config), tensors, tokenizer or sentencepiece_file(), name="Tiny",
+        description="For a test.", licence="MIT",
     )  # fmt: skip
     return path
 
 
 def read_back(llama: LlamaSpec) -> LlamaForCausalLM:
-    model = LlamaForCausalLM(llama.config)
-    state = {name: stored.read() for name, stored in llama.tensors.items()}
+    model = LlamaForCausalLM(to_transformers(llama.config))
+    state = {name: read(value) for name, value in llama.tensors.items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected
     assert missing == (["lm_head.weight"] if llama.config.tie_word_embeddings else [])
@@ -98,14 +103,12 @@ def test_what_is_written_is_read_back(dtype: torch.dtype, settings: dict[str, An
     llama = read_gguf_llama(write(tmp_path / "tiny.gguf", model))
     expected = stored_tensors(model)
     assert set(llama.tensors) == set(expected)
-    for name, stored in llama.tensors.items():
-        value = stored.read()
-        assert (tuple(value.shape), value.dtype) == (stored.shape, stored.dtype)
-        assert stored.dtype == (dtype if value.ndim == 2 else torch.float32), name
-        assert torch.equal(value.to(dtype), expected[name].read()), name
-    written = model.config.to_dict()
-    same = [key for key in written if key not in ("dtype", "architectures", "_name_or_path", "transformers_version")]
-    assert {key: llama.config.to_dict()[key] for key in same} == {key: written[key] for key in same}
+    for name, inside in llama.tensors.items():
+        value = read(inside)
+        assert (tuple(value.shape), numpy_dtype(value.dtype)) == (inside.shape, inside.dtype)
+        assert value.dtype == (dtype if value.ndim == 2 else torch.float32), name
+        assert torch.equal(value.to(dtype), read(expected[name])), name
+    assert llama.config == own_config(model.config)
 
 
 @pytest.mark.parametrize("settings", [{}, {"tie_word_embeddings": True}, {"head_dim": 16}])
@@ -267,11 +270,9 @@ def test_quantized_tensors_are_dequantized(tiny: Path) -> None:
         ("layers.0.mlp.up_proj", torch.float16, 1e-3),
         ("layers.0.self_attn.v_proj", torch.bfloat16, 1e-2),
     ):
-        stored = tensors[f"model.{name}.weight"]
-        assert stored.dtype == stored.read().dtype == dtype
-        torch.testing.assert_close(
-            stored.read().float(), expected[f"model.{name}.weight"], atol=tolerance, rtol=0, msg=name
-        )
+        value = read(tensors[f"model.{name}.weight"])
+        assert (value.dtype, tensors[f"model.{name}.weight"].dtype) == (dtype, numpy_dtype(dtype))
+        torch.testing.assert_close(value.float(), expected[f"model.{name}.weight"], atol=tolerance, rtol=0, msg=name)
 
 
 def test_missing_biases_are_zero(tiny: Path) -> None:
@@ -282,9 +283,19 @@ def test_missing_biases_are_zero(tiny: Path) -> None:
     assert not llama.tensors["model.layers.1.self_attn.o_proj.bias"].read().any()
 
 
+@pytest.mark.parametrize("changes", [{}, {"factor": 32.0}, {"high_freq_factor": 2.5}, {"rope_theta": 500000.0}])
+def test_llama3s_factors_are_transformers(changes: dict[str, float]) -> None:
+    config = LlamaConfig(head_dim=128, max_position_embeddings=131072, rope_parameters=LLAMA3 | changes)
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    unscaled = config.rope_parameters["rope_theta"] ** (-torch.arange(0, 128, 2, dtype=torch.float64) / 128)
+    factors = llama3_factors(own_config(config))
+    assert len({round(float(factor), 3) for factor in factors}) > 4
+    np.testing.assert_allclose(factors, (unscaled / scaled.double()).numpy(), rtol=2e-6)
+
+
 def test_factors_of_one_scale_nothing(tiny: Path) -> None:
     llama = read_gguf_llama(rewrite(tiny, tensors={"rope_freqs.weight": np.ones(4, dtype=np.float32)}))
-    assert llama.config.rope_parameters["rope_type"] == "default"
+    assert llama.config.rope_scaling is None
     assert "rope_freqs.weight" not in llama.tensors
 
 
@@ -384,9 +395,9 @@ def test_writing_holds_one_tensor(tmp_path: Path) -> None:
     alive: set[int] = set()
     most = 0
 
-    def load(value: torch.Tensor) -> torch.Tensor:
+    def load(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         nonlocal most
-        copy = value.clone()
+        copy = value.copy()
         alive.add(id(copy))
         weakref.finalize(copy, alive.discard, id(copy))
         most = max(most, len(alive))
@@ -394,16 +405,16 @@ def test_writing_holds_one_tensor(tmp_path: Path) -> None:
 
     model = tiny_llama(torch.float16, **BIASED)
     tensors = {
-        name: LazyTensor(stored.shape, stored.dtype, lambda stored=stored: load(stored.read()))
-        for name, stored in stored_tensors(model).items()
+        name: LazyTensor(value.shape, value.dtype, lambda value=value: load(value.read()))
+        for name, value in stored_tensors(model).items()
     }
     told: list[int] = []
     write_gguf(
-        tmp_path / "tiny.gguf", model.config, tensors, sentencepiece_file(), name="Tiny", description="",
+        tmp_path / "tiny.gguf", own_config(model.config), tensors, sentencepiece_file(), name="Tiny", description="",
         licence=None, advance=told.append,
     )  # fmt: skip
     assert most == 1
-    assert sum(told) == sum(stored.size_bytes for stored in tensors.values())
+    assert sum(told) == sum(value.size_bytes for value in tensors.values())
 
 
 @pytest.fixture
@@ -424,11 +435,11 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, full_disk: None) -> None:
 
 
 def test_a_weight_that_cannot_be_read_leaves_nothing(tmp_path: Path) -> None:
-    def fail() -> torch.Tensor:
+    def fail() -> np.ndarray[Any, Any]:
         raise OSError(errno.EIO, "broken disk")
 
     with pytest.raises(OSError, match="broken disk"):
-        write(tmp_path / "tiny.gguf", tiny_llama(), model__norm__weight=LazyTensor((32,), torch.float32, fail))
+        write(tmp_path / "tiny.gguf", tiny_llama(), model__norm__weight=LazyTensor((32,), FLOAT32, fail))
     assert not list(tmp_path.iterdir())
 
 
@@ -444,8 +455,8 @@ def with_byte_fallback() -> TokenizerFile:
 
 
 UNFIT = {
-    "unknown": ({}, {"model__extra__weight": in_memory(torch.ones(2))}, r"unexpected keys 'model.extra.weight'"),
-    "dtype": ({}, {"lm_head__weight": in_memory(torch.ones(480, 32).double())}, r"'lm_head.weight' is torch.float64"),
+    "unknown": ({}, {"model__extra__weight": in_memory(np.ones(2))}, r"unexpected keys 'model.extra.weight'"),
+    "dtype": ({}, {"lm_head__weight": in_memory(np.ones((480, 32)))}, r"'lm_head.weight' is float64"),
     "angles": (
         {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}, {}, r"rope type 'linear'",
     ),
@@ -479,7 +490,13 @@ def test_a_missing_weight_is_named(tmp_path: Path) -> None:
     del tensors["model.layers.1.mlp.up_proj.weight"]
     with pytest.raises(CheckpointError, match=r"'model.layers.1.mlp.up_proj.weight' isn't among"):
         write_gguf(
-            tmp_path / "x.gguf", model.config, tensors, sentencepiece_file(), name="", description="", licence=None
+            tmp_path / "x.gguf",
+            own_config(model.config),
+            tensors,
+            sentencepiece_file(),
+            name="",
+            description="",
+            licence=None,
         )
 
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mu_llama import devices
+from mu_llama.arrays import BFLOAT16, FLOAT32
 from mu_llama.checkpoints.formats.native import ModelConfig, native_parts, read_model_config, write_model_files
-from mu_llama.checkpoints.lazy_tensor import LazyTensor, in_memory
 from mu_llama.checkpoints.lora import merged_llama
 from mu_llama.checkpoints.spec import LlamaSpec, TokenizerFile
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.engine.torch.load import Placement, assemble
 from mu_llama.errors import CheckpointError
 from tests.factories.models import make_model
+from tests.factories.tensors import own_config, read, stored
 
 CPU = Placement(torch.device("cpu"), torch.float32)
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -34,10 +34,6 @@ def tuned() -> MuLlama:
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.2)
     return model.eval()
-
-
-def stored(tensors: dict[str, torch.Tensor]) -> dict[str, LazyTensor]:
-    return {name: in_memory(value) for name, value in tensors.items()}
 
 
 def write(model: MuLlama, folder: Path) -> tuple[ModelConfig, LlamaSpec]:
@@ -60,7 +56,7 @@ def write(model: MuLlama, folder: Path) -> tuple[ModelConfig, LlamaSpec]:
     )
     write_model_files(folder, config, adapter=stored(adapter), tuning=stored(lora))
     tokenizer = TokenizerFile("tokenizer.json", "nowhere", bytes)
-    return config, LlamaSpec(model.llama.config, stored(base), tokenizer, source="a LLaMA")
+    return config, LlamaSpec(own_config(model.llama.config), stored(base), tokenizer, source="a LLaMA")
 
 
 @torch.inference_mode()
@@ -75,21 +71,18 @@ def test_written_and_merged_equals_peft(tuned: MuLlama, tmp_path: Path) -> None:
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("is_slow", [False, True])
-def test_merging_in_bf16_adds_with_sums_in_float32(monkeypatch: pytest.MonkeyPatch, is_slow: bool) -> None:
-    monkeypatch.setattr(devices, "is_cpu_slow_at_bf16", lambda: is_slow)
+def test_merging_in_bf16_adds_with_sums_in_float32() -> None:
     model, module = make_model(), "model.layers.0.self_attn.q_proj"
     llama = {name.removeprefix("llama."): value for name, value in model.state_dict().items() if "llama." in name}
     base = {name: value.bfloat16() for name, value in llama.items()}
     weight = base[f"{module}.weight"].clone()
     up, down = torch.randn(weight.shape[0], 4).half() / 8, torch.randn(4, weight.shape[1]).half() / 8
     pair = stored({f"{module}.lora_B.weight": up, f"{module}.lora_A.weight": down})
-    parts = LlamaSpec(
-        model.llama.config, stored(base), TokenizerFile("tokenizer.json", "nowhere", bytes), source="a LLaMA"
-    )
-    _, merged = merged_llama(parts, pair, dtype=torch.bfloat16, source="file")
+    tokenizer = TokenizerFile("tokenizer.json", "nowhere", bytes)
+    parts = LlamaSpec(own_config(model.llama.config), stored(base), tokenizer, source="a LLaMA")
+    _, merged = merged_llama(parts, pair, dtype=BFLOAT16, source="file")
     exact = weight.double() + up.bfloat16().double() @ down.bfloat16().double()
-    actual = merged[f"{module}.weight"].read()
+    actual = read(merged[f"{module}.weight"])
     assert actual.dtype == torch.bfloat16
     torch.testing.assert_close(actual.double(), exact, rtol=2**-8, atol=1e-6)
 
@@ -127,17 +120,17 @@ def test_lora_that_fits_nothing_is_refused(
     module = "model.layers.0.self_attn.q_proj"
     tuning = stored({f"{module}.{half}.weight": value for half, value in lora.items()})
     with pytest.raises(CheckpointError, match=message):
-        merged_llama(llama, tuning, dtype=torch.float32, source="file")
+        merged_llama(llama, tuning, dtype=FLOAT32, source="file")
     odd = stored({f"layr.{half}.weight": torch.zeros(2, 2) for half in ("lora_A", "lora_B")})
     with pytest.raises(CheckpointError, match=r"layr\.lora_A"):
-        merged_llama(llama, odd, dtype=torch.float32, source="file")
+        merged_llama(llama, odd, dtype=FLOAT32, source="file")
 
 
 def test_strays_in_the_tuning_are_named(tuned: MuLlama, tmp_path: Path) -> None:
     config, llama = write(tuned, tmp_path)
     parts = native_parts(tmp_path, config, llama)
     with pytest.raises(CheckpointError, match="stray"):
-        assemble(dataclasses.replace(parts, tuning={**parts.tuning, "stray": in_memory(torch.zeros(1))}), CPU)
+        assemble(dataclasses.replace(parts, tuning={**parts.tuning, **stored({"stray": torch.zeros(1)})}), CPU)
 
 
 @pytest.mark.parametrize(

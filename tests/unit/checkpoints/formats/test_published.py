@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,11 +23,11 @@ from mu_llama.checkpoints.formats.meta import (
 )
 from mu_llama.checkpoints.formats.published import adapter_config, read_published
 from mu_llama.checkpoints.formats.tensor_files import read_torch_file
-from mu_llama.checkpoints.lazy_tensor import in_memory
 from mu_llama.checkpoints.names import interleaved_to_halves
 from mu_llama.engine.torch.load import Placement, assemble
 from mu_llama.errors import CheckpointError
 from tests.factories.published import published_parts
+from tests.factories.tensors import stored
 
 SET_A = Path(__file__).parents[3] / "golden" / "set_a"
 
@@ -127,13 +128,13 @@ def test_sizes_come_from_shapes() -> None:
 
 
 def test_grouped_queries_are_read_off_the_weights() -> None:
-    tensors = {
+    zeros = {
         "tok_embeddings.weight": torch.zeros(10, 32),
         "layers.0.attention.wq.weight": torch.zeros(32, 32),
         "layers.0.attention.wk.weight": torch.zeros(16, 32),
         "layers.0.feed_forward.w1.weight": torch.zeros(48, 32),
     }
-    tensors = {name: in_memory(value) for name, value in (tensors | {"norm.weight": torch.zeros(32)}).items()}
+    tensors = stored(zeros | {"norm.weight": torch.zeros(32)})
     config = llama_config_from_meta(tensors, MetaParams(num_heads=4, norm_eps=1e-5))
     assert (config.num_key_value_heads, config.head_dim, config.intermediate_size) == (2, 8, 48)
     with pytest.raises(CheckpointError, match="5 heads"):
@@ -191,7 +192,7 @@ def test_shards_of_different_models_are_refused(tmp_path: Path) -> None:
 
 
 def test_rotary_rows_go_from_pairs_to_halves() -> None:
-    rows = torch.arange(12)  # two heads of six rows: pairs (0,1) (2,3) (4,5)
+    rows = np.arange(12)  # two heads of six rows: pairs (0,1) (2,3) (4,5)
     assert interleaved_to_halves(rows, 2).tolist() == [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]
 
 
