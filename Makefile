@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# `make ask TORCH=torch==2.13.0` takes the default build, which on Linux is the one for NVIDIA GPUs.
+# Of tests and training: `make TORCH=torch==2.13.0 test` takes the default build, on Linux the one for NVIDIA GPUs.
 TORCH  ?= cpu
 
 .PHONY: ask test check check-slow check-versions coverage lint bench docs mini clean
@@ -54,14 +54,14 @@ docs: $(VENV)/.dev
 clean:
 	rm -rf $(VENV) site build dist htmlcov .coverage
 
-$(VENV)/.run: pyproject.toml constraints.txt scripts/install_torch.sh
-	@echo "setting up $(VENV) (once, a few minutes) ..." >&2
+$(VENV)/.run: pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (once, a minute or two) ..." >&2
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "needs Python 3.11 or newer" >&2; exit 2; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	@sh scripts/install_torch.sh $(BIN)/python "$(TORCH)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,train,musicqa,ray,facts,demo]'
+$(VENV)/.dev: $(VENV)/.run scripts/install_torch.sh
+	@sh scripts/install_torch.sh $(BIN)/python "$(TORCH)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch,train,musicqa,ray,facts,demo]'
 	@touch $@

@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST_PYTHON = (3, 11)
-EXTRAS = "dev,train,musicqa,ray,facts,demo"
+EXTRAS = "dev,torch,train,musicqa,ray,facts,demo"
 RESOLUTIONS = {"lowest": "lowest-direct", "newest": "highest"}
 SHOWN = ("av", "gradio", "librosa", "numpy", "onnxruntime", "ray", "torch", "transformers", "typer")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import platform
 import sys
@@ -22,7 +23,9 @@ DTYPES: Mapping[str, str] = MappingProxyType({"bf16": "bfloat16", "fp16": "float
 
 
 def available_devices() -> list[str]:
-    """Name the kinds of device this machine has, the fastest first."""
+    """Name the kinds of device this machine has, the fastest first; without torch, the CPU."""
+    if not has_gpu() or importlib.util.find_spec("torch") is None:
+        return ["cpu"]
     import torch
 
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -41,6 +44,16 @@ def has_gpu() -> bool:
         count = ctypes.c_int()
         return bool(cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value)
     return Path("/dev/kfd").exists()  # AMD's
+
+
+def processor_extensions() -> list[str]:
+    """Name the vector instructions of this processor that onnxruntime's kernels use, as far as the system says."""
+    text = _read_text(Path("/proc/cpuinfo"))
+    flags = set(text.partition("\nflags")[2].partition("\n")[0].split())
+    flags |= set(text.partition("\nFeatures")[2].partition("\n")[0].split())
+    names = {"avx2": "AVX2", "avx_vnni": "AVX-VNNI", "avx512f": "AVX-512", "avx512_vnni": "AVX-512-VNNI",
+             "amx_int8": "AMX", "asimd": "NEON", "asimddp": "NEON dot product", "i8mm": "i8mm"}  # fmt: skip
+    return [name for flag, name in names.items() if flag in flags]
 
 
 def choose_device(name: str = "auto") -> torch.device:

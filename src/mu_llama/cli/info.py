@@ -13,6 +13,8 @@ from mu_llama import __version__
 from mu_llama.cli.progress import plain_console
 
 PACKAGES = (
+    "onnxruntime",
+    "onnx",
     "torch",
     "transformers",
     "tokenizers",
@@ -36,7 +38,7 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON ob
 
     console = plain_console(stderr=False)
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name in ("mu-llama", "python", "platform", "devices", "cache folder", "cached features"):
+    for name in ("mu-llama", "python", "platform", "devices", "engine", "cache folder", "cached features"):
         table.add_row(Text(name, "bold"), str(facts[name]))
     for name, version in facts["packages"].items():
         table.add_row(name, version or Text("not installed", "dim"))
@@ -67,11 +69,25 @@ def _facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "devices": ", ".join(available_devices()),
+        "engine": _engine(),
         "cache folder": str(home),
         "cached features": f"{FeatureCache(home / 'features').size_bytes() / 1e6:.1f} MB",
         "packages": {name: _version(name) for name in PACKAGES},
         "models": models,
     }
+
+
+def _engine() -> str:
+    """What runs small and quantized models here, and how fast its kernels can be."""
+    from mu_llama.devices import compute_threads, processor_extensions
+
+    extensions, threads = processor_extensions(), compute_threads()
+    wide = {"AVX2", "NEON", "AVX-512"} & set(extensions)
+    if platform.system() == "Linux" and not wide:
+        kernels = "a processor without AVX2 or NEON: onnxruntime falls back to slower kernels"
+    else:
+        kernels = ", ".join(extensions) or "instructions unknown"
+    return f"onnx on {threads} thread{'s' if threads > 1 else ''} ({kernels})"
 
 
 def _version(name: str) -> str | None:

@@ -24,6 +24,8 @@ from mu_llama.cli.options import FAILED, say_warnings_plainly
 from mu_llama.cli.train import train_command
 
 _MARGIN, _MIN_WIDTH = 2, 20
+_EXTRAS = {"torch": "torch", "transformers": "torch", "accelerate": "train", "peft": "train"}
+"""Libraries that a command may need, with the extra that brings each."""
 
 
 class WholeTextGroup(TyperGroup):
@@ -88,13 +90,23 @@ def _before_each(version: bool = typer.Option(False, "--version", help="Print th
 
 
 def app() -> None:
-    """Run the command line; a closed pipe ends it quietly, an output that can't be written with one line."""
+    """Run the command line.
+
+    A closed pipe ends it quietly; an output that can't be written and a library that isn't installed with one line.
+    """
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if sys.stdout is not None:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         typer_app()
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in _EXTRAS:
+            raise
+        print(f"error: this needs {library}, which isn't installed; run: pip install 'mu-llama[{_EXTRAS[library]}]'",
+              file=sys.stderr)  # fmt: skip
+        sys.exit(FAILED)
     except OSError as error:
         print(f"error: {error.strerror or error}: the output can't be written", file=sys.stderr)
         sys.exit(FAILED)
