@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from tests.unit.engine.onnx.tiny import (
     expected_logits,
     random_ids,
     random_llama,
+    shapes_of,
     tensors_of,
 )
 
@@ -218,3 +221,28 @@ def test_widening_is_exact() -> None:
     values = np.array([0.0, -1.5, 3.25, 1e-30, np.inf], np.float32)
     for dtype in (np.float32, np.float16, ml_dtypes.bfloat16):
         np.testing.assert_array_equal(widen(values.astype(dtype)), values.astype(dtype).astype(np.float32))
+
+
+@dataclass
+class Zeros:
+    """A tensor that takes memory only once it is read."""
+
+    shape: tuple[int, ...]
+
+    def read(self) -> np.ndarray:
+        return np.zeros(self.shape, np.float32)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_building_takes_the_memory_of_one_tensor(tmp_path: Path, precision: Any) -> None:
+    sizes = Sizes(hidden_size=120, intermediate_size=20000, num_hidden_layers=4, vocab_size=100)
+    tensors = {name: Zeros(shape) for name, shape in shapes_of(sizes).items()}
+    largest = max(np.prod(tensor.shape) * 4 for tensor in tensors.values())
+    tracemalloc.start()
+    try:
+        build_graph(tmp_path, sizes, tensors, options=GraphOptions(precision))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    scales = sum(np.prod(tensor.shape) / 8 for tensor in tensors.values() if len(tensor.shape) == 2) / 4
+    assert peak < 1.2 * largest + scales + 6e6  # pieces of a tensor take 5 MB

@@ -54,13 +54,22 @@ class InMemory:
 
 def random_llama(sizes: Sizes, *, seed: int = 0, std: float = 0.3) -> LlamaForCausalLM:
     """A LLaMA whose logits differ enough for greedy tokens to be clear."""
-    numbers = dict(vars(sizes))
-    scaling = {"rope_type": "default", **(numbers.pop("rope_scaling") or {}), "rope_theta": numbers.pop("rope_theta")}
     torch.manual_seed(seed)
-    llama = LlamaForCausalLM(LlamaConfig(**numbers, rope_parameters=scaling, pad_token_id=None)).eval()
+    llama = LlamaForCausalLM(_config(sizes)).eval()
     for name, parameter in llama.named_parameters():
         torch.nn.init.normal_(parameter, mean=float("norm" in name), std=std)
     return llama.requires_grad_(False)
+
+
+def shapes_of(sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in LlamaForCausalLM(_config(sizes)).state_dict().items()}
+
+
+def _config(sizes: Sizes) -> LlamaConfig:
+    numbers = dict(vars(sizes))
+    scaling = {"rope_type": "default", **(numbers.pop("rope_scaling") or {}), "rope_theta": numbers.pop("rope_theta")}
+    return LlamaConfig(**numbers, rope_parameters=scaling, pad_token_id=None)
 
 
 def tensors_of(llama: LlamaForCausalLM) -> dict[str, InMemory]:
