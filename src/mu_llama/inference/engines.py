@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from mu_llama.checkpoints.fit import check_parts
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.devices import has_gpu
 from mu_llama.engine.protocol import DeviceMap, Engine, Quantization
@@ -66,10 +68,14 @@ def open_engine(
         CheckpointError: if names or shapes of the weights don't fit together.
         ConfigError: if options contradict each other or need what isn't installed.
     """
+    width = parts.llama.config.hidden_size
+    if options.quantize == "int4" and width < SMALL_WIDTH:
+        warnings.warn(f"int4 changes what a LLaMA as small as this one says (width {width}); use int8", stacklevel=2)
     if choose_engine(parts, options) == "onnx":
         from mu_llama.engine.onnx.load import open_onnx_engine
 
         check_onnx(options)
+        check_parts(parts)
         precision = options.quantize or ("fp32" if options.dtype == "fp32" else "int8")
         if options.quantize is None and options.dtype == "auto" and not is_small(parts):
             report(f"without torch the LLaMA runs in int8; for the precision it was published in: {TORCH_EXTRA}")
@@ -139,6 +145,6 @@ def check_onnx(options: EngineOptions) -> None:
 
 
 SMALL_WIDTH = 2048
-"""Hidden sizes below are small: bf16 on a CPU is no faster than reading the weights in int8."""
+"""Hidden sizes below are small: rounding to 4 bits moves such a LLaMA's logits (python -m benchmarks.quantized)."""
 ROPE_TYPES = ("default", "linear", "llama3")
 """Rotary embeddings that the onnx engine has."""

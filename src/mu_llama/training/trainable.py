@@ -13,7 +13,7 @@ from mu_llama.checkpoints.lazy_tensor import LazyTensor, zeros
 from mu_llama.checkpoints.lora import LINEARS, LORA_DOWN, LORA_UP, low_rank_pairs, merged_llama
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.engine.torch.llama import MuLlama, build_mu_llama
-from mu_llama.engine.torch.load import check_fit, finish, put
+from mu_llama.engine.torch.load import check_modules, finish, put
 from mu_llama.engine.torch.quantize import nf4_fits, nf4_linear
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.progress import ProgressCallback, no_progress
@@ -143,7 +143,7 @@ def _fill(
 ) -> None:
     names = {plain_name(name): name for name in model.state_dict()}
     placed = {names.get(name, name): stored for name, stored in tensors.items()}
-    check_fit(model, placed, source=source)
+    check_modules(model, placed, source=source)
     trained = set(select_trainable(model, phase))
     advance = progress("loading", sum(stored.size_bytes for stored in placed.values()))
     for name, stored in placed.items():

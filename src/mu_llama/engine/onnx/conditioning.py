@@ -8,15 +8,16 @@ The formulas are those of `model/adapter.py` and `model/conditioning.py`, which 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mu_llama.engine.onnx.description import LazyLike
+from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.engine.onnx.weights import widen
 from mu_llama.engine.protocol import Blend
 from mu_llama.errors import CheckpointError
+from mu_llama.model.config import AdapterConfig
 
 ValueProjection = Callable[[int], NDArray[np.float32]]
 """Gives the value projection (KV heads * head width, H) of a conditioned layer, counted from the first of them."""
@@ -31,27 +32,6 @@ _MAX_CACHED_ELEMENTS = 1 << 22
 _PIECE_ELEMENTS = 1 << 20
 
 
-class AdapterSizes(Protocol):
-    """What conditioning takes from an adapter's config; see `AdapterConfig`."""
-
-    @property
-    def num_encoder_layers(self) -> int: ...  # noqa: D102
-    @property
-    def encoder_width(self) -> int: ...  # noqa: D102
-    @property
-    def num_blocks(self) -> int: ...  # noqa: D102
-    @property
-    def legacy_bridge(self) -> bool: ...  # noqa: D102
-    @property
-    def input_scaling(self) -> Literal["none", "standardise"]: ...  # noqa: D102
-    @property
-    def num_conditioned_layers(self) -> int: ...  # noqa: D102
-    @property
-    def num_audio_tokens(self) -> int: ...  # noqa: D102
-    @property
-    def num_choices(self) -> int: ...  # noqa: D102
-
-
 class Conditioner:
     """Makes conditioning of features.
 
@@ -64,8 +44,8 @@ class Conditioner:
 
     def __init__(
         self,
-        sizes: AdapterSizes,
-        tensors: Mapping[str, LazyLike],
+        sizes: AdapterConfig,
+        tensors: Mapping[str, LazyTensor],
         *,
         value_projection: ValueProjection | None = None,
         head_width: int = 0,

@@ -7,9 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-from numpy.typing import NDArray
+from typing import Literal
 
 from mu_llama.engine.onnx.quantize import BlockFormat
 from mu_llama.engine.onnx.weights import Stored
@@ -22,38 +20,6 @@ EMBEDDING = "embedding"
 """Name of the token embeddings in the table; the graph doesn't read them."""
 
 Precision = Literal["fp32", "int8", "int4"]
-
-
-class LazyLike(Protocol):
-    """A tensor to be read later, e.g. a `LazyTensor`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape once read."""
-        ...
-
-    def read(self) -> NDArray[Any]:
-        """Read it into fresh memory."""
-        ...
-
-
-class LlamaSizes(Protocol):
-    """What a graph takes from a LLaMA's config."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    max_position_embeddings: int
-    rms_norm_eps: float
-    rope_theta: float
-    rope_scaling: Mapping[str, Any] | None
-    attention_bias: bool
-    mlp_bias: bool
-    tie_word_embeddings: bool
 
 
 @dataclass(frozen=True)

@@ -19,19 +19,19 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.engine.onnx.description import (
     EMBEDDING,
     MODEL_FILE,
     WEIGHTS_FILE,
     GraphDescription,
     GraphOptions,
-    LazyLike,
-    LlamaSizes,
 )
 from mu_llama.engine.onnx.graph_writer import DOMAIN, GraphWriter, row_pieces
 from mu_llama.engine.onnx.rotary import USE_TORCH, rotary_tables
 from mu_llama.engine.onnx.weights import WeightsWriter, stored_head_width, widen, widen_heads
 from mu_llama.errors import CheckpointError, ConfigError
+from mu_llama.model.config import LlamaConfig
 from mu_llama.progress import ProgressCallback, no_progress
 
 # GroupQueryAttention exists in this domain's only version; 17 is the newest opset whose operators we use.
@@ -42,8 +42,8 @@ _HALF = ("float16", "bfloat16")
 
 def build_graph(
     folder: Path,
-    config: LlamaSizes,
-    tensors: Mapping[str, LazyLike],
+    config: LlamaConfig,
+    tensors: Mapping[str, LazyTensor],
     *,
     options: GraphOptions,
     progress: ProgressCallback = no_progress,
@@ -99,7 +99,7 @@ def build_graph(
     return description
 
 
-def _check(config: LlamaSizes, options: GraphOptions) -> None:
+def _check(config: LlamaConfig, options: GraphOptions) -> None:
     bad = []
     if config.head_dim % 2:
         bad.append(f"head_dim={config.head_dim} (expected an even number)")
@@ -116,7 +116,7 @@ def _check(config: LlamaSizes, options: GraphOptions) -> None:
 class _Builder:
     """Adds nodes and weights in the order in which the graph runs."""
 
-    def __init__(self, config: LlamaSizes, options: GraphOptions, writer: WeightsWriter, read: Any) -> None:
+    def __init__(self, config: LlamaConfig, options: GraphOptions, writer: WeightsWriter, read: Any) -> None:
         self.max_positions = min(
             options.max_positions or config.max_position_embeddings, config.max_position_embeddings
         )

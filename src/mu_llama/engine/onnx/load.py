@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from mu_llama.arrays import FLOAT32
 from mu_llama.checkpoints.lora import merged_adapter, merged_llama
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.devices import compute_threads
@@ -57,7 +58,7 @@ def open_onnx_engine(
         from mu_llama.engine.onnx.graph import build_graph  # brings onnx, which takes 0.3 s to import
 
         report(f"building the {precision} graph of {parts.name} (once)")
-        config, tensors = merged_llama(parts.llama, parts.tuning, dtype=None, source=parts.source)
+        config, tensors = merged_llama(parts.llama, parts.tuning, dtype=FLOAT32, source=parts.source)
         build_graph(folder, config, tensors, options=options, progress=progress)
 
     identity = {"files": _contents({*parts.files, *parts.llama.files}, cache)}

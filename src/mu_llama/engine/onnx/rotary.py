@@ -7,15 +7,15 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from mu_llama.engine.onnx.description import LlamaSizes
 from mu_llama.errors import ConfigError
+from mu_llama.model.config import LlamaConfig
 
 USE_TORCH = "use --engine torch"
 """What to do about a LLaMA that this engine can't run."""
 
 
 def rotary_tables(
-    config: LlamaSizes, *, num_positions: int, width: int
+    config: LlamaConfig, *, num_positions: int, width: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Cosines and sines of the angles at each position.
 
@@ -37,7 +37,7 @@ def rotary_tables(
     return np.cos(angles), np.sin(angles)
 
 
-def rotary_frequencies(config: LlamaSizes) -> NDArray[np.float32]:
+def rotary_frequencies(config: LlamaConfig) -> NDArray[np.float32]:
     """Angles by which each pair of head columns is rotated per position: (head width / 2).
 
     Computed in float32 step by step as transformers does, so that late positions agree. Source of `llama3`: Meta's

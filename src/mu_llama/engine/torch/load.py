@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,20 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from mu_llama.arrays import numpy_dtype, to_torch
+from mu_llama.checkpoints.fit import check_fit, check_parts
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.lora import VALUE_LORA, adapter_dtype, merged_adapter, merged_llama
-from mu_llama.checkpoints.names import unknown_keys_message
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.engine.protocol import DeviceMap, Quantization
 from mu_llama.engine.torch.device_map import attach_hooks, device_of, plan_devices
 from mu_llama.engine.torch.kernels import fast_linear
 from mu_llama.engine.torch.llama import MuLlama, build_mu_llama
 from mu_llama.engine.torch.quantize import quantize_linear
-from mu_llama.errors import CheckpointError
 from mu_llama.progress import ProgressCallback, no_progress
-
-# Rounding to 4 bits moves the logits of smaller ones (python -m benchmarks.quantized).
-_MIN_INT4_WIDTH = 2048
 
 
 @dataclass(frozen=True)
@@ -64,18 +59,12 @@ def prepare(parts: ModelSpec, placement: Placement) -> Assembly:
     Raises:
         CheckpointError: if names or shapes don't fit.
     """
+    check_parts(parts)
     dtype = numpy_dtype(placement.dtype)
     config, llama = merged_llama(parts.llama, parts.tuning, dtype=dtype, source=parts.source)
     adapter = {name: adapter_dtype(name, value, dtype) for name, value in merged_adapter(parts).items()}
     rank = adapter[VALUE_LORA[0]].shape[1] if VALUE_LORA[0] in adapter else None
     model = build_mu_llama(config, parts.adapter_config, dtype=placement.dtype, value_lora_rank=rank)
-    check_fit(model.llama, llama, source=parts.source if parts.tuning else parts.llama.source)
-    check_fit(model, {**{f"llama.{name}": value for name, value in llama.items()}, **adapter}, source=parts.source)
-    if placement.quantize == "int4" and config.hidden_size < _MIN_INT4_WIDTH:
-        warnings.warn(
-            f"int4 changes what a LLaMA as small as this one says (width {config.hidden_size}); use int8",
-            stacklevel=2,
-        )
     return Assembly(model, llama, adapter, placement)
 
 
@@ -139,29 +128,10 @@ def _replace_linear(model: nn.Module, name: str, placement: Placement) -> None:
     setattr(model.get_submodule(parent), leaf, replaced)
 
 
-def check_fit(model: nn.Module, tensors: Mapping[str, LazyTensor], *, source: object) -> None:
-    """Compare names and shapes with the model's, before anything is read.
-
-    Args:
-        model: the modules.
-        tensors: every parameter and saved buffer, under the model's own names; a tied output embedding may
-            be left out.
-        source: the file or folder to name in an error.
-
-    Raises:
-        CheckpointError: naming unexpected or missing keys, or a shape that doesn't fit.
-    """
-    expected = model.state_dict()
-    unknown = tensors.keys() - expected.keys()
-    missing = sorted(expected.keys() - tensors.keys() - _tied_names(model))
-    if unknown:
-        raise CheckpointError(unknown_keys_message(source, unknown, expected))
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise CheckpointError(f"{source}: {missing[0]!r}{more} missing; expected all weights of the model")
-    for name, value in tensors.items():
-        if value.shape != tuple(expected[name].shape):
-            raise CheckpointError(f"{source}: {name!r} has shape {value.shape}; expected {tuple(expected[name].shape)}")
+def check_modules(model: nn.Module, tensors: Mapping[str, LazyTensor], *, source: object) -> None:
+    """Check that tensors fill a model's modules; see `check_fit`."""
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    check_fit(expected, tensors, optional=_tied_names(model), source=source)
 
 
 def put(model: nn.Module, name: str, value: Tensor) -> None:

@@ -100,8 +100,10 @@ def test_a_merged_lora_is_taken_off() -> None:
 def test_neighbours_are_blended_in() -> None:
     config, sizes = SIZES["terms"], Sizes()
     model = mu_llama(config, sizes)
-    expected = model.condition(torch.from_numpy(features(config))[None], blend=lambda unit: unit.flip(-1))[0].numpy()
-    came = make_conditioner(model, sizes).condition(features(config), blend=lambda unit: unit[::-1])
+    expected = model.condition(torch.from_numpy(features(config))[None], blend=lambda unit: unit[:, ::-1].copy())[
+        0
+    ].numpy()
+    came = make_conditioner(model, sizes).condition(features(config), blend=lambda unit: unit[:, ::-1])
     np.testing.assert_allclose(came, expected, atol=2e-5, rtol=2e-5)
 
 
