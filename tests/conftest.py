@@ -15,3 +15,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=DEFAULT_GOLDEN,
         help="folder of golden reference data that tests/golden compares with (default: tests/golden/set_a)",
     )
+    parser.addoption(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="what tests/golden computes on (default: cpu)",
+    )

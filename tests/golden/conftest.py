@@ -23,13 +23,22 @@ from mu_llama.audio.waveform import Samples, Waveform
 from tests.factories.resample import sinc_resample
 
 RATE_HZ = 24000
+CUDA_SLACK, CUDA_TRAINED_SLACK = 3.0, 10.0
+"""Factors on tolerances with --device cuda, whose float32 sums run in another order than the reference's.
+
+The first is for MERT's states, the adapter's vectors, logits, losses and gradients; the second for weights after a run,
+since AdamW divides a gradient by its own size and so a small one's error too. Everything else (ids, neighbours, norms
+of gradients, rates, names) is compared as on a CPU.
+"""
 
 
 class Golden:
     """One folder of golden data."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: torch.device) -> None:
         self.path = path
+        self.device = device
+        self.slack, self.trained_slack = (CUDA_SLACK, CUDA_TRAINED_SLACK) if device.type == "cuda" else (1.0, 1.0)
         self._waves: dict[str, Samples] = {}
 
     @cached_property
@@ -90,10 +99,16 @@ def _open_golden(config: pytest.Config) -> Golden:
     path = config.getoption("--golden").resolve()
     if not (path / "expected.json").is_file():
         raise pytest.UsageError(f"--golden {path} has no expected.json; give a folder like tests/golden/set_a")
-    return _OPEN.setdefault(path, Golden(path))
+    return _OPEN.setdefault(path, Golden(path, torch.device(config.getoption("--device"))))
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--device") == "cuda":
+        if not torch.cuda.is_available():
+            raise pytest.UsageError("--device cuda: torch sees no CUDA device")
+        # TF32 has 10 bits of mantissa; cuDNN's convolutions take it unless they are asked not to.
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
     config.addinivalue_line(
         "markers", "golden_keys(pattern): run once for each key of expected.safetensors that is this pattern"
     )

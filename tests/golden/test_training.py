@@ -62,7 +62,7 @@ class Training:
         files = [self.golden.path / file for file in FILES[name]]
         parts = published_parts(files, llama=self.golden.path / "llama", encoder=self.golden.path / "mert")
         model = build_trainable(parts, phase=PHASES["pretrain" if name == "legacy" else name])
-        return model.train()
+        return model.to(self.golden.device).train()
 
     def row(self, index: int, max_words: int) -> TokenizedRow:
         question, answer = (turn["value"] for turn in self.items[index]["conversation"][:2])
@@ -73,11 +73,11 @@ class Training:
         """(L, D); a text-only item hears one second of zeros."""
         name = self.items[index].get("audio_name")
         audio = "silence1s" if name is None else re.fullmatch(r"audio_(\w+)\.wav", name)[1]
-        return self.models.features(audio)[0].clone()  # out of inference mode
+        return self.models.features(audio)[0].cpu().clone()  # out of inference mode
 
     def batch(self, items: list[int], max_words: int, *, padded: bool = False) -> Batch:
         rows, features = [self.row(item, max_words) for item in items], [self.features(item) for item in items]
-        return collate(rows, features, num_tokens=max_words if padded else None)
+        return collate(rows, features, num_tokens=max_words if padded else None).to(self.golden.device)
 
     def case(self, name: str) -> tuple[MuLlama, dict[str, Any]]:
         """The model and the description of a golden training step."""
@@ -141,12 +141,14 @@ def test_logits_and_token_losses(golden: Any, training: Training, golden_key: re
     stem = golden_key[0].removesuffix("logits")
     expected = golden.expected
     positions = expected[stem + "logits_positions"]
-    torch.testing.assert_close(logits[:, positions], expected[stem + "logits"], atol=LOGITS_ATOL, rtol=0)
+    torch.testing.assert_close(
+        logits[:, positions].cpu(), expected[stem + "logits"], atol=LOGITS_ATOL * golden.slack, rtol=0
+    )
     targets = batch.labels[:, 1:]
     losses = torch.nn.functional.cross_entropy(
         logits[:, :-1].transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
     )
-    torch.testing.assert_close(losses, expected[stem + "token_nll"], atol=NLL_ATOL, rtol=0)
+    torch.testing.assert_close(losses.cpu(), expected[stem + "token_nll"], atol=NLL_ATOL * golden.slack, rtol=0)
 
 
 @pytest.mark.golden_keys(TRAIN + "logits")
@@ -156,7 +158,7 @@ def test_loss_and_gradient_norms(golden: Any, training: Training, golden_key: re
     batch = training.batch(case["items"], case["max_words"], padded=padded)
     loss = answer_loss(model, batch)
     assert int((batch.labels != IGNORED).sum()) == case["n_label_tokens"]
-    assert loss.item() == pytest.approx(case["loss"], abs=LOSS_ATOL)
+    assert loss.item() == pytest.approx(case["loss"], abs=LOSS_ATOL * golden.slack)
     loss.backward()
     norms = {name: value.norm().item() for name, value in gradients(model).items()}
     expected = {name: norm for name, norm in case["grad_norms"].items() if norm is not None}
@@ -171,7 +173,9 @@ def test_gradients(golden: Any, training: Training, golden_key: re.Match[str]) -
     model, case = training.case(golden_key["case"])
     answer_loss(model, training.batch(case["items"], case["max_words"])).backward()
     actual = gradients(model)[golden_key["name"]]
-    torch.testing.assert_close(actual, golden.expected[golden_key[0]], atol=GRADIENT_ATOL, rtol=1e-3)
+    torch.testing.assert_close(
+        actual.cpu(), golden.expected[golden_key[0]], atol=GRADIENT_ATOL * golden.slack, rtol=1e-3
+    )
 
 
 TRAINABLE = {"pretrain": "pretrain", "finetune": "finetune", "pretrain_legacy_bridge": "legacy"}
@@ -263,7 +267,7 @@ def test_a_short_run(golden: Any, training: Training, phase: str) -> None:
             found = [value.grad for value in model.parameters() if value.grad is not None]
             norms[-1] = torch.nn.utils.get_total_norm(found).item()
             optimizer.step()
-    assert losses == pytest.approx(expected["losses"], abs=RUN_LOSS_ATOL)
+    assert losses == pytest.approx(expected["losses"], abs=RUN_LOSS_ATOL * golden.slack)
     assert rates == pytest.approx(expected["lr"], abs=RATE_ATOL, rel=1e-12)
     wanted = [norm if norm is None else pytest.approx(norm, rel=NORM_RTOL) for norm in expected["grad_norm_at_update"]]
     assert norms == wanted
@@ -276,9 +280,11 @@ def compare_final(golden: Any, model: MuLlama, phase: str) -> None:
     norms = golden.json["train_run"][phase]["final_norms"]
     assert final.keys() == conditioned_only(list(norms), golden)
     actual = {name: value.norm().item() for name, value in final.items()}
-    assert actual == {name: pytest.approx(norms[name], rel=FINAL_NORM_RTOL) for name in final}
+    assert actual == {name: pytest.approx(norms[name], rel=FINAL_NORM_RTOL * golden.trained_slack) for name in final}
     compared = 0
     for match in golden.matches(rf"train_run/{phase}/final/(?P<name>.+)"):
-        torch.testing.assert_close(final[match["name"]], golden.expected[match[0]], atol=FINAL_ATOL, rtol=1e-4)
+        torch.testing.assert_close(
+            final[match["name"]].cpu(), golden.expected[match[0]], atol=FINAL_ATOL * golden.trained_slack, rtol=1e-4
+        )
         compared += 1
     assert compared
