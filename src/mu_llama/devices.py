@@ -224,7 +224,5 @@ def _use_one_thread_when_forked() -> None:
 def _use_one_thread() -> None:
     global _forked_after_loading
     _forked_after_loading = True
-    if "torch" in sys.modules:
-        import torch
-
+    if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(1)

@@ -250,6 +250,6 @@ def _device_map(text: str | None) -> Any:
 def quieten_libraries() -> None:
     """Turn off libraries' notes, which would mix with the answers; those that aren't imported yet read it later."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if "transformers" in sys.modules:
-        sys.modules["transformers"].utils.logging.set_verbosity_error()
+    if (transformers := sys.modules.get("transformers")) is not None:
+        transformers.utils.logging.set_verbosity_error()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

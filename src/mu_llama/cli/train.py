@@ -51,6 +51,8 @@ def train_command(
         result = train(settings, home=home, report=opt.report_progress, progress=bars, callback=display)
     except MuLlamaError as error:
         raise opt.fail(error) from None
+    except ModuleNotFoundError as error:
+        raise opt.fail(f"training needs {error.name}; run: pip install 'mu-llama[train]'") from None
     finally:
         bars.close()
         display.close()
