@@ -24,8 +24,13 @@ _HASHES_FILE = "hashes.json"
 
 
 def graph_options(parts: ModelSpec, precision: Precision) -> GraphOptions:
-    """How the graph of a model is built."""
-    return GraphOptions(precision, num_conditioned_layers=parts.adapter_config.num_conditioned_layers)
+    """How the graph of a model is built: the smallest blocks that cost little speed (docs/experiments/engine.md)."""
+    return GraphOptions(
+        precision,
+        block_size=16 if precision == "int8" else 32,
+        symmetric=precision != "int4",
+        num_conditioned_layers=parts.adapter_config.num_conditioned_layers,
+    )
 
 
 def open_onnx_engine(
