@@ -27,7 +27,7 @@ _RMS_EPSILON, _LAYER_NORM_EPSILON = 1e-6, 1e-5
 _WEIGHT_EPSILON = 1e-6
 _NORM_EPSILON = 1e-12
 _MEAN, _STD = "adapter.feature_mean", "adapter.feature_deviation"
-# Smaller tensors stay in memory once they were read: reading them takes longer than using them.
+# Smaller tensors stay in memory, widened, once they were read: reading and widening takes longer than using them.
 _MAX_CACHED_ELEMENTS = 1 << 22
 _PIECE_ELEMENTS = 1 << 20
 
@@ -154,7 +154,7 @@ class Conditioner:
             raise CheckpointError(f"weight {name!r} is missing; expected all weights of the adapter")
         values = self._tensors[name].read()
         if values.size <= _MAX_CACHED_ELEMENTS:
-            self._cached[name] = values
+            values = self._cached[name] = widen(values)
         return values
 
 

@@ -123,7 +123,7 @@ class Weights:
 
 
 def widen(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Turn floats of any width into float32; uint16 is taken as bits of bf16.
+    """Turn floats of any width into float32 (float32 itself isn't copied); uint16 is taken as bits of bf16.
 
     Example:
         >>> widen(np.array([0x3F80, 0xC000], np.uint16)).tolist()
@@ -131,7 +131,7 @@ def widen(values: NDArray[Any]) -> NDArray[np.float32]:
     """
     if values.dtype == np.uint16 or values.dtype.name == "bfloat16":
         return (values.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return values.astype(np.float32)
+    return values.astype(np.float32, copy=False)
 
 
 def stored_head_width(head_width: int) -> int:
