@@ -24,7 +24,7 @@ from mu_llama.engine.torch.quantize import nf4_fits, nf4_linear
 
 def decode(target: Target) -> Figures:
     """Decode in bf16, one row and 16 rows."""
-    spec = random_spec(LLAMA_TINY if target.tiny else LLAMA_7B, target.device, narrow_bridge=True)
+    spec = random_spec(LLAMA_TINY if target.tiny else LLAMA_7B, narrow_bridge=True)
     rate = bandwidth_of(target)
     target.require(round(1.15 * size_bytes(spec)) + 2 * GIB)
     return _decode_figures(target, assemble(spec, Placement(target.device, torch.bfloat16)), rate)
@@ -36,7 +36,7 @@ def nf4(target: Target) -> Figures:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise PartSkipped(f"NF4 needs bitsandbytes, which can't be imported: {error}") from error
-    spec = random_spec(LLAMA_TINY if target.tiny else LLAMA_7B, target.device, narrow_bridge=True)
+    spec = random_spec(LLAMA_TINY if target.tiny else LLAMA_7B, narrow_bridge=True)
     rate = bandwidth_of(target)
     target.require(round(0.5 * size_bytes(spec)) + 2 * GIB)
     if target.is_cuda:

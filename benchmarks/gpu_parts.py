@@ -97,7 +97,7 @@ def _train(target: Target, sizes: ModelSizes, *, compiled: bool) -> Figures:
     rows, num_tokens = (8, 256) if sizes.hidden < LLAMA_7B.hidden else (1, 512)
     if target.tiny:
         sizes, rows, num_tokens = LLAMA_TINY, 2, 16
-    spec = random_spec(sizes, target.device, narrow_bridge=False)
+    spec = random_spec(sizes, narrow_bridge=False)
     trained = sum(stored.num_elements for stored in spec.adapter.values())
     # Gradients, two moments, what the optimizer needs while it steps; LoRA and activations.
     target.require(size_bytes(spec) + 16 * trained + 6 * GIB)

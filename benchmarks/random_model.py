@@ -1,23 +1,27 @@
-"""Models of given sizes with random weights, made on the device where they run: nothing is read from a disk."""
+"""Models of given sizes with random weights: nothing is read from a disk."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
+import numpy as np
 import torch
-from torch import Tensor
-from transformers import HubertModel, LlamaConfig, LlamaForCausalLM
+from transformers import HubertModel
 
+from mu_llama.arrays import BFLOAT16, FLOAT32, Array, DType
+from mu_llama.checkpoints.fit import llama_shapes
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.spec import EncoderSpec, LlamaSpec, ModelSpec, TokenizerFile
 from mu_llama.encoders.mert.config import PUBLISHED_CONFIGS, parse_mert_config
 from mu_llama.encoders.mert.encoder import MertEncoder
-from mu_llama.model.config import AdapterConfig
+from mu_llama.model.config import AdapterConfig, LlamaConfig
 from mu_llama.text.prompts import ALPACA
 from mu_llama.training.initialization import fresh_adapter
 
 _STD = 0.02
+_NOISE_NUMBERS = 2**22 - 3  # no multiple of a width, so that rows differ
 _CONTEXT = 2048
 
 
@@ -45,7 +49,7 @@ class ModelSizes:
     """L and D of the features."""
 
     def llama(self) -> LlamaConfig:
-        """As transformers' settings."""
+        """As our settings."""
         return LlamaConfig(
             vocab_size=self.vocabulary,
             hidden_size=self.hidden,
@@ -53,9 +57,8 @@ class ModelSizes:
             num_hidden_layers=self.layers,
             num_attention_heads=self.heads,
             num_key_value_heads=self.key_value_heads,
+            head_dim=self.hidden // self.heads,
             max_position_embeddings=_CONTEXT,
-            pad_token_id=None,
-            tie_word_embeddings=False,
         )
 
     def adapter(self) -> AdapterConfig:
@@ -88,23 +91,20 @@ MERT_TINY: Mapping[str, object] = PUBLISHED_CONFIGS["MERT-v1-330M"] | {
 """For tests."""
 
 
-def random_spec(sizes: ModelSizes, device: torch.device, *, narrow_bridge: bool) -> ModelSpec:
-    """Describe a model whose bf16 LLaMA and adapter are drawn on a device when they are read.
+def random_spec(sizes: ModelSizes, *, narrow_bridge: bool) -> ModelSpec:
+    """Describe a model whose bf16 LLaMA and adapter are made when they are read.
 
     Args:
         sizes: of the model.
-        device: where the numbers are made and stay.
         narrow_bridge: the adapter's matrices in bf16, as for answering; else in float32, as for training.
     """
     config = sizes.llama()
-    with torch.device("meta"):
-        shapes = {name: tuple(value.shape) for name, value in LlamaForCausalLM(config).state_dict().items()}
-    llama = {name: _random(name, shape, torch.bfloat16, device) for name, shape in shapes.items()}
+    llama = {name: _random(name, shape, BFLOAT16) for name, shape in llama_shapes(config).items()}
     adapter = {}
     for name, stored in fresh_adapter(sizes.adapter(), seed=0).items():
         is_matrix = name.startswith("adapter.") and len(stored.shape) == 2
-        dtype = torch.bfloat16 if narrow_bridge and is_matrix else torch.float32
-        adapter[name] = _random(name, stored.shape, dtype, device)
+        dtype = BFLOAT16 if narrow_bridge and is_matrix else FLOAT32
+        adapter[name] = _random(name, stored.shape, dtype)
     return ModelSpec(
         name="random",
         llama=LlamaSpec(config, llama, TokenizerFile("tokenizer.json", "nowhere", bytes), source="random weights"),
@@ -130,9 +130,17 @@ def random_mert(config: Mapping[str, object], device: torch.device, dtype: torch
     return MertEncoder(model.to(dtype), parsed)
 
 
-def _random(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> LazyTensor:
-    def draw() -> Tensor:
-        tensor = torch.empty(shape, dtype=dtype, device=device)
-        return tensor.fill_(1.0) if name.endswith("norm.weight") else tensor.normal_(std=_STD)
+def _random(name: str, shape: tuple[int, ...], dtype: DType) -> LazyTensor:
+    """A tensor of repeated noise, which is written faster than as many numbers are drawn."""
 
-    return LazyTensor(shape, dtype, draw)
+    def make() -> Array:
+        if name.endswith("norm.weight"):
+            return np.ones(shape, dtype)
+        return np.resize(_noise().astype(dtype), shape)
+
+    return LazyTensor(shape, dtype, make)
+
+
+@cache
+def _noise() -> Array:
+    return np.random.default_rng(0).normal(scale=_STD, size=_NOISE_NUMBERS).astype(np.float32)
