@@ -226,7 +226,7 @@ def main() -> None:
         print("llama.cpp is left out: it needs pip install xllamacpp", file=sys.stderr)
         engines.remove("llama_cpp")
     sizes = Sizes(num_tokens=arguments.tokens, num_rows=arguments.rows, longest=2 * arguments.tokens)
-    plan = Plan(engines, arguments.threads, arguments.repeats, arguments.busy, sizes)
+    plan = Plan(engines, arguments.threads, arguments.repeats, is_busy=arguments.busy, sizes=sizes)
     runs = measure(plan, provide_gguf() if "llama_cpp" in engines else None)
     medians = medians_of(runs)
     result = {
