@@ -2,7 +2,7 @@
 
 Each engine with each number of threads has a process of its own. All are measured in turns, so that a busy moment of
 the machine hits all alike, with the machine quiet and (`--busy`) with one core busy. llama.cpp is measured where the
-package xllamacpp is installed; it is no dependency.
+package xllamacpp is installed; it is no dependency. What takes longer than half a minute is measured once.
 
 Run: python -m benchmarks.decode --busy
 """
@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -98,9 +99,11 @@ class Plan:
     threads: Sequence[int] = (1, 2)
     """Each engine runs with each."""
     repeats: int = REPEATS
-    """Values of each figure; one round before them doesn't count."""
+    """Values of each figure; a brief round before them doesn't count."""
     is_busy: bool = False
     """Whether to measure with one core busy, too."""
+    max_s: float = 30.0
+    """A case that took longer than that isn't repeated."""
     sizes: Sizes = field(default_factory=Sizes)
     """How much is generated."""
 
@@ -131,17 +134,23 @@ def measure(plan: Plan, gguf: Path | None) -> Runs:
                 stack.callback(worker.close)
                 worker.wait_until_open()  # one after the other: what the first builds the next ones find
                 workers.append(worker)
-        for turn in range(plan.repeats + 1):
-            for state in ("quiet", "busy") if plan.is_busy and turn else ("quiet",):
+        pairs = [(worker, case) for worker in workers for case in worker.cases]
+        for worker, case in pairs:
+            worker.measure(case, brief)
+        slow: set[tuple[str, Worker, str]] = set()
+        for turn in range(plan.repeats):
+            for state in ("quiet", "busy") if plan.is_busy else ("quiet",):
                 with busy_core(state == "busy"):
-                    for worker in workers:
-                        for case in worker.cases if state == "quiet" else BUSY_CASES:
-                            if case not in worker.cases:
-                                continue
-                            figures = worker.measure(case, plan.sizes if turn else brief)
-                            for name, value in figures.items() if turn else ():
-                                runs[state][str(worker.threads)][worker.engine][name].append(round(value, 2))
-                print(f"round {turn} of {plan.repeats}, {state}: done", file=sys.stderr, flush=True)
+                    for worker, case in pairs:
+                        if (state, worker, case) in slow or (state == "busy" and case not in BUSY_CASES):
+                            continue
+                        start = time.perf_counter()
+                        figures = worker.measure(case, plan.sizes)
+                        if time.perf_counter() - start > plan.max_s:
+                            slow.add((state, worker, case))
+                        for name, value in figures.items():
+                            runs[state][str(worker.threads)][worker.engine][name].append(round(value, 2))
+                print(f"round {turn + 1} of {plan.repeats}, {state}: done", file=sys.stderr, flush=True)
     return runs
 
 
@@ -217,7 +226,7 @@ def main() -> None:
         print("llama.cpp is left out: it needs pip install xllamacpp", file=sys.stderr)
         engines.remove("llama_cpp")
     sizes = Sizes(num_tokens=arguments.tokens, num_rows=arguments.rows, longest=2 * arguments.tokens)
-    plan = Plan(engines, arguments.threads, arguments.repeats, arguments.busy, sizes)
+    plan = Plan(engines, arguments.threads, arguments.repeats, is_busy=arguments.busy, sizes=sizes)
     runs = measure(plan, provide_gguf() if "llama_cpp" in engines else None)
     medians = medians_of(runs)
     result = {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.ask import Installation, _compared
-from benchmarks.decode import Worker, busy_core, medians_of, ratios_of
+from benchmarks.decode import Plan, Worker, busy_core, measure, medians_of, ratios_of
 from benchmarks.decode_worker import Sizes
 from benchmarks.engine_page import PAGE, TABLES, with_figures
 from benchmarks.measure import COMMAND, ROOT, Run, run_process
@@ -45,6 +45,32 @@ def test_an_engine_is_compared_by_medians_and_only_with_what_was_measured() -> N
         "16 ragged rows, to waiting for the longest": {"2": 3.0},
         "time of the first token, to torch": {"2": 0.25},
     }
+
+
+@pytest.mark.parametrize(("max_s", "num_values"), [(60.0, 3), (0.0, 1)])
+def test_what_takes_long_is_measured_once(max_s: float, num_values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted(Worker):
+        def __init__(self, engine: str, threads: int, **_: object) -> None:
+            self.engine, self.threads, self.cases, self.count = engine, threads, ["alone", "ragged"], 0
+
+        def wait_until_open(self) -> None:
+            pass
+
+        def measure(self, case: str, sizes: Sizes) -> dict[str, float]:
+            self.count += 1
+            return {f"{case}_per_s": float(self.count)}
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("benchmarks.decode.Worker", Counted)
+    runs = measure(Plan(["torch"], [1, 2], 3, is_busy=True, max_s=max_s), None)
+    assert list(runs["quiet"]) == ["1", "2"]
+    assert {name: len(values) for name, values in runs["quiet"]["2"]["torch"].items()} == {
+        "alone_per_s": num_values, "ragged_per_s": num_values
+    }  # fmt: skip
+    assert set(runs["busy"]["1"]["torch"]) == {"alone_per_s"}
+    assert runs["quiet"]["1"]["torch"]["alone_per_s"][0] == 3, "a round before doesn't count"
 
 
 def test_an_engine_that_cannot_be_opened_says_why() -> None:
