@@ -87,11 +87,27 @@ def precision(result: Mapping[str, Any]) -> str:
     return _table(headings, rows)
 
 
+def variants(result: Mapping[str, Any]) -> str:
+    """What was tried for the graphs."""
+    rows = [
+        [
+            name,
+            *(_number(measured["cosine"][figure], 4) for figure in COSINES),
+            *(_number(measured[figure]) for figure in ("row_per_s", "rows_per_s", "read_ms", "megabytes", "build_s")),
+        ]
+        for name, measured in result["variants"].items()
+    ]
+    headings = [f"cosine, {label}" for label in COSINES.values()]
+    headings += ["one row, tokens/s", "16 rows, tokens/s", "reading 110 tokens, ms", "MB", "building, s"]
+    return _table(["graph", *headings], rows)
+
+
 TABLES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "decode": ("decode", decode),
     "ratios": ("decode", ratios),
     "ask": ("ask_versions", ask),
     "precision": ("precision", precision),
+    "variants": ("graph_variants", variants),
 }
 """A table's name on the page, the result it is made of, and what writes it."""
 
