@@ -21,12 +21,12 @@ from mu_llama.training.phases import PHASES, Phase
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src" / "mu_llama"
-# What the package keeps to; today's numbers, and what they shall become.
-MAX_MODULES = 190  # 125
-MAX_ROOT_MODULES = 7  # 7
-MAX_LINES = 330  # 330
-MAX_MEDIAN_LINES = 165  # 150
-MAX_SHARE_OF_LONG_FUNCTIONS = 0.005  # 0.005
+# What the package keeps to; docs/decisions/layout.md says why there are more modules than was aimed at.
+MAX_MODULES = 190
+MAX_ROOT_MODULES = 7
+MAX_LINES = 330
+MAX_MEDIAN_LINES = 165
+MAX_SHARE_OF_LONG_FUNCTIONS = 0.005
 LONG_FUNCTION_LINES, SMALL_MODULE_LINES = 60, 60
 SMALL_NEIGHBOURS_NOT_YET: frozenset[str] = frozenset()
 """Modules of fewer than 60 lines that one neighbour alone imports: a part of it, or they wait for a second importer."""
