@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from mu_llama.arrays import FLOAT32
+from mu_llama.arrays import BFLOAT16, FLOAT32
 from mu_llama.checkpoints.convert import ENCODER_FOLDER, LLAMA_FOLDER, ConvertOptions, plan_of
 from mu_llama.checkpoints.fit import check_parts
 from mu_llama.checkpoints.formats.encoder import encoder_bytes, encoder_sources, encoder_spec, write_encoder
 from mu_llama.checkpoints.formats.hugging_face import write_llama_settings
 from mu_llama.checkpoints.formats.native import ModelConfig, write_model_files
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
-from mu_llama.checkpoints.lora import merged_adapter, merged_llama
+from mu_llama.checkpoints.lora import adapter_dtype, merged_adapter, merged_llama
 from mu_llama.checkpoints.model_card import CARD_FILE, Provenance, hash_files, write_card
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.checkpoints.staging import staging
@@ -50,7 +50,8 @@ def convert_to_onnx(
 ) -> None:
     """Write a mu-llama model folder with an onnx graph; it appears whole or not at all.
 
-    LoRA, biases and norms are merged. A graph that was whole when a kill stopped the conversion is not built again.
+    LoRA, biases and norms are merged; beside an int4 graph the adapter's big matrices are bf16. A graph that was whole
+    when a kill stopped the conversion is not built again.
 
     Args:
         parts: what is written.
@@ -68,6 +69,8 @@ def convert_to_onnx(
     config, llama = merged_llama(parts.llama, parts.tuning, dtype=FLOAT32, source=parts.source)
     check_parts(parts)
     adapter = merged_adapter(parts)
+    if built_with.precision == "int4":
+        adapter = {name: adapter_dtype(name, value, BFLOAT16) for name, value in adapter.items()}
     spec = encoder_spec(parts.encoder, options.encoder, folder=ENCODER_FOLDER)
     copied = sum(stored.size_bytes for stored in adapter.values()) + encoder_bytes(parts.encoder, spec)
     plan = plan_of(parts, options, kind=f"onnx {built_with}")

@@ -16,6 +16,7 @@ from mu_llama.engine.onnx.conditioning import Conditioner
 from mu_llama.engine.onnx.description import GraphDescription, GraphOptions, Precision
 from mu_llama.engine.onnx.engine import OnnxEngine
 from mu_llama.engine.onnx.store import damage_of, provide_graph
+from mu_llama.engine.protocol import SMALL_WIDTH
 from mu_llama.errors import CheckpointError
 from mu_llama.files import sha256_of, write_whole
 from mu_llama.progress import ProgressCallback, no_progress
@@ -25,11 +26,15 @@ _HASHES_FILE = "hashes.json"
 
 
 def graph_options(parts: ModelSpec, precision: Precision) -> GraphOptions:
-    """How the graph of a model is built: the smallest blocks that cost little speed (docs/experiments/engine.md)."""
+    """How the graph of a model is built: the smallest blocks that cost little speed (docs/experiments/engine.md).
+
+    Blocks of 4 bits have zero points in small LLaMAs alone: in wide ones products with zero points take 1.5 times as
+    long, and the weights' error is only 6% smaller.
+    """
     return GraphOptions(
         precision,
         block_size=16 if precision == "int8" else 32,
-        symmetric=precision != "int4",
+        symmetric=precision != "int4" or parts.llama.config.hidden_size >= SMALL_WIDTH,
         num_conditioned_layers=parts.adapter_config.num_conditioned_layers,
     )
 

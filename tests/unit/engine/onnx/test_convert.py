@@ -20,6 +20,7 @@ import mu_llama
 from mu_llama.cache_folder import home_folder
 from mu_llama.checkpoints.convert import ConvertOptions, convert_to_folder, convert_to_gguf
 from mu_llama.checkpoints.detect import detect, scan_tree
+from mu_llama.checkpoints.formats.tensor_files import read_safetensors
 from mu_llama.checkpoints.lazy_tensor import in_memory
 from mu_llama.checkpoints.load import find_parts
 from mu_llama.checkpoints.spec import ModelSpec
@@ -258,6 +259,22 @@ def test_precision(width: int, options: ConvertOptions, expected: str) -> None:
         return
     with pytest.raises(ConfigError, match=expected):
         chosen_precision(parts, options)
+
+
+def test_int4_has_zero_points_in_small_llamas_alone() -> None:
+    small = parts_of()
+    wide = replace(small, llama=replace(small.llama, config=replace(small.llama.config, hidden_size=4096)))
+    assert [graph_options(parts, "int4").symmetric for parts in (small, wide)] == [False, True]
+    assert [graph_options(parts, "int8").symmetric for parts in (small, wide)] == [True, True]
+
+
+def test_the_bridge_is_narrow_beside_int4(original: Path, tmp_path: Path) -> None:
+    convert_to_onnx(parts_of(), tmp_path / "model", ConvertOptions(quantize="int4"))
+    for folder, dtype in ((tmp_path / "model", "bfloat16"), (original, "float32")):
+        adapter = read_safetensors(folder / "adapter.safetensors")
+        assert adapter["adapter.blocks.0.up.weight"].dtype.name == dtype
+        assert adapter["conditioner.value_lora_A"].dtype.name == "float32"
+    assert answers(open_folder(tmp_path / "model"))[0]
 
 
 @pytest.mark.parametrize("write", [convert_to_folder, convert_to_gguf])
