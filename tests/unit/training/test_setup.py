@@ -13,7 +13,6 @@ from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.training.config import DataConfig, DatasetEntry, ModelSource, OptimizerConfig, ScheduleConfig, TrainConfig
 from mu_llama.training.setup import base_parts, find_llama, with_setting_names
 
-
 SET_A = Path(__file__).parents[2] / "golden" / "set_a"
 
 
