@@ -1,5 +1,7 @@
 """The published system's true sizes: convert a checkpoint of 17.7 GB, then load it and answer, in bf16, int8 and int4.
 
+The torch engine answers from the converted folder, the onnx engine in int4 from what `convert --to onnx` writes.
+
 Weights are random, of the shapes and dtypes of the published ones. Needs about 55 GB of disk for a while
 (`--folder` says where) and 16 GiB of memory.
 """
@@ -22,10 +24,13 @@ import torch
 
 from benchmarks.measure import CLIP, COMMAND, write_result
 from benchmarks.synthetic import write_checkpoint
+from mu_llama.engine.onnx.description import EMBEDDING
+from mu_llama.engine.onnx.engine import OnnxEngine
 from mu_llama.engine.protocol import Array, Engine
 from mu_llama.engine.torch.engine import TorchEngine
 
 KINDS = ("bf16", "int8", "int4")
+ONNX = "onnx int4"
 NUM_TOKENS = 16
 # Runs a command in a child of its own and reports that child's peak and time; writes are flushed to the disk.
 TIMED = """
@@ -53,23 +58,31 @@ def answer(folder: Path, kind: str) -> dict[str, Any]:
     import mu_llama
 
     start = time.perf_counter()
-    quantize: Any = None if kind == "bf16" else kind
-    listener = mu_llama.load(folder, dtype="bf16", quantize=quantize, device="cpu", use_cache=False)
+    if kind == ONNX:
+        listener = mu_llama.load(folder, use_cache=False)
+    else:
+        quantize: Any = None if kind == "bf16" else kind
+        listener = mu_llama.load(folder, engine="torch", dtype="bf16", quantize=quantize, device="cpu", use_cache=False)
     loaded_s = time.perf_counter() - start
-    track = listener.listen(CLIP)
+    features = listener.extractor.extract(CLIP).values
+    encoded_s, start = time.perf_counter() - start - loaded_s, time.perf_counter()
     engine = listener.opened.engine
-    assert isinstance(engine, TorchEngine)
+    opened_s, start = time.perf_counter() - start, time.perf_counter()
+    conditioning = engine.condition(features)
+    conditioned_s = time.perf_counter() - start
     prompt = listener.opened.tokenizer.encode_prompt("What instruments do you hear?")
-    steps, peak = token_times(engine, prompt, track.conditioning), peak_gib()
-    size = read_bytes(engine.model.llama)
+    steps, peak = token_times(engine, prompt, conditioning), peak_gib()
+    size = read_bytes(engine)
     # The memory's speed wanders: each token is held against a plain read right after it.
     big = torch.ones(128_000_000)
     shares, rates = [], []
-    for step_s in token_times(engine, prompt, track.conditioning, after=lambda: rates.append(read_rate(big))):
+    for step_s in token_times(engine, prompt, conditioning, after=lambda: rates.append(read_rate(big))):
         shares.append(size / step_s / rates[len(shares)])
     return {
         "load_s": round(loaded_s, 1),
-        "listen_s": round(track.listen_s, 1),
+        "encode_s": round(encoded_s, 1),
+        "open_s": round(opened_s, 1),
+        "condition_s": round(conditioned_s, 1),
         "tokens_per_s": round(1 / statistics.median(steps), 3),
         "weights_gb": round(size / 1e9, 2),
         "bandwidth_gb_per_s": round(statistics.median(rates) / 1e9, 1),
@@ -100,8 +113,12 @@ def read_rate(big: torch.Tensor) -> float:
     return big.numel() * big.element_size() / (time.perf_counter() - start)
 
 
-def read_bytes(llama: torch.nn.Module) -> int:
+def read_bytes(engine: Engine) -> int:
     """Bytes of weights that a token needs: all but the embedding, of which it reads a row."""
+    if isinstance(engine, OnnxEngine):
+        return sum(stored.size_bytes for name, stored in engine.description.table.items() if name != EMBEDDING)
+    assert isinstance(engine, TorchEngine)
+    llama = engine.model.llama
 
     def size(module: torch.nn.Module) -> int:
         tensors = (*module.parameters(), *module.buffers())
@@ -126,15 +143,13 @@ def run(work: Path) -> dict[str, Any]:
     (work / "copy.pth").unlink()
     print("cp", copied, flush=True)
     result: dict[str, Any] = {"checkpoint_gb": round(size_gb, 2), "cp": copied, "convert": {}, "answer": {}}
-    for name, options in {"folder": (), "merged": ("--merge",)}.items():
+    for name, options in {"folder": (), "merged": ("--merge",), "onnx": ("--to", "onnx")}.items():
         target = work / name
         converted = timed(COMMAND, "convert", source, target, *options)
         converted["times_cp"] = round(converted["seconds"] / copied["seconds"], 2)
         result["convert"][name] = converted
         print(name, converted, flush=True)
-        if name == "merged":
-            break
-        for kind in KINDS:
+        for kind in {"folder": KINDS, "onnx": (ONNX,)}.get(name, ()):
             line = [sys.executable, "-m", "benchmarks.full_size", "--answer", kind, "--folder", str(target)]
             done = subprocess.run(line, check=True, capture_output=True, text=True)
             result["answer"][kind] = json.loads(done.stdout.splitlines()[-1])
@@ -147,7 +162,7 @@ def main() -> None:
     """Measure and write the result, or (with --answer) one answer in this process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="where to write (default: the system's temporary folder)")
-    parser.add_argument("--answer", choices=KINDS, help=argparse.SUPPRESS)
+    parser.add_argument("--answer", choices=(*KINDS, ONNX), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.answer:
         print(json.dumps(answer(arguments.folder, arguments.answer)))

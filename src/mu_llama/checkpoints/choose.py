@@ -80,8 +80,7 @@ def explain_detection(detection: Detection, role: Role, *, inside: Path | None =
     if kind == UNKNOWN:
         return f"{path}: {detection.note} ({OPTIONS[role]} takes {expected})"
     if kind == PART_OF_FOLDER:
-        owner = role_of(detect(path.parent))
-        advice = f"give its folder, {OPTIONS[owner]} {path.parent}" if owner else "give that"
+        advice = _advice_around(path) or "give that"
         return f"{path} is only one file of a folder ({detection.note}); expected {expected}: {advice}"
     if kind == BASELINE_KIND and role == "model":
         expected = "checkpoint.pth of mu-llama/MU-LLaMA"
@@ -110,7 +109,18 @@ def _advice(detection: Detection, role: Role) -> str:
     is_closed = weight_format is not None and weight_format.is_closed
     if role == "encoder" and actual_role == "model" and (is_closed or "encoder" in detection.holds):
         return "give this one as --model and leave --encoder out, it brings its own"
-    return f"give this one as {OPTIONS[actual_role]}" if actual_role else "give that"
+    if actual_role is None:
+        return (_advice_around(detection.path) if weight_format and weight_format.is_inner else "") or "give that"
+    return f"give this one as {OPTIONS[actual_role]}"
+
+
+def _advice_around(path: Path) -> str:
+    """Say to give the folder that something is a part of; empty where there is none that has a role."""
+    for folder in (path.parent, path.parent.parent):
+        owner = role_of(detect(folder))
+        if owner is not None:
+            return f"give its folder, {OPTIONS[owner]} {folder}"
+    return ""
 
 
 def _explain_tree(folder: Detection, role: Role) -> str | None:

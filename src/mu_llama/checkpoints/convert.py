@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from mu_llama.arrays import DType
 from mu_llama.checkpoints.formats.encoder import encoder_bytes, encoder_sources, encoder_spec, write_encoder
@@ -21,14 +17,12 @@ from mu_llama.checkpoints.formats.native import ModelConfig, write_model_files
 from mu_llama.checkpoints.lora import adapter_dtype, merged_adapter, merged_llama
 from mu_llama.checkpoints.model_card import CARD_FILE, Provenance, hash_files, write_card
 from mu_llama.checkpoints.spec import ModelSpec
+from mu_llama.checkpoints.staging import check_space, check_target, disk_errors_named, staging
 from mu_llama.devices import DTYPES
-from mu_llama.errors import CheckpointError, ConfigError
+from mu_llama.errors import ConfigError
 from mu_llama.progress import ProgressCallback, no_progress
 
 LLAMA_FOLDER, ENCODER_FOLDER = "llama", "encoder"
-_PLAN_FILE = "convert.json"
-# Room for the card, tokenizers and headers.
-_SPARE_BYTES = 16_000_000
 GGUF_TAKES_NO_AUDIO = "takes no audio: the audio adapter isn't part of a GGUF file"
 """What to say of the language model in a GGUF file."""
 _GGUF_NOTE = f"The language model of a MU-LLaMA, LoRA merged. It {GGUF_TAKES_NO_AUDIO}."
@@ -47,6 +41,9 @@ class ConvertOptions:
     """Copy the audio encoder into the folder or name where it is; auto copies unless it is a hub id."""
     overwrite: bool = False
     """Replace what is at the target."""
+    quantize: Literal["int8", "int4"] | None = None
+    """Width of the LLaMA's linear layers in an onnx graph (`engine.onnx.convert`), which alone takes it; None is int8
+    for small LLaMAs, int4 for others."""
 
     @property
     def stored_dtype(self) -> DType | None:
@@ -79,6 +76,7 @@ def convert_to_folder(
         ConfigError: if the target exists.
         CheckpointError: if something doesn't fit together or the disk is too small.
     """
+    _refuse_quantize(options)
     dtype = options.stored_dtype
     merged_in, tuning = (parts.tuning, {}) if options.merge else ({}, parts.tuning)
     adapter = merged_adapter(parts) if options.merge else dict(parts.adapter)
@@ -88,7 +86,8 @@ def convert_to_folder(
     spec = encoder_spec(parts.encoder, options.encoder, folder=ENCODER_FOLDER)
     tensors = [*llama.values(), *adapter.values(), *tuning.values()]
     total = sum(stored.size_bytes for stored in tensors) + encoder_bytes(parts.encoder, spec)
-    with _staging(target, parts, options, needed_bytes=total) as folder:
+    plan = plan_of(parts, options, kind="folder")
+    with staging(target, plan, needed_bytes=total, overwrite=options.overwrite) as folder:
         sources = (*parts.files, *parts.llama.files, *encoder_sources(parts.encoder, spec))
         hashes = hash_files(sources, progress=progress)
         advance = progress("writing", total)
@@ -118,11 +117,12 @@ def convert_to_gguf(
         ConfigError: if the target exists.
         CheckpointError: if something doesn't fit together or the disk is too small.
     """
-    _check_target(target, options)
+    _refuse_quantize(options)
+    check_target(target, overwrite=options.overwrite)
     config, merged = merged_llama(parts.llama, parts.tuning, dtype=options.stored_dtype, source=parts.source)
     total = sum(stored.size_bytes for stored in merged.values())
-    _check_space(target.parent, total)
-    with _disk_errors_named(target):
+    check_space(target.parent, total)
+    with disk_errors_named(target):
         write_gguf(
             target,
             config,
@@ -135,70 +135,15 @@ def convert_to_gguf(
         )
 
 
-@contextmanager
-def _staging(target: Path, parts: ModelSpec, options: ConvertOptions, *, needed_bytes: int) -> Iterator[Path]:
-    """Give a folder to write into, which takes the target's place at the end; a kill leaves it to be gone on with."""
-    _check_target(target, options)
-    folder = target.with_name(f".{target.name}.partial")
+def _refuse_quantize(options: ConvertOptions) -> None:
+    if options.quantize is not None:
+        raise ConfigError(f"--quantize {options.quantize} is for an onnx graph; add --to onnx, or leave it out")
+
+
+def plan_of(parts: ModelSpec, options: ConvertOptions, *, kind: str) -> str:
+    """Write down what is converted to what and how, for `staging`."""
     chosen = str({**asdict(options), "dtype": str(options.stored_dtype)})
-    plan = json.dumps([chosen, [_stamp(path) for path in (*parts.files, *parts.llama.files)]])
-    lock = FileLock(target.with_name(f".{target.name}.lock"))
-    with _disk_errors_named(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise ConfigError(
-                f"{target}: another process is writing it; wait for that or choose another name"
-            ) from None
-        try:
-            if not (folder / _PLAN_FILE).is_file() or (folder / _PLAN_FILE).read_text(encoding="utf-8") != plan:
-                shutil.rmtree(folder, ignore_errors=True)
-                _check_space(target.parent, needed_bytes)
-                folder.mkdir()
-                (folder / _PLAN_FILE).write_text(plan, encoding="utf-8")
-            try:
-                yield folder
-            except Exception:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-            (folder / _PLAN_FILE).unlink()
-            if target.is_dir():
-                shutil.rmtree(target)
-            folder.replace(target)
-        finally:
-            lock.release()
-            Path(lock.lock_file).unlink(missing_ok=True)
-
-
-@contextmanager
-def _disk_errors_named(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, CheckpointError | ConfigError):
-            raise
-        raise CheckpointError(
-            f"{target}: can't be written ({error.strerror or error}); nothing was kept: free space or choose another "
-            "folder, and start again"
-        ) from error
-
-
-def _check_target(target: Path, options: ConvertOptions) -> None:
-    if options.overwrite or not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    raise ConfigError(f"{target}: exists already; choose another name, or add --overwrite to replace it")
-
-
-def _check_space(folder: Path, needed_bytes: int) -> None:
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if free < needed_bytes + _SPARE_BYTES:
-        raise CheckpointError(
-            f"{folder}: {free / 1e9:.1f} GB are free, {needed_bytes / 1e9:.1f} GB are needed; free space, choose "
-            "another folder, or write half precision with --dtype bf16"
-        )
+    return json.dumps([kind, chosen, [_stamp(path) for path in (*parts.files, *parts.llama.files)]])
 
 
 def _stamp(path: Path) -> list[object]:

@@ -91,12 +91,14 @@ def check_parts(parts: ModelSpec) -> None:
     Raises:
         CheckpointError: naming unexpected or missing keys, or a shape that doesn't fit.
     """
-    config, llama = merged_llama(parts.llama, parts.tuning, dtype=None, source=parts.source)
+    config = parts.llama.config
+    if parts.llama.graph is None:  # a graph has its own sizes, which are compared when it is opened
+        config, llama = merged_llama(parts.llama, parts.tuning, dtype=None, source=parts.source)
+        optional = (OUTPUT_EMBEDDING,) if config.tie_word_embeddings else ()
+        source = parts.source if parts.tuning else parts.llama.source
+        check_fit(llama_shapes(config), llama, optional=optional, source=source)
     adapter = merged_adapter(parts)
     rank = adapter[VALUE_LORA[0]].shape[1] if VALUE_LORA[0] in adapter else None
-    optional = (OUTPUT_EMBEDDING,) if config.tie_word_embeddings else ()
-    source = parts.source if parts.tuning else parts.llama.source
-    check_fit(llama_shapes(config), llama, optional=optional, source=source)
     expected = adapter_shapes(parts.adapter_config, config, value_lora_rank=rank)
     check_fit(expected, adapter, source=parts.source)
 

@@ -18,6 +18,7 @@ from mu_llama.checkpoints.formats.encoder import read_encoder_folder
 from mu_llama.checkpoints.formats.format import Companions
 from mu_llama.checkpoints.formats.meta import FORMAT as META_FORMAT
 from mu_llama.checkpoints.formats.meta import holds_meta_llama
+from mu_llama.checkpoints.formats.onnx_graph import GRAPH_WEIGHTS_FILE
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.spec import SENTENCEPIECE_FILE, EncoderSpec, LlamaSpec, ModelSpec
 from mu_llama.errors import CheckpointError, ConfigError, ModelNotFoundError
@@ -27,7 +28,10 @@ from mu_llama.text.tokenizer import Tokenizer, parse_fast_tokenizer, parse_sente
 
 EMBEDDED = ("mini",)
 """Models that ship inside the package."""
-_HUB_FILES = ("*.json", "*.safetensors", "*checkpoint.pth", "*consolidated.*.pth", "*tokenizer.model", "*.md")
+_HUB_FILES = (
+    "*.json", "*.safetensors", "*.onnx", f"*{GRAPH_WEIGHTS_FILE}", "*checkpoint.pth", "*consolidated.*.pth",
+    "*tokenizer.model", "*.md",
+)  # fmt: skip
 _MODEL = "mini, a mu-llama model folder, a published checkpoint.pth, the folder it is in, or a hub id"
 _LLAMA = "a Meta LLaMA folder, a Hugging Face LLaMA folder, a GGUF file or a hub id such as huggyllama/llama-7b"
 _DESCRIBED = ("*.json", "tokenizer.model")

@@ -58,8 +58,9 @@ def merged_llama(
         The config, with biases switched on where tuning brings them, and all weights under transformers' names.
 
     Raises:
-        CheckpointError: if something of the tuning has no place in this LLaMA.
+        CheckpointError: if something of the tuning has no place in this LLaMA, or it is an onnx graph.
     """
+    refuse_graph(llama)
     pairs = low_rank_pairs(tuning, source=source)
     tensors = dict(llama.tensors)
     for name, value in tuning.items():
@@ -82,6 +83,19 @@ def merged_llama(
     for name, rows in _expected_biases(config, tensors).items():
         merged.setdefault(name, zeros((rows,), dtype or FLOAT32))
     return config, merged
+
+
+def refuse_graph(llama: LlamaSpec) -> None:
+    """Refuse a LLaMA without weights of its own.
+
+    Raises:
+        CheckpointError: if it is an onnx graph.
+    """
+    if llama.graph is not None:
+        raise CheckpointError(
+            f"{llama.graph}: an onnx graph, which onnxruntime runs as it is; expected a LLaMA's own weights: give the "
+            "model that it was converted from"
+        )
 
 
 def _has_bias(names: Mapping[str, LazyTensor], modules: tuple[str, ...]) -> bool:

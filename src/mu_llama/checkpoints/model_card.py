@@ -68,6 +68,8 @@ def _llama_place(folder: Path, llama: Mapping[str, str]) -> tuple[str, str]:
     """Say where the LLaMA is, and what more is true of it there; other folders' paths stay in config.json."""
     if "packaged" in llama:
         return f"`{llama['packaged']}`, which mu-llama brings; not in this folder", ""
+    if "graph" in llama:
+        return f"`{llama['graph']}/`, sizes and tokenizer in `{llama['folder']}/`", ", an onnx graph for onnxruntime"
     if _is_inside(folder, llama["folder"]):
         return f"`{llama['folder']}/`", "; opens with transformers too"
     return f"`{Path(llama['folder']).name}`, outside of this folder: `config.json` says where", ""

@@ -47,6 +47,8 @@ class LlamaSpec:
     """The file or folder to name in errors."""
     files: tuple[Path, ...] = ()
     """What it was read from."""
+    graph: Path | None = None
+    """Folder of an onnx graph that has the weights, tuning merged; `tensors` is empty then."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ Blend = Callable[[Array], Array]
 """Mixes unit vectors (B, D) with others; see `model.retrieval`."""
 Quantization = Literal["int8", "int4"]
 """Width of the LLaMA's linear layers where they are quantized."""
+SMALL_WIDTH = 2048
+"""Hidden sizes below are small: rounding to 4 bits moves such a LLaMA's logits (python -m benchmarks.quantized)."""
 DeviceMap = Literal["auto"] | Mapping[str, str | int]
 """`auto`, or which module goes to which device."""
 Segment = Any

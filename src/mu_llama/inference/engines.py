@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from mu_llama.checkpoints.fit import check_parts
+from mu_llama.checkpoints.formats.onnx_graph import graph_precision
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.devices import has_gpu
-from mu_llama.engine.protocol import DeviceMap, Engine, Quantization
+from mu_llama.engine.protocol import SMALL_WIDTH, DeviceMap, Engine, Quantization
 from mu_llama.errors import ConfigError
 from mu_llama.progress import ProgressCallback, no_progress
 
@@ -68,9 +69,9 @@ def open_engine(
         CheckpointError: if names or shapes of the weights don't fit together.
         ConfigError: if options contradict each other or need what isn't installed.
     """
-    width = parts.llama.config.hidden_size
-    if options.quantize == "int4" and width < SMALL_WIDTH:
-        warnings.warn(f"int4 changes what a LLaMA as small as this one says (width {width}); use int8", stacklevel=2)
+    if parts.llama.graph is not None:
+        return _open_graph(parts, options, parts.llama.graph), "cpu"
+    warn_of_int4(parts, options.quantize)
     if choose_engine(parts, options) == "onnx":
         from mu_llama.engine.onnx.load import open_onnx_engine
 
@@ -97,6 +98,35 @@ def open_engine(
     )
     assembly = prepare(parts, placement)
     return lambda: TorchEngine(fill(assembly, progress=progress)), str(device)
+
+
+def _open_graph(parts: ModelSpec, options: EngineOptions, graph: Path) -> Callable[[], Engine]:
+    """Check a model whose LLaMA is an onnx graph, which runs one way only; see `open_engine`."""
+    from mu_llama.engine.onnx.load import open_stored_graph
+
+    precision = graph_precision(graph)
+    named = {
+        "--engine": (options.engine, ("auto", "onnx")),
+        "--device": (options.device, ("auto", "cpu")),
+        "--device-map": (options.device_map, (None,)),
+        "--dtype": (options.dtype, ("auto", "fp32") if precision == "fp32" else ("auto",)),
+        "--quantize": (options.quantize, (None, precision)),
+    }
+    wrong = [f"{name} {value}" for name, (value, fitting) in named.items() if value not in fitting]
+    if wrong:
+        raise ConfigError(
+            f"{parts.source}: its LLaMA is an onnx graph in {precision}, which onnxruntime runs as it is; leave out "
+            f"{', '.join(wrong)}, or give the model that it was converted from"
+        )
+    check_parts(parts)
+    return lambda: open_stored_graph(parts, graph, provider=options.provider or "cpu")
+
+
+def warn_of_int4(parts: ModelSpec, quantize: str | None) -> None:
+    """Warn where a LLaMA is too small for 4 bits."""
+    width = parts.llama.config.hidden_size
+    if quantize == "int4" and width < SMALL_WIDTH:
+        warnings.warn(f"int4 changes what a LLaMA as small as this one says (width {width}); use int8", stacklevel=3)
 
 
 def choose_engine(parts: ModelSpec, options: EngineOptions) -> Literal["onnx", "torch"]:
@@ -144,7 +174,5 @@ def check_onnx(options: EngineOptions) -> None:
         raise ConfigError(f"--dtype fp32 contradicts --quantize {options.quantize}; leave one out")
 
 
-SMALL_WIDTH = 2048
-"""Hidden sizes below are small: rounding to 4 bits moves such a LLaMA's logits (python -m benchmarks.quantized)."""
 ROPE_TYPES = ("default", "linear", "llama3")
 """Rotary embeddings that the onnx engine has."""

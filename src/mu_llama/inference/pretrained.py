@@ -16,7 +16,7 @@ from mu_llama.encoders.cache import FeatureCache
 from mu_llama.engine.protocol import DeviceMap, Quantization
 from mu_llama.errors import ConfigError, renamed_keywords
 from mu_llama.hub import is_hub_id, push
-from mu_llama.inference.engines import EngineName, EngineOptions
+from mu_llama.inference.engines import EngineName, EngineOptions, is_small
 from mu_llama.inference.extractor import FeatureExtractor
 from mu_llama.inference.listener import Listener
 from mu_llama.inference.open_model import open_model
@@ -84,9 +84,8 @@ def load(
         model, llama=llama, encoder=encoder, options=options, home=home_folder(), report=report, progress=progress
     )
     cache = FeatureCache(home_folder() / "features") if use_cache else None
-    extractor = FeatureExtractor(
-        opened.make_encoder, plan=plan or opened.plan, cache=cache, keep_encoder=quantize is None
-    )
+    is_narrow = quantize is not None or (opened.parts.llama.graph is not None and not is_small(opened.parts))
+    extractor = FeatureExtractor(opened.make_encoder, plan=plan or opened.plan, cache=cache, keep_encoder=not is_narrow)
     neighbours = None
     if knn_index is not None and blend is not None:
         neighbours = NeighbourBlend(read_faiss_flat(Path(knn_index)), blend)

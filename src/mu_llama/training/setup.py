@@ -22,6 +22,7 @@ from mu_llama.checkpoints.embedded import PACKAGED, provide_llama
 from mu_llama.checkpoints.formats.encoder import make_encoder
 from mu_llama.checkpoints.formats.format import Role
 from mu_llama.checkpoints.load import find_parts, read_llama
+from mu_llama.checkpoints.lora import refuse_graph
 from mu_llama.checkpoints.spec import EncoderSpec, LlamaSpec, ModelSpec
 from mu_llama.encoders import build_encoder
 from mu_llama.encoders.cache import FeatureCache
@@ -156,7 +157,9 @@ def base_parts(config: TrainConfig, *, home: Path, report: Callable[[str], None]
         return None
     encoder = None if source.encoder is None else str(source.encoder["path"])
     with with_setting_names():
-        return find_parts(source.base, llama=source.llama, encoder=encoder, home=home, report=report)
+        parts = find_parts(source.base, llama=source.llama, encoder=encoder, home=home, report=report)
+        refuse_graph(parts.llama)
+    return parts
 
 
 def find_llama(config: TrainConfig, *, home: Path, report: Callable[[str], None]) -> LlamaSpec:

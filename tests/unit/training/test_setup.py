@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from mu_llama.checkpoints.convert import ConvertOptions
+from mu_llama.checkpoints.load import find_parts
+from mu_llama.engine.onnx.convert import convert_to_onnx
 from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.training.config import DataConfig, DatasetEntry, ModelSource, OptimizerConfig, ScheduleConfig, TrainConfig
 from mu_llama.training.setup import base_parts, find_llama, with_setting_names
+
+SET_A = Path(__file__).parents[2] / "golden" / "set_a"
 
 
 def config_of(source: ModelSource) -> TrainConfig:
@@ -43,3 +48,10 @@ def test_a_wrong_base_and_llama_are_refused_in_settings(tmp_path: Path) -> None:
         with pytest.raises((ConfigError, CheckpointError), match=r"model\.encoder") as caught:
             find(config_of(source), home=tmp_path, report=print)
         assert "--" not in str(caught.value)
+
+
+def test_a_graph_cannot_be_trained(tmp_path: Path) -> None:
+    parts = find_parts(SET_A / "checkpoint_finetune.pth", llama=SET_A / "llama", encoder=SET_A / "mert", home=tmp_path)
+    convert_to_onnx(parts, tmp_path / "graph", ConvertOptions())
+    with pytest.raises(CheckpointError, match="give the model that it was converted from"):
+        base_parts(config_of(ModelSource(base=str(tmp_path / "graph"))), home=tmp_path, report=print)

@@ -9,6 +9,7 @@ from mu_llama.checkpoints.formats import (
     hugging_face_tokenizer,
     meta,
     native,
+    onnx_graph,
     published,
     sentencepiece,
 )
@@ -18,6 +19,7 @@ from mu_llama.encoders import ENCODERS
 
 FORMATS: list[Format] = [
     native.FORMAT,
+    onnx_graph.FORMAT,
     hugging_face.FORMAT,
     hugging_face.PEFT_FORMAT,
     meta.FORMAT,

@@ -100,6 +100,8 @@ class Format:
     """What such a file is."""
     suffix: str = ""
     """File name ending that promises this format."""
+    is_inner: bool = False
+    """Whether it only ever is a folder inside a model's."""
     is_closed: bool = False
     """Whether nothing in its folder is listed on its own; a model of that kind brings its LLaMA and encoder."""
     read_llama: Callable[[Path, Mapping[str, LazyTensor] | None], LlamaSpec] | None = None

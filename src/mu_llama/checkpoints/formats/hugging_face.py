@@ -123,11 +123,25 @@ def write_llama_folder(
         total = sum(stored.size_bytes for stored in tensors.values())
         index_text = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2)
         (folder / _INDEX_FILES[0]).write_text(index_text + "\n", encoding="utf-8")
-    tokenizer_bytes = tokenizer.read()
-    (folder / tokenizer.name).write_bytes(tokenizer_bytes)
     if tokenizer.name == SENTENCEPIECE_FILE:
-        write_transformers_tokenizer(folder, tokenizer_bytes, source=tokenizer.source)
-    # The config last: a folder without it is not a model.
+        write_transformers_tokenizer(folder, tokenizer.read(), source=tokenizer.source)
+    write_llama_settings(folder, config, tokenizer, dtype=dtype)
+
+
+def write_llama_settings(folder: Path, config: LlamaConfig, tokenizer: TokenizerFile, *, dtype: str) -> None:
+    """Write what a LLaMA folder has beside its weights: the tokenizer, and the config last.
+
+    Args:
+        folder: made if it isn't there; one without a config is not a model.
+        config: sizes.
+        tokenizer: its file is copied.
+        dtype: of the weights.
+
+    Raises:
+        OSError: if the disk is full or the folder can't be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / tokenizer.name).write_bytes(tokenizer.read())
     content = {"architectures": ["LlamaForCausalLM"], "dtype": dtype, **config.to_json()}
     (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

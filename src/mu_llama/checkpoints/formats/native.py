@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from mu_llama.audio.windows import PLANS
 from mu_llama.checkpoints.formats.format import Companions, Detection, Format, read_json
 from mu_llama.checkpoints.formats.hugging_face import CONFIG_FILE
+from mu_llama.checkpoints.formats.onnx_graph import graph_precision, read_graph_llama
 from mu_llama.checkpoints.formats.tensor_files import read_safetensors, write_safetensors
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.spec import EncoderSpec, LlamaSpec, ModelSpec
@@ -39,7 +41,8 @@ class ModelConfig:
     encoder: dict[str, Any]
     """What `encoders.build_encoder` takes: `kind` and its settings; `path` is a folder in this one, or a hub id."""
     llama: dict[str, str]
-    """`{"packaged": name}` of an embedded LLaMA, or `{"folder": path}` of a LLaMA folder beside this file."""
+    """`{"packaged": name}` of an embedded LLaMA, or `{"folder": path}` of a LLaMA folder beside this file. With
+    `"graph": path` the weights are those of an onnx graph, and the folder has only sizes and tokenizer."""
     licences: dict[str, str] = field(default_factory=dict)
     """Part of the model to its licence."""
     window: str = "full"
@@ -53,6 +56,8 @@ class ModelConfig:
             raise ConfigError(f"fields of another type: {', '.join(bad)}")
         if len(self.llama.keys() & {"packaged", "folder"}) != 1:
             raise ConfigError(f"llama is {self.llama}; expected one of 'packaged' and 'folder'")
+        if "graph" in self.llama and "folder" not in self.llama:
+            raise ConfigError(f"llama is {self.llama}; expected a 'folder' with sizes and tokenizer beside 'graph'")
         template_by_name(self.prompt)
 
 
@@ -152,19 +157,27 @@ def _recognise(folder: Path) -> Detection | None:
     layout = raw.get("format")
     if not isinstance(layout, str) or not layout.startswith(_LAYOUT_FAMILY):
         return None
-    return Detection(folder, KIND, f"named {raw.get('name')!r}, format {layout}")
+    note, llama = f"named {raw.get('name')!r}, format {layout}", raw.get("llama")
+    if isinstance(llama, dict) and "graph" in llama:
+        note += ", LLaMA as an onnx graph"
+        with suppress(CheckpointError):  # damaged, which its reader explains
+            note += f" in {graph_precision(folder / str(llama['graph']))}"
+    return Detection(folder, KIND, note)
 
 
 def _read(folder: Path, companions: Companions) -> ModelSpec:
     config = read_model_config(folder)
     if config.window not in PLANS:
         raise CheckpointError(f"{folder}: window is {config.window!r}; expected {' or '.join(PLANS)}")
+    if "graph" in config.llama:
+        llama = read_graph_llama(folder / config.llama["folder"], folder / config.llama["graph"])
+        return native_parts(folder, config, llama)
     if "folder" in config.llama:
         return native_parts(folder, config, companions.read_llama(folder / config.llama["folder"]))
-    llama = companions.packaged_llama(config.llama["packaged"])
-    if llama is None:
+    packaged = companions.packaged_llama(config.llama["packaged"])
+    if packaged is None:
         raise CheckpointError(f"{folder}: embedded LLaMA {config.llama['packaged']!r} is unknown; update mu-llama")
-    return native_parts(folder, config, companions.read_llama(llama))
+    return native_parts(folder, config, companions.read_llama(packaged))
 
 
 FORMAT = Format(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,23 @@ if TYPE_CHECKING:
 _TYPES = ("mert_model", "hubert")
 
 
+def _require_torch() -> None:
+    missing = [name for name in ("torch", "transformers") if not _is_installed(name)]
+    if missing:
+        raise ConfigError(
+            f"MERT runs on {' and '.join(missing)}, which isn't installed; run: pip install 'mu-llama[torch]'"
+        )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError:  # it stands in the table of modules without being one
+        return False
+
+
 def _builder() -> Callable[..., Encoder]:
+    _require_torch()
     import torch
 
     from mu_llama.encoders.mert.encoder import load_mert
@@ -43,6 +60,7 @@ def _find_folder(path_or_id: str | Path) -> Path:
 
 
 def _from_tensors(tensors: Mapping[str, Any], config: Mapping[str, Any] | None, *, device: str, source: str) -> Encoder:
+    _require_torch()
     from mu_llama.arrays import to_torch
     from mu_llama.encoders.mert.encoder import load_mert_from_tensors, published_config
 

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mu_llama.checkpoints.formats.onnx_graph import DESCRIPTION_FILE
 from mu_llama.engine.onnx.quantize import BlockFormat
 from mu_llama.engine.onnx.weights import Stored
 from mu_llama.errors import CheckpointError, ConfigError
 
 GRAPH_VERSION = 1
-"""Raised when graphs are built in another way: older ones are built again."""
-MODEL_FILE, WEIGHTS_FILE, DESCRIPTION_FILE = "model.onnx", "weights.bin", "graph.json"
+"""Raised when graphs are built in another way: those in the cache are built again."""
+OLDEST_VERSION = 1
+"""Of the graphs in model folders that still run."""
 EMBEDDING = "embedding"
 """Name of the token embeddings in the table; the graph doesn't read them."""
 
@@ -92,8 +94,11 @@ class GraphDescription:
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
             version = raw.pop("version")
-            if version != GRAPH_VERSION:
-                raise CheckpointError(f"{path}: version is {version}; expected {GRAPH_VERSION}: build the graph again")
+            if not OLDEST_VERSION <= version <= GRAPH_VERSION:
+                raise CheckpointError(
+                    f"{path}: version is {version}; expected {OLDEST_VERSION} to {GRAPH_VERSION}: update mu-llama or "
+                    "convert the model again"
+                )
             table = {
                 name: Stored(entry["offset_bytes"], tuple(entry["shape"]), entry["dtype"])
                 for name, entry in raw.pop("table").items()

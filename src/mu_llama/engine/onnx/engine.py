@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mu_llama.checkpoints.formats.onnx_graph import GRAPH_FILE, GRAPH_WEIGHTS_FILE
 from mu_llama.engine.onnx.conditioning import Conditioner
-from mu_llama.engine.onnx.description import EMBEDDING, MODEL_FILE, WEIGHTS_FILE, GraphDescription
+from mu_llama.engine.onnx.description import EMBEDDING, GraphDescription
 from mu_llama.engine.onnx.rows import OnnxRows
 from mu_llama.engine.onnx.session import open_session
 from mu_llama.engine.onnx.weights import Weights, stored_head_width, widen
@@ -50,12 +51,13 @@ class OnnxEngine:
         self.description = GraphDescription.read(folder)
         self._make_conditioner = make_conditioner
         self.num_audio_tokens = num_audio_tokens
+        path = folder / GRAPH_WEIGHTS_FILE
         try:
-            self._weights = Weights(folder / WEIGHTS_FILE, self.description.table)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{folder / WEIGHTS_FILE}: can't be read ({error}); build the graph again") from error
-        self._embedding = self._weights[EMBEDDING]
-        self._open_session = partial(open_session, folder / MODEL_FILE, provider=provider)
+            self._weights = Weights(path, self.description.table)
+            self._embedding = self._weights[EMBEDDING]
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{path}: can't be read ({error}); build the graph again") from error
+        self._open_session = partial(open_session, folder / GRAPH_FILE, provider=provider)
         self._session = self._open_session(num_threads=num_threads)
         self._process_id = os.getpid()
 

@@ -19,14 +19,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from mu_llama.checkpoints.formats.onnx_graph import GRAPH_FILE, GRAPH_WEIGHTS_FILE
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
-from mu_llama.engine.onnx.description import (
-    EMBEDDING,
-    MODEL_FILE,
-    WEIGHTS_FILE,
-    GraphDescription,
-    GraphOptions,
-)
+from mu_llama.engine.onnx.description import EMBEDDING, GraphDescription, GraphOptions
 from mu_llama.engine.onnx.graph_writer import DOMAIN, GraphWriter, row_pieces
 from mu_llama.engine.onnx.rotary import USE_TORCH, rotary_tables
 from mu_llama.engine.onnx.weights import WeightsWriter, stored_head_width, widen, widen_heads
@@ -80,10 +75,10 @@ def build_graph(
         advance(value.size)
         return value
 
-    with WeightsWriter(folder / WEIGHTS_FILE) as writer:
+    with WeightsWriter(folder / GRAPH_WEIGHTS_FILE) as writer:
         builder = _Builder(config, options, writer, read)
         model = builder.build()
-    (folder / MODEL_FILE).write_bytes(model.SerializeToString())
+    (folder / GRAPH_FILE).write_bytes(model.SerializeToString())
     description = GraphDescription(
         options,
         config.vocab_size,
@@ -122,7 +117,7 @@ class _Builder:
         )
         self.head_width = stored_head_width(config.head_dim)
         self._config, self._options, self._writer, self._read = config, options, writer, read
-        self._graph = GraphWriter(writer, weights_file=WEIGHTS_FILE)
+        self._graph = GraphWriter(writer, weights_file=GRAPH_WEIGHTS_FILE)
 
     def build(self) -> onnx.ModelProto:
         config, options = self._config, self._options

@@ -22,14 +22,14 @@ from typing import Any
 from filelock import FileLock
 
 from mu_llama.cache_folder import temporary_home
-from mu_llama.engine.onnx.description import GRAPH_VERSION, GraphOptions
+from mu_llama.checkpoints.formats.onnx_graph import GRAPH_FILES, MANIFEST_FILE
+from mu_llama.engine.onnx.description import GRAPH_VERSION, OLDEST_VERSION, GraphOptions
 from mu_llama.errors import MuLlamaError
 
 Build = Callable[[Path], object]
 """Writes a graph's files into an empty folder."""
 Report = Callable[[str], None]
 
-MANIFEST_FILE = "manifest.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 _CHUNK_BYTES = 1 << 22
 
@@ -83,8 +83,7 @@ def provide_graph(
         folder = fallback / folder.name
     try:
         with FileLock(f"{folder}.lock"):
-            if not is_whole(folder):
-                _build(folder, build, report)
+            write_graph(folder, build, report=report)
     except OSError as error:
         if error.errno in _FULL:
             raise _full(folder.parent) from error
@@ -95,14 +94,28 @@ def provide_graph(
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a folder holds a graph of this version as it was built."""
+    """Whether a folder holds a graph as it was built."""
+    return damage_of(folder) is None
+
+
+def damage_of(folder: Path) -> str | None:
+    """Say in a few words what is wrong with the files of a graph; None where they are as they were built."""
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-        if manifest["version"] != GRAPH_VERSION:
-            return False
-        return all(_is_unchanged(folder / name, noted) for name, noted in manifest["files"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+        if not OLDEST_VERSION <= manifest["version"] <= GRAPH_VERSION:
+            return f"version is {manifest['version']}, expected {OLDEST_VERSION} to {GRAPH_VERSION}"
+        files = manifest["files"]
+        unlisted = [name for name in GRAPH_FILES if name not in files and name != MANIFEST_FILE]
+        if unlisted or any(Path(name).name != name for name in files):
+            return f"{MANIFEST_FILE} lists {', '.join(files) or 'nothing'}"
+        changed = [name for name, noted in files.items() if not _is_unchanged(folder / name, noted)]
+        return f"{', '.join(changed)} not as it was written" if changed else None
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"it can't be read ({error.strerror or error})"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST_FILE} is no list of files"
 
 
 def _is_unchanged(path: Path, noted: Mapping[str, int]) -> bool:
@@ -124,8 +137,19 @@ def _check_writable(cache: Path) -> None:
         pass
 
 
-def _build(folder: Path, build: Build, report: Report) -> None:
-    """Build beside the folder's place and move it there; the caller has the lock."""
+def write_graph(folder: Path, build: Build, *, report: Report = lambda _: None) -> None:
+    """Build beside a folder's place and move it there, unless it is there whole; the caller has the lock.
+
+    Args:
+        folder: where the graph goes.
+        build: writes the files.
+        report: called with one line where what is there is built again.
+
+    Raises:
+        OSError: if the disk is full.
+    """
+    if is_whole(folder):
+        return
     for left_over in folder.parent.glob(f"{folder.name}.*.part"):  # of a process that was killed
         shutil.rmtree(left_over, ignore_errors=True)
     if folder.exists():

@@ -22,7 +22,7 @@ OPTIONS = GraphOptions()
 
 
 class Builds:
-    """Writes two files and counts how often."""
+    """Writes three files and counts how often."""
 
     def __init__(self) -> None:
         self.num = 0
@@ -31,6 +31,7 @@ class Builds:
         self.num += 1
         (folder / "model.onnx").write_bytes(b"graph")
         (folder / "weights.bin").write_bytes(bytes(range(256)) * 8)
+        (folder / "graph.json").write_bytes(b"{}")
 
 
 def no_build(folder: Path) -> None:
@@ -166,6 +167,7 @@ def _slow_build(folder: Path) -> None:
         file.write("x")
     time.sleep(0.4)
     (folder / "model.onnx").write_bytes(b"two")
+    (folder / "graph.json").write_bytes(b"{}")
 
 
 def _provide(cache: Path) -> None:
