@@ -285,16 +285,19 @@ class Scheduler:
     def _advance(self) -> None:
         """Read a chunk of one prompt, and step the rows whose prompts were read before.
 
-        Where that fails, all rows are lost, and their generations end with the error.
+        Where that fails, all rows are lost, and their generations end with the error: with an EngineError where it was
+        an interrupt, which is raised in the thread that it interrupted alone.
         """
         try:
-            rows = self._rows = self._rows or self.engine.new_rows(self._max_rows)
+            if self._rows is None:
+                self._rows = self.engine.new_rows(self._max_rows)
+            rows = self._rows
             self._free_rows(rows)
             while self._waiting and len(self._running) < rows.capacity:
                 generation = self._waiting.popleft()
                 if not generation.is_finished:
+                    self._running.append(generation)  # before it joins, so that a failure ends it too
                     generation.join(rows)
-                    self._running.append(generation)
             stepped = {generation.row: generation for generation in self._running if generation.has_read}
             reading = [generation for generation in self._running if not generation.has_read]
             if reading:
@@ -306,17 +309,22 @@ class Scheduler:
                     stepped[row].accept(logits)
             self._free_rows(rows)
         except BaseException as error:
-            for generation in self._running:
-                if not generation.is_finished:
-                    generation.fail(error)
+            # Without a table of rows nobody can begin.
+            lost = [*self._running, *(self._waiting if self._rows is None else ())]
             self._running, self._rows = [], None
-            if not isinstance(error, Exception):
+            is_failure = isinstance(error, Exception)
+            for generation in lost:
+                if not generation.is_finished:
+                    generation.fail(error if is_failure else EngineError("the computation was interrupted; ask again"))
+            if not is_failure:
                 raise
 
     def _free_rows(self, rows: Rows) -> None:
         """Free the rows of generations that have ended."""
-        for generation in self._running:
-            if generation.is_finished and generation.row is not None:
+        # Asked once: another thread may cancel one meanwhile.
+        ended = [generation for generation in self._running if generation.is_finished]
+        for generation in ended:
+            self._running.remove(generation)
+            if generation.row is not None:
                 rows.leave(generation.row)
                 generation.row = None
-        self._running = [generation for generation in self._running if not generation.is_finished]

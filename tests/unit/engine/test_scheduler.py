@@ -215,3 +215,72 @@ def test_threads_share_the_steps() -> None:
         thread.join()
     assert answers == {row: alone([20 + row], 60) for row in range(8)}
     assert sum(kind == "step" for kind, _ in engine.log) < 2 * 60
+
+
+def test_a_row_that_cant_join_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = Scheduler(CountingEngine())
+    with monkeypatch.context() as patch:
+        patch.setattr(CountingRows, "join", lambda *_: (_ for _ in ()).throw(ValueError("another shape")))
+        with pytest.raises(ValueError, match="another shape"):
+            rest_of(scheduler, submit(scheduler, [20]))
+    assert rest_of(scheduler, submit(scheduler, [22])) == alone([22], 5)
+
+
+def test_an_engine_that_cant_make_rows_ends_those_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = Scheduler(CountingEngine())
+    rows = [submit(scheduler, [20]), submit(scheduler, [21])]
+    with monkeypatch.context() as patch:
+        patch.setattr(CountingEngine, "new_rows", lambda *_: (_ for _ in ()).throw(MemoryError("no memory")))
+        for row in rows:
+            with pytest.raises(MemoryError):
+                rest_of(scheduler, row)
+    assert rest_of(scheduler, submit(scheduler, [22])) == alone([22], 5)
+
+
+def test_an_interrupt_is_raised_where_it_happened_and_ends_other_rows_with_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scheduler = Scheduler(CountingEngine())
+    interrupted, other = submit(scheduler, [20]), submit(scheduler, [21])
+    with monkeypatch.context() as patch:
+        patch.setattr(CountingRows, "step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            rest_of(scheduler, interrupted)
+    with pytest.raises(EngineError, match="interrupted"):
+        rest_of(scheduler, other)
+    assert rest_of(scheduler, submit(scheduler, [22])) == alone([22], 5)
+
+
+def test_a_row_that_is_cancelled_while_others_are_freed_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = Scheduler(CountingEngine(), max_rows=2)
+    first, second = submit(scheduler, [20], num_tokens=50), submit(scheduler, [21], num_tokens=50)
+    scheduler.take([second])
+    leave = CountingRows.leave
+
+    def leave_and_cancel(rows: CountingRows, row: int) -> None:
+        leave(rows, row)
+        first.cancel()  # as another thread may at any time
+
+    monkeypatch.setattr(CountingRows, "leave", leave_and_cancel)
+    second.cancel()
+    following = [submit(scheduler, [30 + row]) for row in range(2)]
+    assert [rest_of(scheduler, row) for row in following] == [alone([30 + row], 5) for row in range(2)]
+
+
+def test_the_table_of_rows_is_made_once() -> None:
+    class SizedRows(CountingRows):
+        def __len__(self) -> int:
+            return len(self._ids)
+
+    class SizedEngine(CountingEngine):
+        num_tables = 0
+
+        def new_rows(self, capacity: int) -> CountingRows:
+            self.num_tables += 1
+            return SizedRows(capacity, self.log)
+
+    engine = SizedEngine()
+    scheduler = Scheduler(engine)
+    for _ in range(3):
+        assert rest_of(scheduler, submit(scheduler, [20])) == alone([20], 5)
+    assert engine.num_tables == 1
