@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -181,15 +183,23 @@ class Scheduler:
     def __init__(self, engine: Engine, *, max_rows: int = MAX_ROWS) -> None:
         self.engine = engine
         self._max_rows = max_rows
-        self._begin()
-
-    def _begin(self) -> None:
-        """Begin without rows; in a forked process too, where a thread that isn't there may hold the lock."""
-        self._process_id = os.getpid()
         self._lock = threading.Lock()
         self._waiting: deque[Generation] = deque()
         self._running: list[Generation] = []
         self._rows: Rows | None = None
+        _SCHEDULERS.add(self)
+        _begin_anew_when_forked()
+
+    def begin_anew(self) -> None:
+        """Begin without rows in a forked process, where a thread that isn't there may hold the lock.
+
+        Rows of the process that was forked end here with an EngineError; there they go on.
+        """
+        self._lock, self._rows = threading.Lock(), None
+        for generation in (*self._running, *self._waiting):
+            if not generation.is_finished:
+                generation.fail(EngineError("it was asked before this process was forked; ask it again in this one"))
+        self._waiting, self._running = deque(), []
 
     def submit(
         self,
@@ -224,8 +234,6 @@ class Scheduler:
             prefix=PrefixCache() if prefix is None else prefix,
             budget=min(options.max_new_tokens, context_length - len(prompt.ids)),
         )
-        if self._process_id != os.getpid():
-            self._begin()
         self._waiting.append(generation)
         return generation
 
@@ -269,8 +277,6 @@ class Scheduler:
 
     def read_ahead(self, segments: list[list[int]], conditioning: Array | None, prefix: PrefixCache) -> None:
         """Read the segments of a conversation that aren't cached yet, and cache them."""
-        if self._process_id != os.getpid():
-            self._begin()
         with self._lock:
             if len(prefix.matching(segments)) == len(segments):
                 return
@@ -328,3 +334,12 @@ class Scheduler:
             if generation.row is not None:
                 rows.leave(generation.row)
                 generation.row = None
+
+
+_SCHEDULERS: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+
+
+@cache
+def _begin_anew_when_forked() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: [scheduler.begin_anew() for scheduler in _SCHEDULERS])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 
@@ -284,3 +285,29 @@ def test_the_table_of_rows_is_made_once() -> None:
     for _ in range(3):
         assert rest_of(scheduler, submit(scheduler, [20])) == alone([20], 5)
     assert engine.num_tables == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes can't be forked here")
+def test_a_forked_process_begins_without_rows_whatever_thread_had_the_lock() -> None:
+    scheduler = Scheduler(CountingEngine())
+    before = submit(scheduler, [20])
+    reader, writer = os.pipe()
+    with scheduler._lock:
+        child = os.fork()
+    if not child:
+        try:
+            threads = [threading.Thread(target=rest_of, args=(scheduler, submit(scheduler, [21]))) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            with pytest.raises(EngineError, match="before this process was forked"):
+                rest_of(scheduler, before)
+            os.write(writer, str(rest_of(scheduler, submit(scheduler, [22]))).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        assert answer.read() == str(alone([22], 5))
+    os.waitpid(child, 0)
+    assert rest_of(scheduler, before) == alone([20], 5)
