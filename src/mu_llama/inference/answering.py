@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 
+from mu_llama.engine.generation import FinishReason, Token, check_prompt_length
 from mu_llama.engine.prefix import Prompt
 from mu_llama.engine.sampling import GenerationOptions
-from mu_llama.engine.scheduler import FinishReason, Token, check_prompt_length
 from mu_llama.errors import AudioError, ConfigError, MuLlamaError, QuestionError
 from mu_llama.inference.open_model import OpenedModel
 from mu_llama.inference.results import (

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar, cast
 
+from mu_llama.engine.generation import FinishReason
 from mu_llama.engine.prefix import PrefixCache
 from mu_llama.engine.protocol import Array
-from mu_llama.engine.scheduler import FinishReason
 from mu_llama.errors import MuLlamaError, QuestionError
 from mu_llama.text.fact_prompts import MeasuredFact
 

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mu_llama.engine.prefix import Prompt
+from mu_llama.engine.generation import Generation
+from mu_llama.engine.prefix import PrefixCache, Prompt
 from mu_llama.engine.protocol import Array, Segment
 from mu_llama.engine.sampling import GenerationOptions
-from mu_llama.engine.scheduler import Generation, Scheduler
+from mu_llama.engine.scheduler import Scheduler
 from mu_llama.errors import EngineError, QuestionError
 from tests.factories.generation import generate
 
@@ -311,3 +312,21 @@ def test_a_forked_process_begins_without_rows_whatever_thread_had_the_lock() -> 
         assert answer.read() == str(alone([22], 5))
     os.waitpid(child, 0)
     assert rest_of(scheduler, before) == alone([20], 5)
+
+
+def test_segments_of_another_engine_are_not_used() -> None:
+    class OtherEngine(CountingEngine):
+        """Reads text in its own way: keys and values of other engines mean nothing to it."""
+
+        def new_rows(self, capacity: int) -> CountingRows:
+            rows = super().new_rows(capacity)
+            rows.put = lambda *_: pytest.fail("a segment of another engine came")  # type: ignore[method-assign]
+            return rows
+
+    first, prompt = CountingEngine(), Prompt([20, 21, 22, 23], [[20, 21]])
+    track = PrefixCache()
+    for engine in (first, OtherEngine(), first):
+        assert generate(engine, [prompt], prefixes=[track], max_new_tokens=5) == [alone(prompt.ids, 5)]
+    first.log.clear()
+    assert generate(first, [prompt], prefixes=[track], max_new_tokens=1) == [alone(prompt.ids, 1)]
+    assert first.log == [("read", 2)]
