@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -108,12 +107,9 @@ class TorchRows:
         if self._mask is not None:
             self._mask = pad(self._mask, (0, 1), value=1)
             positions = torch.tensor([[self._lengths[row]] for row in rows], device=device)
-        terms = [self._conditioning[row] for row in rows]
-        # Audio tokens have been read; terms of layers are added at each token.
-        has_terms = not self._model.num_audio_tokens and all(term is not None for term in terms)
         logits = self._model(
             torch.tensor([[tokens[row]] for row in rows], device=device),
-            conditioning=torch.stack(cast("list[Tensor]", terms)) if has_terms else None,
+            conditioning=self._terms(rows),
             attention_mask=self._mask,
             position_ids=positions,
             past_key_values=self._shared,
@@ -122,6 +118,14 @@ class TorchRows:
         for row in rows:
             self._lengths[row] += 1
         return dict(zip(rows, logits, strict=True))
+
+    def _terms(self, rows: Sequence[int]) -> Tensor | None:
+        """Terms of layers (B, Q, A), added at each token, zeros for rows of text alone; audio tokens have been read."""
+        terms = [self._conditioning[row] for row in rows]
+        given = next((term for term in terms if term is not None), None)
+        if given is None or self._model.num_audio_tokens:
+            return None
+        return torch.stack([torch.zeros_like(given) if term is None else term for term in terms])
 
     def take(self, row: int, start: int, stop: int) -> Segment:
         """Copy the keys and values of positions."""
