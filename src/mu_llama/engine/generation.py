@@ -10,8 +10,9 @@ from typing import Literal
 
 import numpy as np
 
+from mu_llama.arrays import FloatArray
 from mu_llama.engine.prefix import CachedSegment, PrefixCache, Prompt
-from mu_llama.engine.protocol import Array, Engine, Rows
+from mu_llama.engine.protocol import Engine, Rows
 from mu_llama.engine.sampling import GenerationOptions, choose_token
 from mu_llama.errors import EngineError, QuestionError
 
@@ -67,7 +68,7 @@ class PromptReading:
             for start in range(0, len(ids), chunk)
         )
 
-    def read_chunk(self) -> Array | None:
+    def read_chunk(self) -> FloatArray | None:
         """Read the next chunk; returns the logits behind the last one."""
         ids, ends_segment = self._chunks.popleft()
         logits = self._rows.read(self._row, ids)
@@ -102,7 +103,7 @@ class Generation:
     def __init__(
         self,
         prompt: Prompt,
-        conditioning: Array | None,
+        conditioning: FloatArray | None,
         *,
         options: GenerationOptions,
         eos_ids: frozenset[int],
@@ -153,7 +154,7 @@ class Generation:
             self.has_read = True
             self.accept(logits)
 
-    def accept(self, logits: Array) -> None:
+    def accept(self, logits: FloatArray) -> None:
         """Choose the next token."""
         if not np.isfinite(logits.max()):
             self.fail(EngineError("the model's numbers overflowed (NaN); check its weights, or use a wider dtype"))

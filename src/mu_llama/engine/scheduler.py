@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cache
 
+from mu_llama.arrays import FloatArray
 from mu_llama.engine.generation import Generation, PromptReading, Token, check_prompt_length
 from mu_llama.engine.prefix import PrefixCache, Prompt
-from mu_llama.engine.protocol import Array, Engine, Rows
+from mu_llama.engine.protocol import Engine, Rows
 from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.errors import EngineError, QuestionError
 
@@ -55,7 +56,7 @@ class Scheduler:
     def submit(
         self,
         prompt: Prompt,
-        conditioning: Array | None,
+        conditioning: FloatArray | None,
         *,
         options: GenerationOptions,
         eos_ids: frozenset[int],
@@ -126,7 +127,7 @@ class Scheduler:
                     return ready
                 self._advance()
 
-    def read_ahead(self, segments: list[list[int]], conditioning: Array | None, prefix: PrefixCache) -> None:
+    def read_ahead(self, segments: list[list[int]], conditioning: FloatArray | None, prefix: PrefixCache) -> None:
         """Read the segments of a conversation that aren't cached yet, and cache them."""
         with self._lock:
             if len(prefix.matching(segments, engine=self.engine)) == len(segments):

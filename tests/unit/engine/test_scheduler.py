@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mu_llama.arrays import FloatArray
 from mu_llama.engine.generation import Generation
 from mu_llama.engine.prefix import PrefixCache, Prompt
-from mu_llama.engine.protocol import Array, Segment
+from mu_llama.engine.protocol import Segment
 from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.engine.scheduler import Scheduler
 from mu_llama.errors import EngineError, QuestionError
@@ -31,17 +32,17 @@ class CountingRows:
         self.capacity, self._log = capacity, log
         self._ids: dict[int, list[int]] = {}
 
-    def join(self, conditioning: Array | None) -> int:
+    def join(self, conditioning: FloatArray | None) -> int:
         row = next(number for number in range(self.capacity) if number not in self._ids)
         self._ids[row] = []
         return row
 
-    def read(self, row: int, ids: Sequence[int]) -> Array:
+    def read(self, row: int, ids: Sequence[int]) -> FloatArray:
         self._log.append(("read", len(ids)))
         self._ids[row] += ids
         return self._logits(row)
 
-    def step(self, tokens: Mapping[int, int]) -> dict[int, Array]:
+    def step(self, tokens: Mapping[int, int]) -> dict[int, FloatArray]:
         self._log.append(("step", len(tokens)))
         for row, token in tokens.items():
             self._ids[row].append(token)
@@ -59,7 +60,7 @@ class CountingRows:
     def leave(self, row: int) -> None:
         del self._ids[row]
 
-    def _logits(self, row: int) -> Array:
+    def _logits(self, row: int) -> FloatArray:
         logits = np.zeros(VOCABULARY, np.float32)
         logits[after(self._ids[row])] = 1
         if OVERFLOWS in self._ids[row]:
@@ -77,7 +78,7 @@ class CountingEngine:
     def __init__(self) -> None:
         self.log: list[tuple[str, int]] = []
 
-    def condition(self, features: Array, *, blend: object = None) -> Array:
+    def condition(self, features: FloatArray, *, blend: object = None) -> FloatArray:
         raise NotImplementedError
 
     def new_rows(self, capacity: int) -> CountingRows:

@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers.cache_utils import DynamicCache
 
-from mu_llama.engine.protocol import Array, Blend, Segment
+from mu_llama.arrays import FloatArray
+from mu_llama.engine.protocol import Segment
 from mu_llama.engine.torch.llama import MuLlama
+from mu_llama.model.retrieval import Blend
 
 Layers = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, (heads, T, head width) of one row or (B, heads, T, head width) of several."""
@@ -40,7 +42,7 @@ class TorchEngine:
         return self.model.num_audio_tokens
 
     @torch.inference_mode()
-    def condition(self, features: Array, *, blend: Blend | None = None) -> Array:
+    def condition(self, features: FloatArray, *, blend: Blend | None = None) -> FloatArray:
         """Make a track's conditioning; see `Engine.condition`."""
         conditioning = self.model.condition(torch.from_numpy(features)[None], blend=blend)
         return conditioning[0].float().numpy(force=True)
@@ -66,7 +68,7 @@ class TorchRows:
         self._shared: DynamicCache = model.new_cache()
         self._mask: Tensor | None = None
 
-    def join(self, conditioning: Array | None) -> int:
+    def join(self, conditioning: FloatArray | None) -> int:
         """Begin a row."""
         row = next(number for number in range(self.capacity) if number not in self._lengths)
         dtype, device = self._model.dtype, self._model.device
@@ -86,7 +88,7 @@ class TorchRows:
         del self._conditioning[row], self._lengths[row]
 
     @torch.inference_mode()
-    def read(self, row: int, ids: Sequence[int]) -> Array:
+    def read(self, row: int, ids: Sequence[int]) -> FloatArray:
         """Read text behind what a row has; returns the logits (V,) after the last token."""
         cache, conditioning = self._alone(row), self._conditioning[row]
         logits = self._model(
@@ -99,7 +101,7 @@ class TorchRows:
         return logits[0, -1].numpy(force=True)  # type: ignore[no-any-return]
 
     @torch.inference_mode()
-    def step(self, tokens: Mapping[int, int]) -> dict[int, Array]:
+    def step(self, tokens: Mapping[int, int]) -> dict[int, FloatArray]:
         """Read one token in each of several rows at once; returns the logits (V,) of each."""
         self._gather(tokens)
         device, rows = self._model.device, self._batch
