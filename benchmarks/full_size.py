@@ -24,9 +24,10 @@ import torch
 
 from benchmarks.measure import CLIP, COMMAND, write_result
 from benchmarks.synthetic import write_checkpoint
+from mu_llama.arrays import FloatArray
 from mu_llama.engine.onnx.description import EMBEDDING
 from mu_llama.engine.onnx.engine import OnnxEngine
-from mu_llama.engine.protocol import Array, Engine
+from mu_llama.engine.protocol import Engine
 from mu_llama.engine.torch.engine import TorchEngine
 
 KINDS = ("bf16", "int8", "int4")
@@ -92,7 +93,7 @@ def answer(folder: Path, kind: str) -> dict[str, Any]:
 
 
 def token_times(
-    engine: Engine, prompt: list[int], conditioning: Array, after: Callable[[], None] = lambda: None
+    engine: Engine, prompt: list[int], conditioning: FloatArray, after: Callable[[], None] = lambda: None
 ) -> list[float]:
     """Seconds of each token but the first, which reads the prompt; `after` is called between them."""
     rows = engine.new_rows(1)

@@ -12,8 +12,8 @@ from torch import nn
 
 from benchmarks.gpu_target import GIB, Figures, PartFailed, PartSkipped, Target, bandwidth_of
 from benchmarks.random_model import LLAMA_7B, LLAMA_TINY, random_spec, size_bytes
+from mu_llama.arrays import FloatArray
 from mu_llama.engine.prefix import Prompt
-from mu_llama.engine.protocol import Array
 from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.engine.scheduler import Scheduler
 from mu_llama.engine.torch.engine import TorchEngine
@@ -82,7 +82,7 @@ def _bytes(module: nn.Module) -> int:
     return sum(value.numel() * value.element_size() for value in tensors)
 
 
-def _decode(engine: TorchEngine, conditioning: Array, *, num_rows: int, num_tokens: int) -> tuple[float, float]:
+def _decode(engine: TorchEngine, conditioning: FloatArray, *, num_rows: int, num_tokens: int) -> tuple[float, float]:
     """Answer prompts of different lengths at once; gives seconds to the last row's first token, and of its steps.
 
     Logits come to the CPU in each step, so that there is nothing to wait for.

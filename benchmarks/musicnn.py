@@ -23,9 +23,10 @@ import soundfile
 import soxr
 import torch
 
+from mu_llama.arrays import FloatArray
 from mu_llama.audio.waveform import Waveform
 from mu_llama.encoders.musicnn.encoder import MusicnnEncoder, normalised, patch_plan
-from mu_llama.encoders.musicnn.log_mel import Array, LogMel
+from mu_llama.encoders.musicnn.log_mel import LogMel
 from mu_llama.encoders.musicnn.network import PATCH_FRAMES
 from mu_llama.encoders.musicnn.weights import MusicnnWeights, Variant, read_musicnn_weights
 
@@ -42,14 +43,14 @@ def windows(path: Path) -> Iterator[Waveform]:
         yield Waveform(np.ascontiguousarray(mono[start : start + WINDOW_S * 16000]), 16000)
 
 
-def plain(weights: MusicnnWeights) -> Callable[[Waveform], Array]:
+def plain(weights: MusicnnWeights) -> Callable[[Waveform], FloatArray]:
     """Return the straightforward port: each variant with its own spectrogram, patches in one batch."""
     from tests.factories.musicnn import plain_network
 
     log_mel = LogMel(weights.tensors["mel_filters"])
 
     @torch.inference_mode()
-    def encode(window: Waveform) -> Array:
+    def encode(window: Waveform) -> FloatArray:
         tags = []
         for variant in VARIANTS:
             spectrogram = log_mel(normalised(window.samples))
@@ -62,7 +63,7 @@ def plain(weights: MusicnnWeights) -> Callable[[Waveform], Array]:
     return encode
 
 
-def timed(encode: Callable[[Waveform], Array], paths: list[Path]) -> tuple[float, Array]:
+def timed(encode: Callable[[Waveform], FloatArray], paths: list[Path]) -> tuple[float, FloatArray]:
     """Return the seconds that decoding and encoding all files took, and the tags of all patches."""
     start_s = time.perf_counter()
     tags = np.concatenate([encode(window) for path in paths for window in windows(path)])
@@ -101,7 +102,7 @@ def measure(paths: list[Path], num_runs: int, *, threads: int) -> dict[str, obje
     weights = read_musicnn_weights()
     encoder, plain_encode = MusicnnEncoder(weights, variants=VARIANTS, threads=threads), plain(weights)
 
-    def fast_encode(window: Waveform) -> Array:
+    def fast_encode(window: Waveform) -> FloatArray:
         return encoder.encode_patches(window).tag_probabilities
 
     fast_encode(next(windows(paths[0])))

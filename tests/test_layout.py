@@ -22,7 +22,7 @@ from mu_llama.training.phases import PHASES, Phase
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src" / "mu_llama"
 # What the package keeps to; docs/decisions/layout.md says why there are more modules than was aimed at.
-MAX_MODULES = 194
+MAX_MODULES = 196
 MAX_ROOT_MODULES = 7
 MAX_LINES = 330
 MAX_MEDIAN_LINES = 165

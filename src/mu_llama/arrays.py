@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 """An array of any shape and dtype."""
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+"""A float32 array of any shape."""
 DType = np.dtype[Any]
 """Any dtype."""
 BFLOAT16: DType = np.dtype(ml_dtypes.bfloat16)

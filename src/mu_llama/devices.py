@@ -145,6 +145,18 @@ def compute_threads(*, cores: Iterable[int] | None = None, root: Path = Path("/"
     return max(1, min(limits))
 
 
+def use_chosen_threads() -> None:
+    """Let torch compute on as many threads as `MU_LLAMA_THREADS` says; where it says nothing, torch's number stays.
+
+    Raises:
+        ConfigError: if `MU_LLAMA_THREADS` isn't a whole number from 1 up.
+    """
+    if os.environ.get(THREADS_VARIABLE) and not _forked_after_loading:
+        import torch
+
+        torch.set_num_threads(compute_threads())
+
+
 def _num_physical_cores(cores: Iterable[int], root: Path) -> int:
     """Count cores, those that share their arithmetic once; where the system doesn't say which do, each counts."""
     siblings = set()

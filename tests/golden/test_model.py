@@ -19,8 +19,7 @@ from mu_llama.engine.sampling import nucleus
 from mu_llama.engine.torch.engine import TorchEngine
 from mu_llama.engine.torch.llama import MuLlama
 from mu_llama.engine.torch.load import Placement, assemble
-from mu_llama.model.adapter import Blend
-from mu_llama.model.retrieval import BlendOptions, NeighbourBlend
+from mu_llama.model.retrieval import Blend, BlendOptions, NeighbourBlend
 from mu_llama.text.prompts import ALPACA_PUBLISHED, Turn
 from mu_llama.text.tokenizer import SentencePieceTokenizer, parse_sentencepiece
 from tests.factories.generation import generate

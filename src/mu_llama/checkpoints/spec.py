@@ -1,7 +1,7 @@
 """What every weight format is read into: a model in parts, each still on disk.
 
-The formats (`checkpoints.formats`) make these; `engine.torch.load` builds a model of them, `convert` writes them to
-files.
+The formats (`checkpoints.formats`) make these; `engine.torch.load` and `engine.onnx.load` build a model of them,
+`convert` writes them to files.
 """
 
 from __future__ import annotations

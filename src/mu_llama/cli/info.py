@@ -38,7 +38,16 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON ob
 
     console = plain_console(stderr=False)
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name in ("mu-llama", "python", "platform", "devices", "engine", "cache folder", "cached features"):
+    for name in (
+        "mu-llama",
+        "python",
+        "platform",
+        "devices",
+        "engine",
+        "cache folder",
+        "cached features",
+        "cached graphs",
+    ):
         table.add_row(Text(name, "bold"), str(facts[name]))
     for name, version in facts["packages"].items():
         table.add_row(name, version or Text("not installed", "dim"))
@@ -56,6 +65,8 @@ def _facts() -> dict[str, Any]:
     from mu_llama.checkpoints.load import EMBEDDED, embedded_folder
     from mu_llama.devices import available_devices
     from mu_llama.encoders.cache import FeatureCache
+    from mu_llama.engine.onnx.load import GRAPHS_FOLDER
+    from mu_llama.engine.onnx.store import graphs_size_bytes
 
     home = home_folder()
     models = []
@@ -72,6 +83,7 @@ def _facts() -> dict[str, Any]:
         "engine": _engine(),
         "cache folder": str(home),
         "cached features": f"{FeatureCache(home / 'features').size_bytes() / 1e6:.1f} MB",
+        "cached graphs": f"{graphs_size_bytes(home / GRAPHS_FOLDER) / 1e6:.1f} MB",
         "packages": {name: _version(name) for name in PACKAGES},
         "models": models,
     }

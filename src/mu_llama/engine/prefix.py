@@ -9,11 +9,12 @@ whether they are cached or not, and reading ahead changes no answer.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from mu_llama.engine.protocol import Segment
+from mu_llama.engine.protocol import Engine, Segment
 
 
 @dataclass(frozen=True)
@@ -46,21 +47,26 @@ class CachedSegment:
     """Its tokens."""
     state: Segment
     """Keys and values; of the first segment with those of the audio tokens."""
+    engine: weakref.ref[Engine]
+    """What computed them; no other engine can use them."""
 
 
 class PrefixCache:
-    """Cached segments of one track and engine, of the latest conversation; empty before the first question.
+    """Cached segments of one track, of the latest conversation; empty before the first question.
 
-    A copy in another process begins empty.
+    They belong to the engine that computed them, and another engine that is asked about the track replaces them. A copy
+    in another process begins empty.
     """
 
     def __init__(self) -> None:
         self.segments: list[CachedSegment] = []
 
-    def matching(self, segments: Sequence[list[int]]) -> list[CachedSegment]:
-        """The cached segments that a conversation begins with."""
+    def matching(self, segments: Sequence[list[int]], *, engine: Engine) -> list[CachedSegment]:
+        """The cached segments of this engine that a conversation begins with."""
         pairs = zip(self.segments, segments, strict=False)
-        return [cached for cached, _ in takewhile(lambda pair: pair[0].ids == pair[1], pairs)]
+        return [
+            cached for cached, _ in takewhile(lambda pair: pair[0].ids == pair[1] and pair[0].engine() is engine, pairs)
+        ]
 
     def __getstate__(self) -> dict[str, object]:
         return {"segments": []}

@@ -6,15 +6,12 @@ depend on the rows beside it. Which rows run, and when each is read, stepped and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-import numpy as np
-import numpy.typing as npt
+from mu_llama.arrays import FloatArray
+from mu_llama.model.retrieval import Blend
 
-Array = npt.NDArray[np.float32]
-Blend = Callable[[Array], Array]
-"""Mixes unit vectors (B, D) with others; see `model.retrieval`."""
 Quantization = Literal["int8", "int4"]
 """Width of the LLaMA's linear layers where they are quantized."""
 SMALL_WIDTH = 2048
@@ -33,7 +30,7 @@ class Rows(Protocol):
         """Most rows at once."""
         ...
 
-    def join(self, conditioning: Array | None) -> int:
+    def join(self, conditioning: FloatArray | None) -> int:
         """Begin a row.
 
         Args:
@@ -45,7 +42,7 @@ class Rows(Protocol):
         """
         ...
 
-    def read(self, row: int, ids: Sequence[int]) -> Array:
+    def read(self, row: int, ids: Sequence[int]) -> FloatArray:
         """Read text behind what a row has; returns the logits (V,) after the last token. May be called piece by piece.
 
         Args:
@@ -54,7 +51,7 @@ class Rows(Protocol):
         """
         ...
 
-    def step(self, tokens: Mapping[int, int]) -> dict[int, Array]:
+    def step(self, tokens: Mapping[int, int]) -> dict[int, FloatArray]:
         """Read one token in each of several rows at once; returns the logits (V,) of each."""
         ...
 
@@ -93,7 +90,7 @@ class Engine(Protocol):
         """Tokens of a prompt that are read between two steps of other rows."""
         ...
 
-    def condition(self, features: Array, *, blend: Blend | None = None) -> Array:
+    def condition(self, features: FloatArray, *, blend: Blend | None = None) -> FloatArray:
         """Make a track's conditioning of its features: (L, D) to (Q, A), or (N, H) with audio tokens.
 
         Raises:

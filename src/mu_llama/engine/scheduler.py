@@ -8,166 +8,20 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from functools import cache
 
-import numpy as np
-
-from mu_llama.engine.prefix import CachedSegment, PrefixCache, Prompt
-from mu_llama.engine.protocol import Array, Engine, Rows
-from mu_llama.engine.sampling import GenerationOptions, choose_token
+from mu_llama.arrays import FloatArray
+from mu_llama.engine.generation import Generation, PromptReading, Token, check_prompt_length
+from mu_llama.engine.prefix import PrefixCache, Prompt
+from mu_llama.engine.protocol import Engine, Rows
+from mu_llama.engine.sampling import GenerationOptions
 from mu_llama.errors import EngineError, QuestionError
 
-FinishReason = Literal["stop", "length"]
 MAX_ROWS = 16
 """Rows that run at once; others wait."""
-
-
-@dataclass(frozen=True)
-class Token:
-    """One token of one row."""
-
-    id: int | None
-    """The token, or None where the row ends without one (an end token is not passed on)."""
-    finish_reason: FinishReason | None
-    """Why the row ends here; None while it goes on."""
-
-
-def check_prompt_length(num_tokens: int, *, context_length: int) -> None:
-    """Refuse a prompt that leaves no room for an answer.
-
-    Raises:
-        QuestionError: if it is as long as the model's context, or longer.
-    """
-    if num_tokens >= context_length:
-        raise QuestionError(
-            f"the prompt is {num_tokens} tokens long, the model's context {context_length}; "
-            "ask something shorter or start a new conversation"
-        )
-
-
-class _Reading:
-    """A prompt while it is read into a row, chunk by chunk; its segments go into the prefix cache, or come from it."""
-
-    def __init__(
-        self, rows: Rows, row: int, *, segments: Sequence[list[int]], rest: list[int], prefix: PrefixCache, chunk: int
-    ) -> None:
-        self._rows, self._row, self._segments, self._prefix = rows, row, segments, prefix
-        cached = prefix.matching(segments)
-        if cached:
-            rows.put(row, [segment.state for segment in cached])
-        self._num_read, self._start = len(cached), rows.length(row)
-        # The same chunks whatever is cached, so that the numbers are the same.
-        left = [*((ids, True) for ids in segments[len(cached) :]), (rest, False)]
-        self._chunks = deque(
-            (ids[start : start + chunk], is_segment and start + chunk >= len(ids))
-            for ids, is_segment in left
-            for start in range(0, len(ids), chunk)
-        )
-
-    def read_chunk(self) -> Array | None:
-        """Read the next chunk; returns the logits behind the last one."""
-        ids, ends_segment = self._chunks.popleft()
-        logits = self._rows.read(self._row, ids)
-        if ends_segment:
-            end = self._rows.length(self._row)
-            before = self._prefix.matching(self._segments[: self._num_read])
-            if len(before) == self._num_read:
-                state = self._rows.take(self._row, self._start, end)
-                self._prefix.segments = [*before, CachedSegment(list(self._segments[self._num_read]), state)]
-            self._num_read, self._start = self._num_read + 1, end
-        return None if self._chunks else logits
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether nothing is left to read."""
-        return not self._chunks
-
-
-class Generation:
-    """One row from its submission to its last token.
-
-    Args:
-        prompt: what is read.
-        conditioning: of its track, see `Rows.join`.
-        options: how tokens are chosen.
-        eos_ids: tokens that end the row.
-        prefix: of its track.
-        budget: most tokens of the answer.
-    """
-
-    def __init__(
-        self,
-        prompt: Prompt,
-        conditioning: Array | None,
-        *,
-        options: GenerationOptions,
-        eos_ids: frozenset[int],
-        prefix: PrefixCache,
-        budget: int,
-    ) -> None:
-        self._prompt, self._conditioning, self._prefix = prompt, conditioning, prefix
-        self._options, self._eos_ids, self._budget = options, eos_ids, budget
-        self._random = np.random.default_rng(options.seed)
-        self._num_tokens = 0
-        self._reading: _Reading | None = None
-        self.row: int | None = None
-        """Its number in the table of rows, while it has one."""
-        self.has_read = False
-        """Whether its prompt is read."""
-        self.last_id = 0
-        """The token that comes next in its row."""
-        self.tokens: deque[Token] = deque()
-        """Tokens that nobody took yet."""
-        self.error: BaseException | None = None
-        """Why it ended too early."""
-        self.is_finished = False
-        """Whether no further token will come."""
-
-    def cancel(self) -> None:
-        """End it, from any thread; its row is free before the model runs again."""
-        self.is_finished = True
-
-    def fail(self, error: BaseException) -> None:
-        """End it with an error."""
-        self.error, self.is_finished = error, True
-
-    def join(self, rows: Rows) -> None:
-        """Take a row of the table."""
-        self.row = rows.join(self._conditioning)
-
-    def read_chunk(self, rows: Rows, chunk_tokens: int) -> None:
-        """Read the next chunk of the prompt; behind the last one, choose the first token."""
-        assert self.row is not None, "it has joined"
-        if self._reading is None:  # only now, so that what other rows have read meanwhile is used
-            segments = self._prompt.pieces()
-            rest = self._prompt.ids[sum(map(len, segments)) :]
-            self._reading = _Reading(
-                rows, self.row, segments=segments, rest=rest, prefix=self._prefix, chunk=chunk_tokens
-            )
-        logits = self._reading.read_chunk()
-        if logits is not None:
-            self.has_read = True
-            self.accept(logits)
-
-    def accept(self, logits: Array) -> None:
-        """Choose the next token."""
-        if not np.isfinite(logits.max()):
-            self.fail(EngineError("the model's numbers overflowed (NaN); check its weights, or use a wider dtype"))
-            return
-        options = self._options
-        chosen = choose_token(logits, temperature=options.temperature, top_p=options.top_p, generator=self._random)
-        self._num_tokens += 1
-        if chosen in self._eos_ids:
-            token = Token(None, "stop")
-        else:
-            token = Token(chosen, "length" if self._num_tokens >= self._budget else None)
-        self.last_id = chosen
-        self.tokens.append(token)
-        if token.finish_reason is not None:
-            self.is_finished = True
 
 
 class Scheduler:
@@ -181,20 +35,28 @@ class Scheduler:
     def __init__(self, engine: Engine, *, max_rows: int = MAX_ROWS) -> None:
         self.engine = engine
         self._max_rows = max_rows
-        self._begin()
-
-    def _begin(self) -> None:
-        """Begin without rows; in a forked process too, where a thread that isn't there may hold the lock."""
-        self._process_id = os.getpid()
         self._lock = threading.Lock()
         self._waiting: deque[Generation] = deque()
         self._running: list[Generation] = []
         self._rows: Rows | None = None
+        _SCHEDULERS.add(self)
+        _begin_anew_when_forked()
+
+    def begin_anew(self) -> None:
+        """Begin without rows in a forked process, where a thread that isn't there may hold the lock.
+
+        Rows of the process that was forked end here with an EngineError; there they go on.
+        """
+        self._lock, self._rows = threading.Lock(), None
+        for generation in (*self._running, *self._waiting):
+            if not generation.is_finished:
+                generation.fail(EngineError("it was asked before this process was forked; ask it again in this one"))
+        self._waiting, self._running = deque(), []
 
     def submit(
         self,
         prompt: Prompt,
-        conditioning: Array | None,
+        conditioning: FloatArray | None,
         *,
         options: GenerationOptions,
         eos_ids: frozenset[int],
@@ -224,8 +86,6 @@ class Scheduler:
             prefix=PrefixCache() if prefix is None else prefix,
             budget=min(options.max_new_tokens, context_length - len(prompt.ids)),
         )
-        if self._process_id != os.getpid():
-            self._begin()
         self._waiting.append(generation)
         return generation
 
@@ -267,38 +127,38 @@ class Scheduler:
                     return ready
                 self._advance()
 
-    def read_ahead(self, segments: list[list[int]], conditioning: Array | None, prefix: PrefixCache) -> None:
+    def read_ahead(self, segments: list[list[int]], conditioning: FloatArray | None, prefix: PrefixCache) -> None:
         """Read the segments of a conversation that aren't cached yet, and cache them."""
-        if self._process_id != os.getpid():
-            self._begin()
         with self._lock:
-            if len(prefix.matching(segments)) == len(segments):
+            if len(prefix.matching(segments, engine=self.engine)) == len(segments):
                 return
             rows = self.engine.new_rows(1)
-            reading = _Reading(
-                rows, rows.join(conditioning), segments=segments, rest=[], prefix=prefix,
-                chunk=self.engine.chunk_tokens,
-            )  # fmt: skip
+            reading = PromptReading(
+                rows, rows.join(conditioning), segments=segments, rest=[], prefix=prefix, engine=self.engine
+            )
             while not reading.is_finished:
                 reading.read_chunk()
 
     def _advance(self) -> None:
         """Read a chunk of one prompt, and step the rows whose prompts were read before.
 
-        Where that fails, all rows are lost, and their generations end with the error.
+        Where that fails, all rows are lost, and their generations end with the error: with an EngineError where it was
+        an interrupt, which is raised in the thread that it interrupted alone.
         """
         try:
-            rows = self._rows = self._rows or self.engine.new_rows(self._max_rows)
+            if self._rows is None:
+                self._rows = self.engine.new_rows(self._max_rows)
+            rows = self._rows
             self._free_rows(rows)
             while self._waiting and len(self._running) < rows.capacity:
                 generation = self._waiting.popleft()
                 if not generation.is_finished:
+                    self._running.append(generation)  # before it joins, so that a failure ends it too
                     generation.join(rows)
-                    self._running.append(generation)
             stepped = {generation.row: generation for generation in self._running if generation.has_read}
             reading = [generation for generation in self._running if not generation.has_read]
             if reading:
-                reading[0].read_chunk(rows, self.engine.chunk_tokens)
+                reading[0].read_chunk(rows, self.engine)
             # A step costs nearly the same for one row as for many: a few rows wait until many are read.
             if len(stepped) >= len(reading):
                 tokens = {row: generation.last_id for row, generation in stepped.items() if row is not None}
@@ -306,17 +166,36 @@ class Scheduler:
                     stepped[row].accept(logits)
             self._free_rows(rows)
         except BaseException as error:
-            for generation in self._running:
-                if not generation.is_finished:
-                    generation.fail(error)
+            # Without a table of rows nobody can begin.
+            lost = [*self._running, *(self._waiting if self._rows is None else ())]
             self._running, self._rows = [], None
-            if not isinstance(error, Exception):
+            is_failure = isinstance(error, Exception)
+            for generation in lost:
+                if not generation.is_finished:
+                    generation.fail(error if is_failure else EngineError("the computation was interrupted; ask again"))
+            if not is_failure:
                 raise
 
     def _free_rows(self, rows: Rows) -> None:
         """Free the rows of generations that have ended."""
-        for generation in self._running:
-            if generation.is_finished and generation.row is not None:
+        # Asked once: another thread may cancel one meanwhile.
+        ended = [generation for generation in self._running if generation.is_finished]
+        for generation in ended:
+            self._running.remove(generation)
+            if generation.row is not None:
                 rows.leave(generation.row)
                 generation.row = None
-        self._running = [generation for generation in self._running if not generation.is_finished]
+
+
+_SCHEDULERS: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+
+
+@cache
+def _begin_anew_when_forked() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_begin_anew)
+
+
+def _begin_anew() -> None:
+    for scheduler in _SCHEDULERS:
+        scheduler.begin_anew()

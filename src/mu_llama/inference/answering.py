@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 
+from mu_llama.engine.generation import FinishReason, Token, check_prompt_length
 from mu_llama.engine.prefix import Prompt
 from mu_llama.engine.sampling import GenerationOptions
-from mu_llama.engine.scheduler import FinishReason, Token, check_prompt_length
 from mu_llama.errors import AudioError, ConfigError, MuLlamaError, QuestionError
 from mu_llama.inference.open_model import OpenedModel
 from mu_llama.inference.results import (
@@ -243,12 +243,12 @@ def answer_rows(
         opened: the model.
         rows: questions, and failures to pass on.
         options: how answers are generated.
-        batch_size: questions that are answered at once.
+        batch_size: questions that are answered at once; the model runs up to `scheduler.MAX_ROWS` of them together.
         compute: runs each step of the model.
         should_stop: called before each row and after each step. Once it returns True, the computation ends, and rows
             without a finished answer are left out.
     """
-    source, entries, scheduler = iter(rows), deque[_Running | Failure](), opened.scheduler
+    source, entries = iter(rows), deque[_Running | Failure]()
     has_more = True
     try:
         while has_more or entries:
@@ -264,7 +264,7 @@ def answer_rows(
                     running.append(_Running(opened, row, options))
                     entries.append(running[-1])
             if running and not should_stop():
-                for index, token in compute(partial(scheduler.take, [entry.generation for entry in running])):
+                for index, token in compute(partial(opened.scheduler.take, [entry.generation for entry in running])):
                     if isinstance(token, BaseException):
                         _fail(entries, running[index], token)
                     else:

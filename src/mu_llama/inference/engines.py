@@ -13,6 +13,7 @@ from mu_llama.checkpoints.fit import check_parts
 from mu_llama.checkpoints.formats.onnx_graph import graph_precision
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.devices import has_gpu
+from mu_llama.engine.onnx.rotary import ROPE_TYPES, rope_type
 from mu_llama.engine.protocol import SMALL_WIDTH, DeviceMap, Engine, Quantization
 from mu_llama.errors import ConfigError
 from mu_llama.progress import ProgressCallback, no_progress
@@ -79,19 +80,21 @@ def open_engine(
         check_parts(parts)
         precision = options.quantize or ("fp32" if options.dtype == "fp32" else "int8")
         if options.quantize is None and options.dtype == "auto" and not is_small(parts):
-            report(f"without torch the LLaMA runs in int8; for the precision it was published in: {TORCH_EXTRA}")
+            how = "--engine torch" if is_torch_installed() else TORCH_EXTRA
+            report(f"on the onnx engine the LLaMA runs in int8; for the precision it was published in: {how}")
         provider = options.provider or "cpu"
         return lambda: open_onnx_engine(
             parts, precision=precision, provider=provider, home=home, report=report, progress=progress
         ), "cpu"
-    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
+    if not is_torch_installed():
         raise ConfigError(f"the torch engine isn't installed; {TORCH_EXTRA}, or use --engine onnx")
     if options.provider is not None:
         raise ConfigError("--provider belongs to the onnx engine; leave it out, or add --engine onnx")
-    from mu_llama.devices import choose_device, choose_dtype
+    from mu_llama.devices import choose_device, choose_dtype, use_chosen_threads
     from mu_llama.engine.torch.engine import TorchEngine
     from mu_llama.engine.torch.load import Placement, fill, prepare
 
+    use_chosen_threads()
     device = choose_device(options.device)
     placement = Placement(
         device, choose_dtype(options.dtype, device), quantize=options.quantize, device_map=options.device_map
@@ -142,13 +145,18 @@ def choose_engine(parts: ModelSpec, options: EngineOptions) -> Literal["onnx", "
         return "onnx"
     if options.device_map is not None or options.device not in ("auto", "cpu") or options.dtype in ("bf16", "fp16"):
         return "torch"
-    if importlib.util.find_spec("torch") is None:
+    if not is_torch_installed():
         return "onnx"
     if not is_small(parts) and options.device == "auto" and has_gpu():
         return "torch"
-    can_rotate = (parts.llama.config.rope_scaling or {}).get("rope_type", "default") in ROPE_TYPES
+    can_rotate = rope_type(parts.llama.config) in ROPE_TYPES
     is_wanted = options.quantize is not None or (is_small(parts) and options.dtype == "auto")
     return "onnx" if is_wanted and can_rotate and parts.llama.files else "torch"
+
+
+def is_torch_installed() -> bool:
+    """Whether the torch engine can run: it needs transformers too."""
+    return all(importlib.util.find_spec(library) is not None for library in ("torch", "transformers"))
 
 
 def is_small(parts: ModelSpec) -> bool:
@@ -172,7 +180,3 @@ def check_onnx(options: EngineOptions) -> None:
         )
     if options.dtype == "fp32" and options.quantize is not None:
         raise ConfigError(f"--dtype fp32 contradicts --quantize {options.quantize}; leave one out")
-
-
-ROPE_TYPES = ("default", "linear", "llama3")
-"""Rotary embeddings that the onnx engine has."""

@@ -146,13 +146,13 @@ class Listener(TrackEncoder):
         duration_s: float | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Answer | Failure]:
-        """Like `ask_many`, yielding records in order as batches finish; holds one batch at a time.
+        """Like `ask_many`, yielding records in order as they are finished; holds a few batches at most.
 
         Args:
             audios: as for `ask_many`, or tracks to encode when their turn comes.
             questions: asked about each.
             options: how answers are generated.
-            batch_size: questions in a batch.
+            batch_size: questions that are answered at once; more than 16 gain nothing.
             offset_s: as for `ask`.
             duration_s: as for `ask`.
             should_stop: called before each track and each step; once True, finished answers are yielded, then it ends.

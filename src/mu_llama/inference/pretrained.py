@@ -58,8 +58,8 @@ def load(
             quantized models on a CPU and where torch isn't installed, else torch.
         device: auto, cpu, cuda, cuda:N, mps.
         dtype: of the LLaMA: auto, bf16, fp16, fp32.
-        quantize: `int8` or `int4` to store the LLaMA's linear layers in so many bits, the adapter's in 8, and the
-            encoder in memory only while it runs. int4 on a GPU needs the extra `quantize`.
+        quantize: `int8` or `int4` to store the LLaMA's linear layers in so many bits (on the torch engine the adapter's
+            in 8), and the encoder in memory only while it runs. int4 on a GPU needs the extra `quantize`.
         device_map: `auto` to spread the LLaMA over all GPUs, or a table of modules and devices; needs the extra
             `multi-gpu`.
         provider: execution provider of onnxruntime: cpu, cuda, coreml or directml; None for cpu.

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar, cast
 
+from mu_llama.arrays import FloatArray
+from mu_llama.engine.generation import FinishReason
 from mu_llama.engine.prefix import PrefixCache
-from mu_llama.engine.protocol import Array
-from mu_llama.engine.scheduler import FinishReason
 from mu_llama.errors import MuLlamaError, QuestionError
 from mu_llama.text.fact_prompts import MeasuredFact
 
@@ -90,13 +90,13 @@ class EncodedTrack:
 
     name: str
     """Name of the source."""
-    conditioning: Array
+    conditioning: FloatArray
     """(Q, A), or (N, H) with audio tokens."""
     spans: Spans
     """The parts that were encoded, as (start, end) in seconds."""
     listen_s: float
     """How long reading and encoding took, in seconds."""
-    features: Array | None = None
+    features: FloatArray | None = None
     """The encoder's output, (L, D)."""
     prefix: PrefixCache = field(default_factory=PrefixCache)
     """Keys and values of the audio tokens and earlier turns, once the model has read them."""

@@ -11,13 +11,13 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from mu_llama.arrays import FloatArray
 from mu_llama.audio.source import repeatable
 from mu_llama.audio.waveform import Samples
 from mu_llama.audio.windows import ListenOptions, WindowChoice, plan_by_name
 from mu_llama.encoders.musicnn.log_mel import RATE_HZ
 from mu_llama.encoders.pooling import TrackFeatures
 from mu_llama.engine.prefix import PrefixCache
-from mu_llama.engine.protocol import Array
 from mu_llama.inference.extractor import Audio, FeatureExtractor, log_mel, measure_in_words, source_name
 from mu_llama.inference.open_model import OpenedModel
 from mu_llama.inference.results import Compute, ComputedOnce, EncodedTrack, compute_here
@@ -119,7 +119,7 @@ class TrackEncoder:
         # A new prefix cache: the old one holds other audio tokens.
         return replace(track, conditioning=self._condition(track.features, changed), prefix=PrefixCache())
 
-    def _condition(self, features: Array, blend: NeighbourBlend | None) -> Array:
+    def _condition(self, features: FloatArray, blend: NeighbourBlend | None) -> FloatArray:
         """Turn features (L, D) into conditioning: (Q, A), or (N, H) with audio tokens."""
         return self._compute(lambda: self.opened.engine.condition(features, blend=blend))
 

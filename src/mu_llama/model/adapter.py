@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mu_llama.model.config import AdapterConfig
+from mu_llama.model.config import LAYER_NORM_EPSILON, RMS_EPSILON, WEIGHT_EPSILON, AdapterConfig
+from mu_llama.model.retrieval import Blend
 
 
 class AudioTokens(nn.Module):
@@ -60,16 +57,8 @@ class AudioTokens(nn.Module):
         return chosen
 
 
-# Epsilon of the bridge's own norms; the LLaMA's come from its params.json.
-RMS_EPSILON = 1e-6
-LAYER_NORM_EPSILON = 1e-5
-# In `w / (w + epsilon)`: the published weighting of audio inputs, so that weight 1 gives a norm of 0.999999.
-WEIGHT_EPSILON = 1e-6
-
 STD_BUFFER = "feature_deviation"
 """Name of the features' standard deviation in files of weights."""
-
-Blend = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 
 class WideLinear(nn.Linear):

@@ -9,6 +9,12 @@ from typing import Any, Literal
 
 from mu_llama.errors import CheckpointError, ConfigError
 
+# Epsilon of the bridge's own norms; the LLaMA's come from its params.json.
+RMS_EPSILON = 1e-6
+LAYER_NORM_EPSILON = 1e-5
+# compat: in `w / (w + epsilon)`, the published weighting of audio inputs, so that weight 1 gives a norm of 0.999999.
+WEIGHT_EPSILON = 1e-6
+
 _MAY_BE_ZERO = ("num_conditioned_layers", "num_audio_tokens", "num_choices")
 
 

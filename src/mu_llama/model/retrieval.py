@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from mu_llama.arrays import FloatArray
 from mu_llama.errors import ConfigError
 
-Array = npt.NDArray[np.float32]
+Blend = Callable[[FloatArray], FloatArray]
+"""Mixes unit vectors (B, D) with others, as `NeighbourBlend` does."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,13 @@ class NeighbourBlend:
     `mixed = normalise((1 - w) * vector + w * normalise(softmax(sharpness * similarity) @ neighbours))`.
     """
 
-    def __init__(self, vectors: Array, options: BlendOptions) -> None:
+    def __init__(self, vectors: FloatArray, options: BlendOptions) -> None:
         if vectors.ndim != 2 or vectors.shape[0] == 0:
             raise ConfigError(f"the index has shape {tuple(vectors.shape)}; expected (N, D) with N at least 1")
         self.vectors = np.asarray(vectors, np.float32)
         self.options = options
 
-    def search(self, queries: Array, *, num_neighbours: int) -> tuple[Array, npt.NDArray[np.int64]]:
+    def search(self, queries: FloatArray, *, num_neighbours: int) -> tuple[FloatArray, npt.NDArray[np.int64]]:
         """Find the most similar vectors.
 
         Args:
@@ -65,7 +68,7 @@ class NeighbourBlend:
         indices = np.argsort(-similarities, axis=-1, kind="stable")[:, :k]
         return np.take_along_axis(similarities, indices, axis=-1), indices
 
-    def __call__(self, vector: Array) -> Array:
+    def __call__(self, vector: FloatArray) -> FloatArray:
         """Mix each row of (B, D) with its neighbours; the result has unit rows, also at weight 0."""
         similarities, indices = self.search(vector, num_neighbours=self.options.num_neighbours)
         scores = similarities * np.float32(self.options.sharpness)
@@ -76,7 +79,7 @@ class NeighbourBlend:
         return _unit((1 - weight) * vector + weight * prototype)
 
 
-def _unit(rows: Array) -> Array:
+def _unit(rows: FloatArray) -> FloatArray:
     """Scale rows (B, D) to unit length; zeros stay."""
-    scaled: Array = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    scaled: FloatArray = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
     return scaled

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mu_llama.arrays import FLOAT32, to_torch
 from mu_llama.checkpoints.lazy_tensor import LazyTensor, zeros
-from mu_llama.checkpoints.lora import LINEARS, LORA_DOWN, LORA_UP, low_rank_pairs, merged_llama
+from mu_llama.checkpoints.lora import LINEARS, LORA_DOWN, LORA_UP, VALUE_LORA, low_rank_pairs, merged_llama
 from mu_llama.checkpoints.spec import ModelSpec
 from mu_llama.engine.torch.llama import MuLlama, build_mu_llama
 from mu_llama.engine.torch.load import check_modules, finish, put
@@ -19,8 +19,6 @@ from mu_llama.errors import CheckpointError, ConfigError
 from mu_llama.progress import ProgressCallback, no_progress
 from mu_llama.training.initialization import fresh_lora
 from mu_llama.training.phases import BIASED_LINEARS, Phase, is_trained, plain_name, select_trainable
-
-_VALUE_LORA = "conditioner.value_lora_A"
 
 
 def build_trainable(
@@ -60,7 +58,7 @@ def build_trainable(
     """
     tuning = {**_added_tuning(parts, phase, lora_rank=lora_rank, seed=seed), **parts.tuning}
     pairs = low_rank_pairs(tuning, source=parts.source)
-    if pairs and _VALUE_LORA in parts.adapter:
+    if pairs and VALUE_LORA[0] in parts.adapter:
         raise CheckpointError(
             f"{parts.source}: its LLaMA holds a merged LoRA already and can't get another; expected an unmerged LLaMA: "
             "convert without --merge, or train the adapter alone"
@@ -68,7 +66,7 @@ def build_trainable(
     plain = {name: value for name, value in tuning.items() if not name.endswith((LORA_DOWN, LORA_UP))}
     config, llama = merged_llama(parts.llama, plain, dtype=None, source=parts.source)
     lora = {name: value for name, value in tuning.items() if name not in plain}
-    merged = parts.adapter.get(_VALUE_LORA)
+    merged = parts.adapter.get(VALUE_LORA[0])
     value_rank = None if merged is None else merged.shape[1]
     model = build_mu_llama(config, parts.adapter_config, dtype=dtype, value_lora_rank=value_rank)
     _inject_lora(model.llama, {module: down.shape[0] for module, (down, _) in pairs.items()})

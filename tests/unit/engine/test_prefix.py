@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from mu_llama.arrays import FloatArray
 from mu_llama.engine.prefix import PrefixCache, Prompt
-from mu_llama.engine.protocol import Array
 from mu_llama.engine.scheduler import Scheduler
 from mu_llama.engine.torch.engine import TorchEngine
 from mu_llama.training.phases import JOINT
@@ -31,7 +31,7 @@ def engine() -> TorchEngine:
 
 
 @pytest.fixture
-def conditioning(engine: TorchEngine) -> list[Array]:
+def conditioning(engine: TorchEngine) -> list[FloatArray]:
     random = np.random.default_rng(0)
     return [engine.condition(random.standard_normal((2, 7), np.float32)) for _ in range(3)]
 
@@ -46,7 +46,10 @@ def at_once(asked: Prompt) -> Prompt:
 
 
 def answers(
-    engine: TorchEngine, conditioning: list[Array], prompts: list[Prompt], prefixes: list[PrefixCache] | None = None
+    engine: TorchEngine,
+    conditioning: list[FloatArray],
+    prompts: list[Prompt],
+    prefixes: list[PrefixCache] | None = None,
 ) -> list[list[int]]:
     return generate(engine, prompts, conditioning, prefixes=prefixes, max_new_tokens=8)
 
@@ -69,7 +72,7 @@ def widths(engine: TorchEngine) -> Iterator[list[int]]:
         handle.remove()
 
 
-def test_rows_go_on_from_the_head_that_their_tracks_have(engine: TorchEngine, conditioning: list[Array]) -> None:
+def test_rows_go_on_from_the_head_that_their_tracks_have(engine: TorchEngine, conditioning: list[FloatArray]) -> None:
     prompts, prefixes = [prompt(question) for question in QUESTIONS], [PrefixCache() for _ in range(3)]
     expected = answers(engine, conditioning, [at_once(asked) for asked in prompts])
     assert answers(engine, conditioning[1:2], prompts[1:2], prefixes[1:2]) == expected[1:2]
@@ -80,14 +83,14 @@ def test_rows_go_on_from_the_head_that_their_tracks_have(engine: TorchEngine, co
     assert sizes == [head, len(QUESTIONS[0]), len(QUESTIONS[1]), head, len(QUESTIONS[2])]
 
 
-def test_one_track_is_read_once_in_a_batch(engine: TorchEngine, conditioning: list[Array]) -> None:
+def test_one_track_is_read_once_in_a_batch(engine: TorchEngine, conditioning: list[FloatArray]) -> None:
     prompts, prefix = [prompt(question) for question in QUESTIONS], PrefixCache()
     with widths(engine) as sizes:
         answers(engine, conditioning[:1] * 3, prompts, [prefix] * 3)
     assert sizes == [TOKENS + len(HEAD), *map(len, QUESTIONS)]
 
 
-def test_a_conversation_goes_on_from_what_was_said(engine: TorchEngine, conditioning: list[Array]) -> None:
+def test_a_conversation_goes_on_from_what_was_said(engine: TorchEngine, conditioning: list[FloatArray]) -> None:
     prefix, one = PrefixCache(), conditioning[:1]
     for turns in range(3):
         asked = prompt(QUESTIONS[turns], SAID[:turns])
@@ -98,14 +101,14 @@ def test_a_conversation_goes_on_from_what_was_said(engine: TorchEngine, conditio
 
 
 def test_logits_are_the_same_to_the_bit_whenever_a_conversation_was_read(
-    engine: TorchEngine, conditioning: list[Array]
+    engine: TorchEngine, conditioning: list[FloatArray]
 ) -> None:
     engine.model.bfloat16()
     asked, scheduler = prompt(QUESTIONS[0], SAID), Scheduler(engine)
     segments = asked.pieces()
     assert segments == [HEAD, *SAID]
 
-    def logits(prefix: PrefixCache) -> Array:
+    def logits(prefix: PrefixCache) -> FloatArray:
         scheduler.read_ahead(segments, conditioning[0], prefix)
         rows = engine.new_rows(1)
         row = rows.join(conditioning[0])
@@ -121,7 +124,7 @@ def test_logits_are_the_same_to_the_bit_whenever_a_conversation_was_read(
         np.testing.assert_array_equal(logits(prefix), expected)
 
 
-def test_what_is_asked_again_goes_on_from_where_it_parts(engine: TorchEngine, conditioning: list[Array]) -> None:
+def test_what_is_asked_again_goes_on_from_where_it_parts(engine: TorchEngine, conditioning: list[FloatArray]) -> None:
     prefix, scheduler = PrefixCache(), Scheduler(engine)
     answers(engine, conditioning[:1], [prompt(QUESTIONS[0], SAID)], [prefix])
     with widths(engine) as sizes:
@@ -133,14 +136,14 @@ def test_what_is_asked_again_goes_on_from_where_it_parts(engine: TorchEngine, co
 
 @pytest.mark.parametrize("ids", [[50, 51, 9, 9], [50], [50, 51, 52]], ids=["parts", "short", "all"])
 def test_a_prompt_that_does_not_begin_with_its_segments_is_read_at_once(
-    engine: TorchEngine, conditioning: list[Array], ids: list[int]
+    engine: TorchEngine, conditioning: list[FloatArray], ids: list[int]
 ) -> None:
     odd, prefix = Prompt(ids, [HEAD]), PrefixCache()
     assert answers(engine, conditioning[:1], [odd], [prefix]) == answers(engine, conditioning[:1], [at_once(odd)])
     assert prefix.segments == []
 
 
-def test_a_copy_in_another_process_begins_empty(engine: TorchEngine, conditioning: list[Array]) -> None:
+def test_a_copy_in_another_process_begins_empty(engine: TorchEngine, conditioning: list[FloatArray]) -> None:
     prefix = PrefixCache()
     answers(engine, conditioning[:1], [prompt(QUESTIONS[0])], [prefix])
     assert prefix.segments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 
@@ -10,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mu_llama.engine.prefix import Prompt
-from mu_llama.engine.protocol import Array, Segment
+from mu_llama.arrays import FloatArray
+from mu_llama.engine.generation import Generation
+from mu_llama.engine.prefix import PrefixCache, Prompt
+from mu_llama.engine.protocol import Segment
 from mu_llama.engine.sampling import GenerationOptions
-from mu_llama.engine.scheduler import Generation, Scheduler
+from mu_llama.engine.scheduler import Scheduler
 from mu_llama.errors import EngineError, QuestionError
 from tests.factories.generation import generate
 
@@ -29,17 +32,17 @@ class CountingRows:
         self.capacity, self._log = capacity, log
         self._ids: dict[int, list[int]] = {}
 
-    def join(self, conditioning: Array | None) -> int:
+    def join(self, conditioning: FloatArray | None) -> int:
         row = next(number for number in range(self.capacity) if number not in self._ids)
         self._ids[row] = []
         return row
 
-    def read(self, row: int, ids: Sequence[int]) -> Array:
+    def read(self, row: int, ids: Sequence[int]) -> FloatArray:
         self._log.append(("read", len(ids)))
         self._ids[row] += ids
         return self._logits(row)
 
-    def step(self, tokens: Mapping[int, int]) -> dict[int, Array]:
+    def step(self, tokens: Mapping[int, int]) -> dict[int, FloatArray]:
         self._log.append(("step", len(tokens)))
         for row, token in tokens.items():
             self._ids[row].append(token)
@@ -57,7 +60,7 @@ class CountingRows:
     def leave(self, row: int) -> None:
         del self._ids[row]
 
-    def _logits(self, row: int) -> Array:
+    def _logits(self, row: int) -> FloatArray:
         logits = np.zeros(VOCABULARY, np.float32)
         logits[after(self._ids[row])] = 1
         if OVERFLOWS in self._ids[row]:
@@ -75,7 +78,7 @@ class CountingEngine:
     def __init__(self) -> None:
         self.log: list[tuple[str, int]] = []
 
-    def condition(self, features: Array, *, blend: object = None) -> Array:
+    def condition(self, features: FloatArray, *, blend: object = None) -> FloatArray:
         raise NotImplementedError
 
     def new_rows(self, capacity: int) -> CountingRows:
@@ -215,3 +218,116 @@ def test_threads_share_the_steps() -> None:
         thread.join()
     assert answers == {row: alone([20 + row], 60) for row in range(8)}
     assert sum(kind == "step" for kind, _ in engine.log) < 2 * 60
+
+
+def test_a_row_that_cant_join_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = Scheduler(CountingEngine())
+    with monkeypatch.context() as patch:
+        patch.setattr(CountingRows, "join", lambda *_: (_ for _ in ()).throw(ValueError("another shape")))
+        with pytest.raises(ValueError, match="another shape"):
+            rest_of(scheduler, submit(scheduler, [20]))
+    assert rest_of(scheduler, submit(scheduler, [22])) == alone([22], 5)
+
+
+def test_an_engine_that_cant_make_rows_ends_those_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = Scheduler(CountingEngine())
+    rows = [submit(scheduler, [20]), submit(scheduler, [21])]
+    with monkeypatch.context() as patch:
+        patch.setattr(CountingEngine, "new_rows", lambda *_: (_ for _ in ()).throw(MemoryError("no memory")))
+        for row in rows:
+            with pytest.raises(MemoryError):
+                rest_of(scheduler, row)
+    assert rest_of(scheduler, submit(scheduler, [22])) == alone([22], 5)
+
+
+def test_an_interrupt_is_raised_where_it_happened_and_ends_other_rows_with_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scheduler = Scheduler(CountingEngine())
+    interrupted, other = submit(scheduler, [20]), submit(scheduler, [21])
+    with monkeypatch.context() as patch:
+        patch.setattr(CountingRows, "step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            rest_of(scheduler, interrupted)
+    with pytest.raises(EngineError, match="interrupted"):
+        rest_of(scheduler, other)
+    assert rest_of(scheduler, submit(scheduler, [22])) == alone([22], 5)
+
+
+def test_a_row_that_is_cancelled_while_others_are_freed_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = Scheduler(CountingEngine(), max_rows=2)
+    first, second = submit(scheduler, [20], num_tokens=50), submit(scheduler, [21], num_tokens=50)
+    scheduler.take([second])
+    leave = CountingRows.leave
+
+    def leave_and_cancel(rows: CountingRows, row: int) -> None:
+        leave(rows, row)
+        first.cancel()  # as another thread may at any time
+
+    monkeypatch.setattr(CountingRows, "leave", leave_and_cancel)
+    second.cancel()
+    following = [submit(scheduler, [30 + row]) for row in range(2)]
+    assert [rest_of(scheduler, row) for row in following] == [alone([30 + row], 5) for row in range(2)]
+
+
+def test_the_table_of_rows_is_made_once() -> None:
+    class SizedRows(CountingRows):
+        def __len__(self) -> int:
+            return len(self._ids)
+
+    class SizedEngine(CountingEngine):
+        num_tables = 0
+
+        def new_rows(self, capacity: int) -> CountingRows:
+            self.num_tables += 1
+            return SizedRows(capacity, self.log)
+
+    engine = SizedEngine()
+    scheduler = Scheduler(engine)
+    for _ in range(3):
+        assert rest_of(scheduler, submit(scheduler, [20])) == alone([20], 5)
+    assert engine.num_tables == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes can't be forked here")
+def test_a_forked_process_begins_without_rows_whatever_thread_had_the_lock() -> None:
+    scheduler = Scheduler(CountingEngine())
+    before = submit(scheduler, [20])
+    reader, writer = os.pipe()
+    with scheduler._lock:
+        child = os.fork()
+    if not child:
+        try:
+            threads = [threading.Thread(target=rest_of, args=(scheduler, submit(scheduler, [21]))) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            with pytest.raises(EngineError, match="before this process was forked"):
+                rest_of(scheduler, before)
+            os.write(writer, str(rest_of(scheduler, submit(scheduler, [22]))).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        assert answer.read() == str(alone([22], 5))
+    os.waitpid(child, 0)
+    assert rest_of(scheduler, before) == alone([20], 5)
+
+
+def test_segments_of_another_engine_are_not_used() -> None:
+    class OtherEngine(CountingEngine):
+        """Reads text in its own way: keys and values of other engines mean nothing to it."""
+
+        def new_rows(self, capacity: int) -> CountingRows:
+            rows = super().new_rows(capacity)
+            rows.put = lambda *_: pytest.fail("a segment of another engine came")  # type: ignore[method-assign]
+            return rows
+
+    first, prompt = CountingEngine(), Prompt([20, 21, 22, 23], [[20, 21]])
+    track = PrefixCache()
+    for engine in (first, OtherEngine(), first):
+        assert generate(engine, [prompt], prefixes=[track], max_new_tokens=5) == [alone(prompt.ids, 5)]
+    first.log.clear()
+    assert generate(first, [prompt], prefixes=[track], max_new_tokens=1) == [alone(prompt.ids, 1)]
+    assert first.log == [("read", 2)]

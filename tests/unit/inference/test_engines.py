@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import mu_llama
 from mu_llama.checkpoints.spec import ModelSpec
@@ -18,6 +19,7 @@ from mu_llama.engine.torch.engine import TorchEngine
 from mu_llama.errors import ConfigError
 from mu_llama.inference import engines
 from mu_llama.inference.engines import EngineOptions, choose_engine
+from mu_llama.inference.open_model import OpenedModel
 from tests.factories.llama import SIZES, tiny_parts
 
 SET_A = Path(__file__).parents[2] / "golden" / "set_a"
@@ -63,8 +65,9 @@ def test_auto_on_other_machines(published: ModelSpec, small: ModelSpec, monkeypa
     assert choose_engine(published, EngineOptions(quantize="int8")) == "torch"
     assert choose_engine(published, EngineOptions(quantize="int8", device="cpu")) == "onnx"
     assert choose_engine(small, EngineOptions()) == "onnx"
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
-    assert choose_engine(published, EngineOptions()) == "onnx"
+    for missing in ("torch", "transformers"):
+        monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name, missing=missing: name != missing or None)
+        assert choose_engine(published, EngineOptions()) == "onnx"
     scaling = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32}
     yarn = replace(published.llama.config, rope_scaling=scaling)
     monkeypatch.undo()
@@ -95,6 +98,26 @@ def test_a_missing_torch_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         mu_llama.load("mini", engine="torch")
 
 
+def test_chosen_threads_are_torchs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        for chosen in ("3", "1"):
+            monkeypatch.setenv("MU_LLAMA_THREADS", chosen)
+            published_listener(engine="torch")
+            assert torch.get_num_threads() == int(chosen)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_batch_loads_no_model_before_its_first_track_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = published_listener(engine="torch")
+    monkeypatch.setattr(
+        OpenedModel, "scheduler", property(lambda _: pytest.fail("loaded for a track that can't be read"))
+    )
+    [failure] = listener.ask_many(["nowhere.wav"], ["What is this?"])
+    assert isinstance(failure, mu_llama.Failure)
+
+
 def published_listener(**settings: Any) -> mu_llama.Listener:
     return mu_llama.load(FINETUNED, llama=SET_A / "llama", encoder=SET_A / "mert", use_cache=False, **settings)
 
@@ -103,16 +126,16 @@ def test_both_engines_give_the_same_answers(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("MU_LLAMA_HOME", str(tmp_path))
     options = mu_llama.GenerationOptions(max_new_tokens=16)
     questions = ["What is this?", "Is there singing?"]
-    torch, onnx = (published_listener(engine=engine, dtype="fp32") for engine in ("torch", "onnx"))
-    assert isinstance(torch.opened.engine, TorchEngine)
+    in_torch, onnx = (published_listener(engine=engine, dtype="fp32") for engine in ("torch", "onnx"))
+    assert isinstance(in_torch.opened.engine, TorchEngine)
     assert isinstance(onnx.opened.engine, OnnxEngine)
     audios = [SET_A / "audio_short.wav", SET_A / "audio_stereo44.wav"]
     for audio in audios:
-        one, other = (listener.listen(audio).conditioning for listener in (torch, onnx))
+        one, other = (listener.listen(audio).conditioning for listener in (in_torch, onnx))
         np.testing.assert_allclose(one, other, atol=2e-5, rtol=1e-4)
     answers = [
         [answer.text for answer in listener.ask_many(audios, questions, options=options)]  # type: ignore[union-attr]
-        for listener in (torch, onnx)
+        for listener in (in_torch, onnx)
     ]
     assert answers[0] == answers[1]
 
@@ -141,6 +164,7 @@ def test_a_graph_is_built_once_and_again_when_the_weights_change(
 
 def test_asking_mini_imports_neither_torch_nor_transformers() -> None:
     clip = Path(__file__).parents[3] / "examples" / "audio" / "midnight-dance-cello.ogg"
+    assert mu_llama.load("mini").opened.engine  # builds its graph, for which onnx is imported
     code = (
         "import sys, mu_llama; listener = mu_llama.load('mini', use_cache=False)\n"
         f"track = listener.listen({str(clip)!r}, duration_s=5.0)\n"

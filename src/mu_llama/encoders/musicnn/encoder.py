@@ -10,9 +10,10 @@ from typing import Literal
 
 import numpy as np
 
+from mu_llama.arrays import FloatArray
 from mu_llama.audio.waveform import Samples, Waveform
 from mu_llama.devices import compute_threads
-from mu_llama.encoders.musicnn.log_mel import HOP, RATE_HZ, Array, LogMel
+from mu_llama.encoders.musicnn.log_mel import HOP, RATE_HZ, LogMel
 from mu_llama.encoders.musicnn.network import PATCH_FRAMES, MusicnnNetwork, NetworkOutput, sigmoid
 from mu_llama.encoders.musicnn.weights import MusicnnWeights, Variant, read_musicnn_weights
 from mu_llama.errors import AudioError, ConfigError
@@ -34,17 +35,17 @@ _PART_WIDTHS: dict[Part, int] = {
 class MusicnnFeatures:
     """What MusiCNN gives for P patches of about three seconds; V variants stand side by side in every row."""
 
-    start_s: Array
+    start_s: FloatArray
     """Float32 (P,): where each patch starts, in seconds from the start of the window."""
-    weights: Array
+    weights: FloatArray
     """Float32 (P,), summing to 1: the share of the window that each patch is the first to cover."""
-    penultimate: Array
+    penultimate: FloatArray
     """Float32 (P, 200 V): the last hidden layer."""
-    pooled: Array
+    pooled: FloatArray
     """Float32 (P, 1506 V): mid-level features, maximum and mean over time interleaved."""
-    tag_logits: Array
+    tag_logits: FloatArray
     """Float32 (P, 50 V): log odds of each tag."""
-    tag_probabilities: Array
+    tag_probabilities: FloatArray
     """Float32 (P, 50 V) in [0, 1]; tags don't exclude each other."""
     tag_names: tuple[str, ...]
     """Variant and tag of each column, e.g. `msd:rock`."""
@@ -99,7 +100,7 @@ class MusicnnEncoder:
         self._log_mel = LogMel(weights.tensors["mel_filters"])
         self._network = MusicnnNetwork([weights.graph(variant) for variant in variants])
 
-    def encode(self, window: Waveform) -> Array:
+    def encode(self, window: Waveform) -> FloatArray:
         """Encode one window.
 
         Args:
@@ -120,7 +121,7 @@ class MusicnnEncoder:
         features = self.encode_patches(window).averaged()
         return np.concatenate([getattr(features, part) for part in self.parts], -1)
 
-    def tag_probabilities(self, values: Array) -> dict[str, float]:
+    def tag_probabilities(self, values: FloatArray) -> dict[str, float]:
         """Read each tag's probability out of a track's features (1, D): `msd:rock` and so on, likeliest first.
 
         Empty where the encoding holds no tag logits.
@@ -156,7 +157,7 @@ class MusicnnEncoder:
             **{part: np.concatenate([getattr(output, part) for output in outputs]) for part in _PART_WIDTHS},
         )
 
-    def _spectrogram(self, samples: Samples) -> Array:
+    def _spectrogram(self, samples: Samples) -> FloatArray:
         """Return the log mel spectrogram (frames, bands) of samples (S,), at least one patch long."""
         if self.normalise_level:
             samples = normalised(samples)
@@ -183,10 +184,10 @@ def build_musicnn(
     )
 
 
-def normalised(samples: Samples) -> Array:
+def normalised(samples: Samples) -> FloatArray:
     """Bring samples (S,) to -16 dBFS RMS, by 40 dB at most, and bend peaks below full scale with tanh."""
     rms = float(np.sqrt(np.square(samples, dtype=np.float64).mean()))
-    bent: Array = np.tanh(samples * np.float32(min(LARGEST_GAIN, TARGET_RMS / max(rms, 1e-12))))
+    bent: FloatArray = np.tanh(samples * np.float32(min(LARGEST_GAIN, TARGET_RMS / max(rms, 1e-12))))
     return bent
 
 

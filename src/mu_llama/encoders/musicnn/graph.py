@@ -21,7 +21,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mu_llama.encoders.musicnn.log_mel import Array
+from mu_llama.arrays import FloatArray
 from mu_llama.encoders.musicnn.network import PATCH_FRAMES
 from mu_llama.encoders.musicnn.weights import FRONT_END, MIDEND, Tensors
 
@@ -83,7 +83,7 @@ class _Graph:
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def add_affine(self, value: str, affine: tuple[Array, Array], *, num_axes_behind: int = 1) -> str:
+    def add_affine(self, value: str, affine: tuple[FloatArray, FloatArray], *, num_axes_behind: int = 1) -> str:
         """Scale and shift channels that so many axes follow."""
         scale, offset = (part.reshape(-1, *[1] * num_axes_behind) if num_axes_behind else part for part in affine)
         return self.add("Add", self.add("Mul", value, scale), offset)
@@ -97,11 +97,11 @@ class _Channels:
     """Name of the value of shape (P, live channels, frames)."""
     is_live: npt.NDArray[np.bool_]
     """(channels,)."""
-    constants: Array
+    constants: FloatArray
     """(channels,): what each one that isn't live gives."""
 
 
-def norm_affine(tensors: Tensors, layer: str) -> tuple[Array, Array]:
+def norm_affine(tensors: Tensors, layer: str) -> tuple[FloatArray, FloatArray]:
     """Return the (scale, offset) that a trained batch normalisation amounts to."""
     scale = tensors[f"{layer}.gamma"] / np.sqrt(tensors[f"{layer}.variance"] + np.float32(NORM_EPSILON))
     return scale, tensors[f"{layer}.beta"] - tensors[f"{layer}.mean"] * scale
@@ -135,7 +135,7 @@ def _front_end_layer(graph: _Graph, patches: str, tensors: Tensors, layer: str) 
     return _Channels(live, is_live, constants)
 
 
-def _sums_inside(taps: Array) -> Array:
+def _sums_inside(taps: FloatArray) -> FloatArray:
     """Sum taps (filters, taps) over what is inside the patch when they are centred at each frame: (filters, frames)."""
     num_taps = taps.shape[1]
     inside = np.pad(np.ones(PATCH_FRAMES, np.float32), ((num_taps - 1) // 2, num_taps // 2))

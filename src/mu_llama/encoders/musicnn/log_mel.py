@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from mu_llama.arrays import FloatArray
 from mu_llama.audio.waveform import Samples
-
-Array = npt.NDArray[np.float32]
 
 RATE_HZ = 16000
 FFT_SIZE = 512
@@ -29,7 +27,7 @@ class LogMel:
         filters: mel filter bank of shape (bands, FFT_SIZE // 2 + 1); no band may be all zero.
     """
 
-    def __init__(self, filters: Array) -> None:
+    def __init__(self, filters: FloatArray) -> None:
         spans = [(int(bins[0]), int(bins[-1]) + 1) for bins in map(np.flatnonzero, filters)]
         self._bins = np.concatenate([np.arange(first, end) for first, end in spans])
         self._weights = np.concatenate([row[first:end] for row, (first, end) in zip(filters, spans, strict=True)])
@@ -37,7 +35,7 @@ class LogMel:
         self._taper = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT_SIZE) / FFT_SIZE)).astype(np.float32)
         self.num_bands = len(filters)
 
-    def __call__(self, samples: Samples) -> Array:
+    def __call__(self, samples: Samples) -> FloatArray:
         """Compute the spectrogram with frames centred at multiples of HOP and silence beyond the ends.
 
         Args:

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
-from mu_llama.encoders.musicnn.log_mel import Array
+from mu_llama.arrays import FloatArray
 from mu_llama.errors import CheckpointError
 
 PATCH_FRAMES = 187
@@ -20,15 +20,15 @@ _DAMAGED = (failures.Fail, failures.InvalidArgument, failures.InvalidGraph, fail
 class NetworkOutput:
     """What the network says about P patches; V variants stand side by side in the order they were given."""
 
-    tag_logits: Array
+    tag_logits: FloatArray
     """Float32 (P, 50 V)."""
-    penultimate: Array
+    penultimate: FloatArray
     """Float32 (P, 200 V): the last hidden layer."""
-    pooled: Array
+    pooled: FloatArray
     """Float32 (P, 1506 V): maximum and mean over time, interleaved, of 753 front-end and mid-end channels."""
 
     @property
-    def tag_probabilities(self) -> Array:
+    def tag_probabilities(self) -> FloatArray:
         """Float32 (P, 50 V) in [0, 1]; tags don't exclude each other."""
         return sigmoid(self.tag_logits)
 
@@ -48,7 +48,7 @@ class MusicnnNetwork:
     def __init__(self, graphs: Sequence[bytes]) -> None:
         self._sessions = [_session(graph) for graph in graphs]
 
-    def __call__(self, patches: Array) -> NetworkOutput:
+    def __call__(self, patches: FloatArray) -> NetworkOutput:
         """Run all variants.
 
         Args:
@@ -59,14 +59,14 @@ class MusicnnNetwork:
         return NetworkOutput(*(np.concatenate(parts, -1) for parts in zip(*by_variant, strict=True)))
 
 
-def sigmoid(logits: Array) -> Array:
+def sigmoid(logits: FloatArray) -> FloatArray:
     """Turn log odds into probabilities, without overflow.
 
     Example:
         >>> sigmoid(np.array([-1000.0, 0.0, 1000.0], np.float32)).tolist()
         [0.0, 0.5, 1.0]
     """
-    probabilities: Array = np.exp(-np.logaddexp(np.float32(0), -logits))
+    probabilities: FloatArray = np.exp(-np.logaddexp(np.float32(0), -logits))
     return probabilities
 
 

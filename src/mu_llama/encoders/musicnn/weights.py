@@ -11,11 +11,11 @@ from typing import Literal
 
 import safetensors.numpy
 
-from mu_llama.encoders.musicnn.log_mel import Array
+from mu_llama.arrays import FloatArray
 from mu_llama.errors import CheckpointError
 
 Variant = Literal["msd", "mtt"]
-Tensors = Mapping[str, Array]
+Tensors = Mapping[str, FloatArray]
 
 FRONT_END = ("timbral_38", "timbral_67", "temporal_128", "temporal_64", "temporal_32")
 MIDEND = ("midend_1", "midend_2", "midend_3")

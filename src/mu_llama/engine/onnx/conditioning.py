@@ -14,17 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
+from mu_llama.checkpoints.lora import VALUE_LORA
 from mu_llama.engine.onnx.weights import widen
-from mu_llama.engine.protocol import Blend
 from mu_llama.errors import CheckpointError
-from mu_llama.model.config import AdapterConfig
+from mu_llama.model.config import LAYER_NORM_EPSILON, RMS_EPSILON, WEIGHT_EPSILON, AdapterConfig
+from mu_llama.model.retrieval import Blend
 
 ValueProjection = Callable[[int], NDArray[np.float32]]
 """Gives the value projection (KV heads * head width, H) of a conditioned layer, counted from the first of them."""
 
-_RMS_EPSILON, _LAYER_NORM_EPSILON = 1e-6, 1e-5
-# compat: the published weighting of audio inputs, so that weight 1 gives a norm of 0.999999.
-_WEIGHT_EPSILON = 1e-6
 _NORM_EPSILON = 1e-12
 _MEAN, _STD = "adapter.feature_mean", "adapter.feature_deviation"
 # Smaller tensors stay in memory, widened, once they were read: reading and widening takes longer than using them.
@@ -83,7 +81,7 @@ class Conditioner:
             values = (values - self._read(_MEAN)) / self._read(_STD)
         weight = self._read("adapter.layer_mix.weight").reshape(-1)  # (1, L, 1) -> (L,)
         mixed = weight @ values + self._read("adapter.layer_mix.bias")
-        pooled = mixed / max(float(np.linalg.norm(mixed)), _NORM_EPSILON) / np.float32(1 + _WEIGHT_EPSILON)
+        pooled = mixed / max(float(np.linalg.norm(mixed)), _NORM_EPSILON) / np.float32(1 + WEIGHT_EPSILON)
         if blend is not None:
             pooled = blend(pooled[None])[0]
         vector = self._linear("adapter.projection", pooled)
@@ -95,10 +93,10 @@ class Conditioner:
         weight = self._read(f"{name}.norm.weight")
         if self._sizes.legacy_bridge:
             centred = vector - vector.mean()
-            normalized = centred / np.sqrt((centred**2).mean() + np.float32(_LAYER_NORM_EPSILON))
+            normalized = centred / np.sqrt((centred**2).mean() + np.float32(LAYER_NORM_EPSILON))
             normalized = normalized * weight + self._read(f"{name}.norm.bias")
         else:
-            normalized = vector / np.sqrt((vector**2).mean() + np.float32(_RMS_EPSILON)) * weight
+            normalized = vector / np.sqrt((vector**2).mean() + np.float32(RMS_EPSILON)) * weight
         gate, up = self._linear(f"{name}.gate", normalized), self._linear(f"{name}.up", normalized)
         return vector + self._linear(f"{name}.down", gate * _sigmoid(gate) * up)
 
@@ -121,9 +119,9 @@ class Conditioner:
         """(H,) to (Q, A): `tanh(gate) * Wv (audio + prefix)`, less what a LoRA merged into Wv adds."""
         assert self._value_projection is not None, "a model with conditioned layers has value projections"
         prefix, gate = self._read("conditioner.prefix"), np.tanh(self._read("conditioner.gate"))
-        has_lora = "conditioner.value_lora_A" in self._tensors
+        has_lora = VALUE_LORA[0] in self._tensors
         if has_lora:
-            down, up = self._read("conditioner.value_lora_A"), self._read("conditioner.value_lora_B")
+            down, up = (self._read(name) for name in VALUE_LORA)
         terms = []
         for layer in range(self._sizes.num_conditioned_layers):
             vector = audio + prefix[layer]

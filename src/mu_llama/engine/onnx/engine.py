@@ -17,8 +17,8 @@ from mu_llama.engine.onnx.description import EMBEDDING, GraphDescription
 from mu_llama.engine.onnx.rows import OnnxRows
 from mu_llama.engine.onnx.session import open_session
 from mu_llama.engine.onnx.weights import Weights, stored_head_width, widen
-from mu_llama.engine.protocol import Blend
 from mu_llama.errors import CheckpointError
+from mu_llama.model.retrieval import Blend
 
 
 class OnnxEngine:

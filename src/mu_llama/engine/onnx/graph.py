@@ -50,7 +50,7 @@ def build_graph(
         config: sizes of the LLaMA.
         tensors: all its weights under transformers' names; LoRA is merged, a tied output embedding left out.
         options: precision and the like.
-        progress: told of every tensor, in numbers of weights.
+        progress: called after every tensor with its number of weights.
 
     Returns:
         What was built.

@@ -60,8 +60,8 @@ class KeyValueBuffer:
         self._bindings.clear()
 
     def release(self) -> None:
-        """Give back what a long text made it grow by; all slots are empty."""
-        if self._values.shape[4] > FIRST_POSITIONS:
+        """Give back what a long text or many rows made it grow by; all slots are empty."""
+        if self._values.shape[4] > FIRST_POSITIONS or self._values.shape[2] > 1:
             self._values = self._allocate(0, 0)
             self._bindings.clear()
 

@@ -23,6 +23,8 @@ from mu_llama.progress import ProgressCallback, no_progress
 
 GRAPHS_FOLDER = "graphs"
 _HASHES_FILE = "hashes.json"
+_SLOW_BYTES = 1 << 30
+"""Files above it take seconds to be hashed."""
 
 
 def graph_options(parts: ModelSpec, precision: Precision) -> GraphOptions:
@@ -72,7 +74,7 @@ def open_onnx_engine(
         config, tensors = merged_llama(parts.llama, parts.tuning, dtype=FLOAT32, source=parts.source)
         build_graph(folder, config, tensors, options=options, progress=progress)
 
-    identity = {"files": _contents({*parts.files, *parts.llama.files}, cache)}
+    identity = {"files": _contents({*parts.files, *parts.llama.files}, cache, report)}
     folder = provide_graph(cache, identity, options, build, report=report)
     return _open_folder(parts, folder, provider=provider)
 
@@ -123,18 +125,21 @@ def _open_folder(parts: ModelSpec, folder: Path, *, provider: str) -> OnnxEngine
     )
 
 
-def _contents(paths: Iterable[Path], cache: Path) -> list[str]:
+def _contents(paths: Iterable[Path], cache: Path, report: Callable[[str], None]) -> list[str]:
     """SHA-256 of each file; remembered in the cache, for as long as its size and time stay the same."""
     memory = cache / _HASHES_FILE
     known: dict[str, list[object]] = {}
-    with suppress(OSError, ValueError):
-        known = dict(json.loads(memory.read_text(encoding="utf-8")))
+    with suppress(OSError, ValueError, TypeError, AttributeError):  # damaged: written anew
+        entries = json.loads(memory.read_text(encoding="utf-8")).items()
+        known = {name: [size_bytes, time_ns, digest] for name, (size_bytes, time_ns, digest) in entries}
     hashes, is_new = [], False
     for path in sorted(paths):
         status = path.stat()
         state = [status.st_size, status.st_mtime_ns]
         name = os.fspath(path.resolve())
         if known.get(name, [])[:2] != state:
+            if status.st_size > _SLOW_BYTES:
+                report(f"computing the checksum of {path} (once)")
             known[name], is_new = [*state, sha256_of(path)], True
         hashes.append(str(known[name][2]))
     if is_new:

@@ -12,6 +12,14 @@ from mu_llama.model.config import LlamaConfig
 
 USE_TORCH = "use --engine torch"
 """What to do about a LLaMA that this engine can't run."""
+ROPE_TYPES = ("default", "linear", "llama3")
+"""Rotary embeddings that this engine has."""
+
+
+def rope_type(config: LlamaConfig) -> str:
+    """Name the rotary embedding of a LLaMA: `default`, or how its angles are scaled."""
+    scaling = config.rope_scaling or {}
+    return str(scaling.get("rope_type", scaling.get("type", "default")))
 
 
 def rotary_tables(
@@ -49,16 +57,16 @@ def rotary_frequencies(config: LlamaConfig) -> NDArray[np.float32]:
     one, base = np.float32(1), np.float32(config.rope_theta)
     exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
     frequencies: NDArray[np.float32] = one / base**exponents
-    scaling = config.rope_scaling or {}
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind == "default":
+    kind = rope_type(config)
+    if kind not in ROPE_TYPES:
+        raise ConfigError(
+            f"the LLaMA's rope type is {kind!r}; the onnx engine has {', '.join(ROPE_TYPES)}: {USE_TORCH}"
+        )
+    scaling = config.rope_scaling
+    if scaling is None or kind == "default":
         return frequencies
     if kind == "linear":
         return frequencies / np.float32(scaling["factor"])
-    if kind != "llama3":
-        raise ConfigError(
-            f"the LLaMA's rope type is {kind!r}; the onnx engine has default, linear and llama3: {USE_TORCH}"
-        )
     factor, low, high = (np.float32(scaling[name]) for name in ("factor", "low_freq_factor", "high_freq_factor"))
     num_trained = np.float32(scaling["original_max_position_embeddings"])
     wavelengths = np.float32(2 * math.pi) / frequencies

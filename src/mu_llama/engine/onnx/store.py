@@ -1,7 +1,8 @@
 """Built graphs in the cache folder, by content: each is a folder that appears whole or not at all.
 
 A folder is used if its files have the sizes and times that were noted when it was built; where only a time differs, as
-after copying, the file's checksum decides. Anything else is built again.
+after copying, the file's checksum decides. Anything else is built again. Graphs that nothing has used for two months
+are removed when another one is built.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from mu_llama.cache_folder import temporary_home
 from mu_llama.checkpoints.formats.onnx_graph import GRAPH_FILES, MANIFEST_FILE
@@ -32,6 +34,7 @@ Report = Callable[[str], None]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 _CHUNK_BYTES = 1 << 22
+_UNUSED_S = 60 * 24 * 3600.0
 
 
 def graph_folder(cache: Path, identity: Mapping[str, Any], options: GraphOptions) -> Path:
@@ -71,6 +74,7 @@ def provide_graph(
     """
     folder = graph_folder(cache, identity, options)
     if is_whole(folder):
+        _note_use(folder)
         return folder
     try:
         _check_writable(cache)
@@ -83,7 +87,10 @@ def provide_graph(
         folder = fallback / folder.name
     try:
         with FileLock(f"{folder}.lock"):
-            write_graph(folder, build, report=report)
+            if not is_whole(folder):
+                write_graph(folder, build, report=report)
+                _remove_unused(folder.parent, report)
+            _note_use(folder)
     except OSError as error:
         if error.errno in _FULL:
             raise _full(folder.parent) from error
@@ -163,6 +170,32 @@ def write_graph(folder: Path, build: Build, *, report: Report = lambda _: None) 
         scratch.replace(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _note_use(folder: Path) -> None:
+    """Keep when a graph was last used, as the time of its manifest."""
+    with suppress(OSError):  # where it can't be written, nothing is removed either
+        os.utime(folder / MANIFEST_FILE)
+
+
+def _remove_unused(cache: Path, report: Report) -> None:
+    """Remove the graphs that were last used long ago, of any version; one that another process is building stays."""
+    for manifest in cache.glob(f"*/{MANIFEST_FILE}"):
+        folder = manifest.parent
+        with suppress(OSError, Timeout):
+            if time.time() - manifest.stat().st_mtime > _UNUSED_S:
+                with FileLock(f"{folder}.lock", timeout=0):
+                    report(f"removing {folder}, which nothing has used for two months")
+                    shutil.rmtree(folder)
+
+
+def graphs_size_bytes(cache: Path) -> int:
+    """Bytes of all graphs in a cache folder, whole or not."""
+    total = 0
+    for path in cache.glob("*/*"):
+        with suppress(OSError):  # removed meanwhile
+            total += path.stat().st_size
+    return total
 
 
 def _write_manifest(folder: Path) -> None:

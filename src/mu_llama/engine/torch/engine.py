@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers.cache_utils import DynamicCache
 
-from mu_llama.engine.protocol import Array, Blend, Segment
+from mu_llama.arrays import FloatArray
+from mu_llama.engine.protocol import Segment
 from mu_llama.engine.torch.llama import MuLlama
+from mu_llama.model.retrieval import Blend
 
 Layers = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, (heads, T, head width) of one row or (B, heads, T, head width) of several."""
@@ -41,7 +42,7 @@ class TorchEngine:
         return self.model.num_audio_tokens
 
     @torch.inference_mode()
-    def condition(self, features: Array, *, blend: Blend | None = None) -> Array:
+    def condition(self, features: FloatArray, *, blend: Blend | None = None) -> FloatArray:
         """Make a track's conditioning; see `Engine.condition`."""
         conditioning = self.model.condition(torch.from_numpy(features)[None], blend=blend)
         return conditioning[0].float().numpy(force=True)
@@ -67,7 +68,7 @@ class TorchRows:
         self._shared: DynamicCache = model.new_cache()
         self._mask: Tensor | None = None
 
-    def join(self, conditioning: Array | None) -> int:
+    def join(self, conditioning: FloatArray | None) -> int:
         """Begin a row."""
         row = next(number for number in range(self.capacity) if number not in self._lengths)
         dtype, device = self._model.dtype, self._model.device
@@ -87,7 +88,7 @@ class TorchRows:
         del self._conditioning[row], self._lengths[row]
 
     @torch.inference_mode()
-    def read(self, row: int, ids: Sequence[int]) -> Array:
+    def read(self, row: int, ids: Sequence[int]) -> FloatArray:
         """Read text behind what a row has; returns the logits (V,) after the last token."""
         cache, conditioning = self._alone(row), self._conditioning[row]
         logits = self._model(
@@ -100,7 +101,7 @@ class TorchRows:
         return logits[0, -1].numpy(force=True)  # type: ignore[no-any-return]
 
     @torch.inference_mode()
-    def step(self, tokens: Mapping[int, int]) -> dict[int, Array]:
+    def step(self, tokens: Mapping[int, int]) -> dict[int, FloatArray]:
         """Read one token in each of several rows at once; returns the logits (V,) of each."""
         self._gather(tokens)
         device, rows = self._model.device, self._batch
@@ -108,12 +109,9 @@ class TorchRows:
         if self._mask is not None:
             self._mask = pad(self._mask, (0, 1), value=1)
             positions = torch.tensor([[self._lengths[row]] for row in rows], device=device)
-        terms = [self._conditioning[row] for row in rows]
-        # Audio tokens have been read; terms of layers are added at each token.
-        has_terms = not self._model.num_audio_tokens and all(term is not None for term in terms)
         logits = self._model(
             torch.tensor([[tokens[row]] for row in rows], device=device),
-            conditioning=torch.stack(cast("list[Tensor]", terms)) if has_terms else None,
+            conditioning=self._terms(rows),
             attention_mask=self._mask,
             position_ids=positions,
             past_key_values=self._shared,
@@ -122,6 +120,14 @@ class TorchRows:
         for row in rows:
             self._lengths[row] += 1
         return dict(zip(rows, logits, strict=True))
+
+    def _terms(self, rows: Sequence[int]) -> Tensor | None:
+        """Terms of layers (B, Q, A), added at each token, zeros for rows of text alone; audio tokens have been read."""
+        terms = [self._conditioning[row] for row in rows]
+        given = next((term for term in terms if term is not None), None)
+        if given is None or self._model.num_audio_tokens:
+            return None
+        return torch.stack([torch.zeros_like(given) if term is None else term for term in terms])
 
     def take(self, row: int, start: int, stop: int) -> Segment:
         """Copy the keys and values of positions."""

@@ -11,9 +11,10 @@ from transformers import LlamaForCausalLM
 from transformers.cache_utils import Cache, DynamicCache
 
 from mu_llama.errors import CheckpointError
-from mu_llama.model.adapter import AudioAdapter, Blend
+from mu_llama.model.adapter import AudioAdapter
 from mu_llama.model.conditioning import ATTENTION_NAME, LayerConditioner
 from mu_llama.model.config import AdapterConfig, LlamaConfig
+from mu_llama.model.retrieval import Blend
 
 
 class MuLlama(nn.Module):

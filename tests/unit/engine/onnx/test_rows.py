@@ -274,3 +274,13 @@ def test_memory_of_a_long_text_goes_back_when_all_have_left() -> None:
         rows.leave(row)
         assert rows._buffer.size_bytes == 0
         rows.read(rows.join(), [1])
+
+
+def test_memory_of_many_rows_goes_back_when_all_have_left() -> None:
+    rows = engine().new_rows(4)
+    ids = [rows.join() for _ in range(3)]
+    for row in ids:
+        rows.read(row, [1])
+    for row in ids:
+        rows.leave(row)
+    assert rows._buffer.size_bytes == 0

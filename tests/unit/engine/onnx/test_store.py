@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from mu_llama.engine.onnx import store
 from mu_llama.engine.onnx.description import GraphOptions
@@ -206,3 +207,16 @@ def test_a_killed_build_leaves_nothing_half(tmp_path: Path) -> None:
     provide_graph(tmp_path, IDENTITY, OPTIONS, Builds())
     assert is_whole(folder)
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_graphs_that_nothing_used_for_months_are_removed_when_another_is_built(tmp_path: Path) -> None:
+    said: list[str] = []
+    used, unused, building = (provide_graph(tmp_path, {"llama": name}, OPTIONS, Builds()) for name in "abc")
+    for folder in (used, unused, building):
+        os.utime(folder / "manifest.json", (0, 0))
+    provide_graph(tmp_path, {"llama": "a"}, OPTIONS, no_build)
+    with FileLock(f"{building}.lock"):
+        new = provide_graph(tmp_path, {"llama": "d"}, OPTIONS, Builds(), report=said.append)
+    assert {path for path in tmp_path.iterdir() if path.is_dir()} == {used, building, new}
+    assert said == [f"removing {unused}, which nothing has used for two months"]
+    assert store.graphs_size_bytes(tmp_path) > 3 * 2048

@@ -80,3 +80,21 @@ def test_grad_mode_is_left_alone() -> None:
     rows.step({row: 2})
     assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()
+
+
+def test_rows_with_and_without_conditioning_step_together() -> None:
+    engine = TorchEngine(make_model(seed=1))
+    own = terms(engine, 1)[0]
+
+    def logits(company: list[np.ndarray | None]) -> list[np.ndarray]:
+        rows = engine.new_rows(2)
+        numbers = [rows.join(conditioning) for conditioning in company]
+        for number in numbers:
+            rows.read(number, PROMPTS[0])
+        stepped = rows.step(dict.fromkeys(numbers, 5))
+        return [stepped[number] for number in numbers]
+
+    with_terms, without = logits([own])[0], logits([None])[0]
+    assert not np.allclose(with_terms, without, atol=1e-3)
+    for together, alone in zip(logits([own, None]), (with_terms, without), strict=True):
+        np.testing.assert_allclose(together, alone, atol=1e-5)
