@@ -78,7 +78,7 @@ def test_progress_shows_names_as_they_are(text: str, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("text", BRACKETS)
 def test_info_shows_names_as_they_are(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("mu-llama", "python", "platform", "devices", "engine", "cache folder", "cached features")
+    names = ("mu-llama", "python", "platform", "devices", "engine", "cache folder", "cached features", "cached graphs")
     model = {"name": text, "state": text, "licences": {text: text}}
     facts = {**dict.fromkeys(names, text), "packages": {"torch": text}, "models": [model]}
     monkeypatch.setattr(info, "_facts", lambda: facts)
