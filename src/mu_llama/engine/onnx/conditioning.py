@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mu_llama.arrays import FloatArray
 from mu_llama.checkpoints.lazy_tensor import LazyTensor
 from mu_llama.checkpoints.lora import VALUE_LORA
 from mu_llama.engine.onnx.weights import widen
@@ -80,7 +81,7 @@ class Conditioner:
         if self._sizes.input_scaling == "standardise":
             values = (values - self._read(_MEAN)) / self._read(_STD)
         weight = self._read("adapter.layer_mix.weight").reshape(-1)  # (1, L, 1) -> (L,)
-        mixed = weight @ values + self._read("adapter.layer_mix.bias")
+        mixed = _product(weight, values) + self._read("adapter.layer_mix.bias")
         pooled = mixed / max(float(np.linalg.norm(mixed)), _NORM_EPSILON) / np.float32(1 + WEIGHT_EPSILON)
         if blend is not None:
             pooled = blend(pooled[None])[0]
@@ -113,7 +114,7 @@ class Conditioner:
         among[self._read("adapter.tokens.members") == 0] = -np.inf
         weights = np.exp(among - among.max(axis=1, keepdims=True))
         weights /= weights.sum(axis=1, keepdims=True)
-        return np.concatenate([tokens, self._read("adapter.tokens.kinds") + weights @ names])
+        return np.concatenate([tokens, self._read("adapter.tokens.kinds") + _product(weights, names)])
 
     def _terms(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
         """(H,) to (Q, A): `tanh(gate) * Wv (audio + prefix)`, less what a LoRA merged into Wv adds."""
@@ -125,9 +126,9 @@ class Conditioner:
         terms = []
         for layer in range(self._sizes.num_conditioned_layers):
             vector = audio + prefix[layer]
-            value = self._value_projection(layer) @ vector
+            value = _product(self._value_projection(layer), vector)
             if has_lora:
-                value = value - up[layer] @ (down[layer] @ vector)
+                value = value - _product(up[layer], _product(down[layer], vector))
             heads = value.reshape(-1, self._head_width)  # (KV heads * width,) -> (KV heads, width)
             repeated = np.repeat(heads, gate.shape[1] // len(heads), axis=0)
             terms.append((repeated * gate[layer][:, None]).reshape(-1))  # (heads, width) -> (A,)
@@ -137,7 +138,9 @@ class Conditioner:
         """Multiply by a matrix, widened some rows at a time where it is stored in half precision."""
         matrix = self._stored(f"{name}.weight")
         num_rows = max(1, _PIECE_ELEMENTS // matrix.shape[1])
-        pieces = [widen(matrix[start : start + num_rows]) @ vector for start in range(0, len(matrix), num_rows)]
+        pieces = [
+            _product(widen(matrix[start : start + num_rows]), vector) for start in range(0, len(matrix), num_rows)
+        ]
         product = np.concatenate(pieces)
         bias = f"{name}.bias"
         return product + self._read(bias) if bias in self._tensors else product
@@ -154,6 +157,18 @@ class Conditioner:
         if values.size <= _MAX_CACHED_ELEMENTS:
             values = self._cached[name] = widen(values)
         return values
+
+
+def _product(one: FloatArray, other: FloatArray) -> FloatArray:
+    """Multiply with sums in float64, so that the last bit doesn't depend on how many threads BLAS uses.
+
+    An int8 graph rounds what it reads, and a model's two likeliest words may be as near as that bit. Matrices beyond
+    `_MAX_CACHED_ELEMENTS` are multiplied in float32: widening them would take longer than all the rest.
+    """
+    if max(one.size, other.size) > _MAX_CACHED_ELEMENTS:
+        return one @ other
+    product: FloatArray = (one.astype(np.float64) @ other.astype(np.float64)).astype(np.float32)
+    return product
 
 
 def _sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
