@@ -104,12 +104,13 @@ def test_answers_in_the_readme_are_what_the_command_prints(audio: str, question:
     assert printed.stdout.strip() == answer
 
 
-def test_the_chat_in_the_readme_gives_the_answers_beside_it(load_once: Callable[..., Listener]) -> None:
+def test_the_chat_in_the_readme_gives_the_answers_beside_it() -> None:
     (block,) = (block for kind, block in BLOCKS if kind == "python")
     audio = re.search(r"listener\.chat\(\"(.+?)\"\)", block)
     shown = re.findall(r"^chat\.ask\(\"(.+?)\"\)\.text +# (.+)$", block, flags=re.MULTILINE)
     assert audio is not None
     assert len(shown) > 1
-    chat = load_once("mini").chat(ROOT / audio[1])
+    # Features of an earlier version in the cache differ in their last bits, which can choose between two wordings.
+    chat = mu_llama.load("mini", use_cache=False).chat(ROOT / audio[1])
     for question, answer in shown:
         assert chat.ask(question).text == answer
